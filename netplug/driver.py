@@ -1,0 +1,81 @@
+"""The driver interface: what a network is made of in the kernel.
+
+A driver is pure: it looks at records and returns a Plan; it changes nothing and reads nothing. It is found by entry point in group
+`netplug.drivers` (the entry point's name is the driver's), is called without arguments, and is shared by all networks. Every plan must
+be safe to apply again: the controller *ensures* the plans of all records at each start.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import Protocol, runtime_checkable
+
+import msgspec
+
+from netplug.errors import NotFound
+from netplug.model import Endpoint, Network, Sandbox
+from netplug.plan import Plan
+
+GROUP = "netplug.drivers"
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What the controller must know before it asks for a plan."""
+
+    scope: str = "local"
+    addresses: bool = True
+    """Endpoints get addresses from IPAM; False for `host` and `none`."""
+    ports: bool = True
+    """Ports may be published through this network."""
+    singleton: bool = False
+    """Only the predefined network of this driver exists; users cannot make one."""
+
+
+class Driver(Protocol):
+    """What every driver offers."""
+
+    capabilities: Capabilities
+
+    def validate(self, network: Network) -> None:
+        """Raise InvalidArgument for options that this driver does not take."""
+
+    def create_network(self, network: Network) -> Plan: ...
+
+    def delete_network(self, network: Network) -> Plan: ...
+
+    def join(self, network: Network, endpoint: Endpoint, sandbox: Sandbox) -> Plan:
+        """Attach: link, addresses. The default route is the controller's, which sees all endpoints of the sandbox."""
+
+    def leave(self, network: Network, endpoint: Endpoint, sandbox: Sandbox) -> Plan:
+        """Detach. Must not need the sandbox's namespace: it may be gone."""
+
+    def publish(self, network: Network, endpoint: Endpoint) -> Plan:
+        """Make `endpoint.ports` reachable; host ports are chosen and held already."""
+
+    def unpublish(self, network: Network, endpoint: Endpoint) -> Plan: ...
+
+
+@runtime_checkable
+class HostBinding(Protocol):
+    """Optional: ports published without a host address go to this one."""
+
+    def host_binding(self, network: Network) -> str: ...
+
+
+class Drivers:
+    """The registry: built-in and third-party drivers come through the same door."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Driver] = {}
+
+    def get(self, name: str) -> Driver:
+        """The driver of that name; NotFound names those there are."""
+        if name not in self._loaded:
+            found = {point.name: point for point in entry_points(group=GROUP)}
+            if name not in found:
+                raise NotFound(f'plugin "{name}" not found: the drivers here are {", ".join(sorted(found))}')
+            self._loaded[name] = found[name].load()()
+        return self._loaded[name]
+
+    def names(self) -> list[str]:
+        return sorted(point.name for point in entry_points(group=GROUP))

@@ -1,0 +1,139 @@
+"""What netplug keeps: networks, endpoints, sandboxes, ports. Frozen data, stored as JSON.
+
+Addresses are text in canonical form: `10.0.0.2`, or `10.0.0.2/24` where the prefix belongs to it; `""` means none. Ids are 64 hex
+digits; the first 12 are what people see. Times are RFC 3339 in UTC with nanoseconds, as Docker prints them.
+"""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+import time
+from typing import Literal
+
+import msgspec
+
+Protocol = Literal["tcp", "udp", "sctp"]
+
+
+def new_id() -> str:
+    """64 random hex digits, never all decimal in the first 12 (a hostname of digits only confuses resolvers)."""
+    while True:
+        candidate = secrets.token_hex(32)
+        if not candidate[:12].isdigit():
+            return candidate
+
+
+def now() -> str:
+    """The time as `2026-01-31T12:00:00.123456789Z`."""
+    nanoseconds = time.time_ns()
+    seconds, fraction = divmod(nanoseconds, 1_000_000_000)
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Base of everything that is stored."""
+
+
+class PoolConfig(Record):
+    """One address pool of a network: the subnet, the part of it that containers get, its gateway and reserved addresses."""
+
+    subnet: str
+    ip_range: str = ""
+    gateway: str = ""
+    auxiliary: dict[str, str] = {}
+
+
+class Network(Record):
+    """A named L2/L3 segment. `options` and `labels` are the user's, unchanged; drivers read their options from there."""
+
+    id: str
+    name: str
+    driver: str
+    created: str
+    scope: Literal["local", "global"] = "local"
+    internal: bool = False
+    attachable: bool = False
+    predefined: bool = False
+    ipam_driver: str = "default"
+    ipam_options: dict[str, str] = {}
+    pools: tuple[PoolConfig, ...] = ()
+    options: dict[str, str] = {}
+    labels: dict[str, str] = {}
+
+
+class PortBinding(Record):
+    """A host port that leads to a container port. `host_ip` `""` means every host address; `host_port` 0: not chosen yet."""
+
+    protocol: Protocol
+    port: int
+    host_ip: str = ""
+    host_port: int = 0
+    host_port_end: int = 0
+    """The last of the ports to choose from, where a range of host ports was given for one container port; else 0."""
+
+    def __str__(self) -> str:
+        return f"{self.host_ip or '0.0.0.0'}:{self.host_port}->{self.port}/{self.protocol}"
+
+
+class Endpoint(Record):
+    """One attachment of one sandbox to one network.
+
+    `address` carries its prefix (`172.18.0.2/16`), `gateway` does not. `host_interface` is the end that stays in the host's
+    namespace. `names` are what the resolver answers with this address: container name, aliases, short id.
+    """
+
+    id: str
+    network: str
+    sandbox: str
+    created: str
+    container_name: str = ""
+    interface: str = ""
+    host_interface: str = ""
+    address: str = ""
+    gateway: str = ""
+    mac: str = ""
+    names: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    ports: tuple[PortBinding, ...] = ()
+    gateway_priority: int = 0
+    static_address: bool = False
+    options: dict[str, str] = {}
+
+
+class DnsConfig(Record):
+    """What the user said about names for one container: `--dns`, `--dns-search`, `--dns-option`, `--add-host`."""
+
+    servers: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    extra_hosts: tuple[str, ...] = ()
+    """Lines `name:address`, in the order given."""
+
+
+class Sandbox(Record):
+    """A container's network namespace, known by path, cookie and incarnation (never by pid or inode alone).
+
+    `kind`: `own` (we made the namespace), `given` (an engine made it), `host` (the host's own: no endpoint, no resolver).
+    """
+
+    id: str
+    created: str
+    name: str
+    namespace: str
+    cookie: int
+    incarnation: str
+    kind: Literal["own", "given", "host"] = "own"
+    hostname: str = ""
+    dns: DnsConfig = DnsConfig()
+    ports: tuple[PortBinding, ...] = ()
+    """Every port that is published for this sandbox, host ports chosen; its gateway endpoint carries them."""
+    resolver_udp: int = 0
+    resolver_tcp: int = 0
+    """The ports in the sandbox where the resolver listens; 127.0.0.11:53 leads there. 0: no resolver."""
+
+
+def encode(record: Record) -> bytes:
+    """The stored form."""
+    return msgspec.json.encode(record)

@@ -1,0 +1,277 @@
+"""What a driver wants of the kernel, as data: one `Op` is one change, a `Plan` is an ordered tuple of them.
+
+Links are named, never numbered. Every op says the network namespace it acts in by path; `HOST` (`""`) is the one the daemon runs in.
+`Remove(op=...)` takes back what `op` made, so that a driver writes each fact once. `explain()` gives the commands that do the same
+by hand; firewall ops have no text of their own here, because one room (`netplug.kernel.firewall`) owns the rules.
+
+Marks that say what is ours: links carry `LINK_GROUP`, routes `ROUTE_PROTOCOL`, rules live in our own tables.
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import TypeAlias
+
+import msgspec
+
+from netplug.model import Protocol
+
+HOST = ""
+LINK_GROUP = 28783
+"""IFLA_GROUP of every link we make (0x706f, "po")."""
+DOOMED_GROUP = 28784
+"""IFLA_GROUP of links that wait for the reaper."""
+ROUTE_PROTOCOL = 112
+"""rtm_protocol of our routes; free in /etc/iproute2/rt_protos."""
+
+
+def inside(namespace: str, command: str) -> str:
+    """`command`, run in that namespace."""
+    return f"nsenter --net={shlex.quote(namespace)} {command}" if namespace else command
+
+
+class Op(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+    """One change of the kernel."""
+
+    namespace: str = HOST
+
+    def explain(self) -> tuple[str, ...]:
+        """Shell commands that make this change."""
+        raise TypeError(f"{type(self).__name__} is explained by its backend")
+
+    def explain_removal(self) -> tuple[str, ...]:
+        """Shell commands that take it back; empty where it goes with something else."""
+        return ()
+
+    def _shell(self, *commands: str) -> tuple[str, ...]:
+        return tuple(inside(self.namespace, command) for command in commands)
+
+
+class FirewallOp(Op, frozen=True, kw_only=True):
+    """A change in the firewall; all of one namespace go into one transaction."""
+
+
+class Netns(Op, frozen=True, kw_only=True):
+    """A network namespace kept alive by a bind mount on `path`, with `lo` up."""
+
+    path: str
+
+    def explain(self) -> tuple[str, ...]:
+        path = shlex.quote(self.path)
+        folder = shlex.quote(self.path.rsplit("/", 1)[0])
+        return (
+            f"mkdir -p {folder} && touch {path} && unshare --net={path} true",
+            inside(self.path, "ip link set lo up"),
+        )
+
+    def explain_removal(self) -> tuple[str, ...]:
+        return (f"umount {shlex.quote(self.path)} && rm {shlex.quote(self.path)}",)
+
+
+class Bridge(Op, frozen=True, kw_only=True):
+    """A bridge, up. One that is there already (made by the user) is used as it is and never removed by us."""
+
+    name: str
+    mac: str
+    mtu: int = 0
+    alias: str = ""
+
+    def explain(self) -> tuple[str, ...]:
+        mtu = f" mtu {self.mtu}" if self.mtu else ""
+        return self._shell(
+            f"ip link add {self.name} group {LINK_GROUP} address {self.mac}{mtu} type bridge",
+            f"ip link set {self.name} alias {shlex.quote(self.alias)} up",
+        )
+
+    def explain_removal(self) -> tuple[str, ...]:
+        return self._shell(f"ip link del {self.name}")
+
+
+class Veth(Op, frozen=True, kw_only=True):
+    """A veth pair: `name` here, up and (if given) a hairpin port of `master`; `peer` born in `peer_namespace` under its final name."""
+
+    name: str
+    peer: str
+    peer_namespace: str
+    mac: str
+    mtu: int = 0
+    master: str = ""
+    alias: str = ""
+
+    def explain(self) -> tuple[str, ...]:
+        mtu = f" mtu {self.mtu}" if self.mtu else ""
+        master = f" master {self.master}" if self.master else ""
+        peer = f"peer name {self.peer} address {self.mac}{mtu} netns {shlex.quote(self.peer_namespace)}"
+        hairpin = " type bridge_slave hairpin on" if self.master else ""
+        return self._shell(
+            f"ip link add {self.name} up group {LINK_GROUP}{mtu}{master} type veth {peer}",
+            f"ip link set {self.name} alias {shlex.quote(self.alias)}{hairpin}",
+        )
+
+    def explain_removal(self) -> tuple[str, ...]:
+        return self._shell(f"ip link del {self.name}")
+
+
+class LinkUp(Op, frozen=True, kw_only=True):
+    link: str
+
+    def explain(self) -> tuple[str, ...]:
+        return self._shell(f"ip link set {self.link} up")
+
+    def explain_removal(self) -> tuple[str, ...]:
+        return self._shell(f"ip link set {self.link} down")
+
+
+class Address(Op, frozen=True, kw_only=True):
+    """`address` with its prefix on `link`; IPv4 gets its broadcast address, IPv6 no duplicate-address detection."""
+
+    link: str
+    address: str
+
+    def explain(self) -> tuple[str, ...]:
+        kind = "nodad" if ":" in self.address else "brd +"
+        return self._shell(f"ip addr add {self.address} {kind} dev {self.link}")
+
+    def explain_removal(self) -> tuple[str, ...]:
+        return self._shell(f"ip addr del {self.address} dev {self.link}")
+
+
+class Route(Op, frozen=True, kw_only=True):
+    """A route in the main table, replacing one to the same destination. `destination` is a CIDR or `default`."""
+
+    destination: str
+    link: str
+    gateway: str = ""
+
+    def explain(self) -> tuple[str, ...]:
+        via = f" via {self.gateway}" if self.gateway else ""
+        family = "-6 " if ":" in self.destination + self.gateway else ""
+        return self._shell(f"ip {family}route replace {self.destination}{via} dev {self.link} proto {ROUTE_PROTOCOL}")
+
+    def explain_removal(self) -> tuple[str, ...]:
+        family = "-6 " if ":" in self.destination + self.gateway else ""
+        return self._shell(f"ip {family}route del {self.destination} dev {self.link} proto {ROUTE_PROTOCOL}")
+
+
+class Sysctl(Op, frozen=True, kw_only=True):
+    """A network sysctl by its dotted key; a dot inside an interface name is written `/`, as sysctl(8) does."""
+
+    key: str
+    value: str
+
+    def explain(self) -> tuple[str, ...]:
+        return self._shell(f"sysctl -qw {self.key}={shlex.quote(self.value)}")
+
+
+class Announce(Op, frozen=True, kw_only=True):
+    """Gratuitous ARP (RFC 5227 section 3): neighbours that knew the address under another MAC learn this one at once."""
+
+    link: str
+    address: str
+    mac: str
+
+    def explain(self) -> tuple[str, ...]:
+        return self._shell(f"arping -q -U -c 1 -I {self.link} {self.address}")
+
+
+class FlushFlows(Op, frozen=True, kw_only=True):
+    """Forget tracked flows to a host port: their NAT was decided before the port led where it leads now."""
+
+    protocol: Protocol
+    port: int
+
+    def explain(self) -> tuple[str, ...]:
+        return self._shell(f"conntrack -D -p {self.protocol} --orig-port-dst {self.port} >/dev/null 2>&1 || true")
+
+    def explain_removal(self) -> tuple[str, ...]:
+        return self.explain()
+
+
+class Isolate(FirewallOp, frozen=True, kw_only=True):
+    """A network behind `bridge` with these subnets: reachable as `mode` says, never from another network.
+
+    `nat`: by published ports only; `internal`: not at all, and nothing goes out.
+    """
+
+    bridge: str
+    subnets: tuple[str, ...]
+    mode: str = "nat"
+
+
+class Masquerade(FirewallOp, frozen=True, kw_only=True):
+    """Traffic out of `subnet` to anywhere but our bridges takes the address of the interface it leaves by."""
+
+    subnet: str
+
+
+class BlockPeers(FirewallOp, frozen=True, kw_only=True):
+    """`icc=false`: the bridge port `link` talks to the host and beyond, not to its neighbours."""
+
+    link: str
+    bridge: str
+    bridge_mac: str
+
+
+class Publish(FirewallOp, frozen=True, kw_only=True):
+    """`host_port` on `host_ip` (`""`: every address of the host) leads to `address`:`port`."""
+
+    protocol: Protocol
+    host_port: int
+    address: str
+    port: int
+    host_ip: str = ""
+
+
+class Direct(FirewallOp, frozen=True, kw_only=True):
+    """`port` of a container may be reached by the container's own `address` from outside, since it is published to all."""
+
+    protocol: Protocol
+    address: str
+    port: int
+
+
+class DnsRedirect(FirewallOp, frozen=True, kw_only=True):
+    """In a sandbox: 127.0.0.11:53 leads to the resolver's sockets on these ports."""
+
+    udp_port: int
+    tcp_port: int
+
+
+AnyOp: TypeAlias = (
+    Netns
+    | Bridge
+    | Veth
+    | LinkUp
+    | Address
+    | Route
+    | Sysctl
+    | Announce
+    | FlushFlows
+    | Isolate
+    | Masquerade
+    | BlockPeers
+    | Publish
+    | Direct
+    | DnsRedirect
+)
+
+
+class Remove(Op, frozen=True, kw_only=True):
+    """Take back what `op` made. What is not there any more is no error."""
+
+    op: AnyOp
+
+    def explain(self) -> tuple[str, ...]:
+        return self.op.explain_removal()
+
+    def explain_removal(self) -> tuple[str, ...]:
+        return self.op.explain()
+
+
+Step: TypeAlias = AnyOp | Remove
+Plan: TypeAlias = tuple[Step, ...]
+
+
+def removal(plan: Plan) -> Plan:
+    """The plan that takes `plan` back, last step first."""
+    return tuple(step.op if isinstance(step, Remove) else Remove(op=step, namespace=step.namespace) for step in reversed(plan))
