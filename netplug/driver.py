@@ -62,6 +62,13 @@ class HostBinding(Protocol):
     def host_binding(self, network: Network) -> str: ...
 
 
+@runtime_checkable
+class Claims(Protocol):
+    """Optional: what only one network may have on this host (a bridge's name, a parent link), as words."""
+
+    def claims(self, network: Network) -> tuple[str, ...]: ...
+
+
 class Drivers:
     """The registry: built-in and third-party drivers come through the same door."""
 

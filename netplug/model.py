@@ -36,7 +36,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Base of everything that is stored."""
 
 
-class PoolConfig(Record):
+class PoolConfig(Record, frozen=True, kw_only=True):
     """One address pool of a network: the subnet, the part of it that containers get, its gateway and reserved addresses."""
 
     subnet: str
@@ -45,7 +45,7 @@ class PoolConfig(Record):
     auxiliary: dict[str, str] = {}
 
 
-class Network(Record):
+class Network(Record, frozen=True, kw_only=True):
     """A named L2/L3 segment. `options` and `labels` are the user's, unchanged; drivers read their options from there."""
 
     id: str
@@ -63,7 +63,7 @@ class Network(Record):
     labels: dict[str, str] = {}
 
 
-class PortBinding(Record):
+class PortBinding(Record, frozen=True, kw_only=True):
     """A host port that leads to a container port. `host_ip` `""` means every host address; `host_port` 0: not chosen yet."""
 
     protocol: Protocol
@@ -77,7 +77,7 @@ class PortBinding(Record):
         return f"{self.host_ip or '0.0.0.0'}:{self.host_port}->{self.port}/{self.protocol}"
 
 
-class Endpoint(Record):
+class Endpoint(Record, frozen=True, kw_only=True):
     """One attachment of one sandbox to one network.
 
     `address` carries its prefix (`172.18.0.2/16`), `gateway` does not. `host_interface` is the end that stays in the host's
@@ -102,7 +102,7 @@ class Endpoint(Record):
     options: dict[str, str] = {}
 
 
-class DnsConfig(Record):
+class DnsConfig(Record, frozen=True, kw_only=True):
     """What the user said about names for one container: `--dns`, `--dns-search`, `--dns-option`, `--add-host`."""
 
     servers: tuple[str, ...] = ()
@@ -112,7 +112,7 @@ class DnsConfig(Record):
     """Lines `name:address`, in the order given."""
 
 
-class Sandbox(Record):
+class Sandbox(Record, frozen=True, kw_only=True):
     """A container's network namespace, known by path, cookie and incarnation (never by pid or inode alone).
 
     `kind`: `own` (we made the namespace), `given` (an engine made it), `host` (the host's own: no endpoint, no resolver).

@@ -14,7 +14,7 @@ HOST_IMAGE = "host"
 Status = Literal["created", "running", "exited"]
 
 
-class Attachment(Record):
+class Attachment(Record, frozen=True, kw_only=True):
     """A network that a container is to be on, as the user asked: by `create`, or by `connect` while it does not run."""
 
     network: str
@@ -27,7 +27,7 @@ class Attachment(Record):
     options: dict[str, str] = {}
 
 
-class Mount(Record):
+class Mount(Record, frozen=True, kw_only=True):
     """`-v source:target[:ro]`."""
 
     source: str
@@ -35,7 +35,7 @@ class Mount(Record):
     read_only: bool = False
 
 
-class ContainerConfig(Record):
+class ContainerConfig(Record, frozen=True, kw_only=True):
     """What `create` was asked for.
 
     `network_mode`: `default`, `none`, `host`, `container:<id>`, or the name of the first network; `attachments` holds all networks
@@ -73,7 +73,7 @@ class ContainerConfig(Record):
     sysctls: dict[str, str] = {}
 
 
-class Container(Record):
+class Container(Record, frozen=True, kw_only=True):
     """A container and where it is in its life. `pid` is 0 unless it runs; its sandbox has the container's id."""
 
     id: str
@@ -92,7 +92,7 @@ class Container(Record):
     finished: str = ""
 
 
-class Image(Record):
+class Image(Record, frozen=True, kw_only=True):
     """A root file system: an unpacked tarball below the state directory, or `host`."""
 
     id: str
@@ -101,8 +101,65 @@ class Image(Record):
     created: str = ""
     size: int = 0
     command: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    environment: tuple[str, ...] = ()
+    working_directory: str = ""
+    user: str = ""
+    exposed: tuple[str, ...] = ()
+
+
+class ExecConfig(Record, frozen=True, kw_only=True):
+    """A further process for a running container."""
+
+    command: tuple[str, ...]
+    environment: tuple[str, ...] = ()
+    working_directory: str = ""
+    user: str = ""
+    tty: bool = False
+    stdin: bool = False
+    stdout: bool = True
+    stderr: bool = True
+    detach: bool = False
+    privileged: bool = False
+
+
+class ExecState(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of an exec session. It lives as long as its container and the daemon, and is never stored."""
+
+    id: str
+    container: str
+    config: ExecConfig
+    running: bool = False
+    exit_code: int | None = None
+    """None until it has ended."""
+    pid: int = 0
 
 
 class ExitStatus(msgspec.Struct, frozen=True):
     code: int
     error: str = ""
+
+
+class ExecConfig(Record, frozen=True, kw_only=True):
+    """A further process in a running container."""
+
+    command: tuple[str, ...]
+    environment: tuple[str, ...] = ()
+    working_directory: str = ""
+    user: str = ""
+    privileged: bool = False
+    tty: bool = False
+    stdin: bool = False
+    stdout: bool = True
+    stderr: bool = True
+
+
+class ExecState(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of an exec; `exit_code` is None until it has ended."""
+
+    id: str
+    container: str
+    config: ExecConfig
+    running: bool = False
+    pid: int = 0
+    exit_code: int | None = None

@@ -1,0 +1,223 @@
+"""The one place where steps are ordered: create and remove networks, connect and disconnect, restore.
+
+Locks: a sandbox's, then the network's. Every change runs to its end in a task of its own, whatever becomes of the caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from netplug.controller.core import Core, log, recording
+from netplug.controller.endpoints import Endpoints
+from netplug.controller.joining import Change
+from netplug.controller.networks import Networks
+from netplug.controller.requests import (
+    ControllerEvent,
+    EndpointRequest,
+    Events,
+    NetworkRequest,
+    PoolUsage,
+    SandboxRequest,
+    Taken,
+)
+from netplug.controller.restore import Restore
+from netplug.controller.sandboxes import Sandboxes, creation
+from netplug.errors import NotFound
+from netplug.model import Endpoint, Network, PoolConfig, Sandbox
+from netplug.plan import Plan
+
+__all__ = [
+    "Controller",
+    "ControllerEvent",
+    "Core",
+    "EndpointRequest",
+    "Events",
+    "NetworkRequest",
+    "PoolUsage",
+    "SandboxRequest",
+    "Taken",
+    "recording",
+]
+
+T = TypeVar("T")
+
+
+class Controller:
+    """Networks, sandboxes and endpoints of this host."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._networks = Networks(core)
+        self._endpoints = Endpoints(core)
+        self._sandboxes = Sandboxes(core, self._endpoints)
+        self._restore = Restore(core, self._networks, self._endpoints, self._sandboxes)
+        self._running: set[asyncio.Task[Any]] = set()
+        self.events: Events = core.events
+        core.resolver.on_lost = self._resolver_lost
+
+    async def start(self, base: Plan, predefined: Sequence[NetworkRequest]) -> None:
+        """Agree with kernel and resolver; then make the predefined networks that are missing or asked for differently."""
+        await self._restore.run(base)
+        for request in predefined:
+            await self._predefine(request)
+        await self._core.resolver.start()
+        await self._restore.names()
+
+    async def stop(self) -> None:
+        """Let running changes end. Containers, their networks and names stay."""
+        if self._running:
+            await asyncio.wait(self._running)
+        await self._core.resolver.stop()
+        self._core.ports.release_all()
+
+    # What there is
+
+    def network(self, reference: str) -> Network:
+        """By name, id or unambiguous id prefix."""
+        return self._core.records.network(reference)
+
+    def networks(self) -> list[Network]:
+        return list(self._core.records.networks.values())
+
+    def endpoints(self, *, network: str = "", sandbox: str = "") -> list[Endpoint]:
+        """All, or those of one network or one sandbox (by id)."""
+        records = self._core.records
+        if network:
+            return records.of_network(network)
+        return records.of_sandbox(sandbox) if sandbox else list(records.endpoints.values())
+
+    def sandbox(self, identity: str) -> Sandbox | None:
+        return self._core.records.sandboxes.get(identity)
+
+    def sandboxes(self) -> list[Sandbox]:
+        return list(self._core.records.sandboxes.values())
+
+    def pool_usage(self, network: Network) -> list[PoolUsage]:
+        """Every pool of the network, with who has which address since when."""
+        endpoints = {endpoint.address.split("/")[0]: endpoint for endpoint in self.endpoints(network=network.id)}
+        pools = self._core.allocators.get(network.id, [])
+        return [
+            PoolUsage(pool=pool, capacity=allocator.capacity, taken=tuple(_taken(pool, endpoints, network))) for pool, allocator in pools
+        ]
+
+    # Changes
+
+    async def create_network(self, request: NetworkRequest) -> Network:
+        return await self._finish(self._networks.create(request))
+
+    async def remove_network(self, reference: str) -> Network:
+        return await self._finish(self._networks.remove(reference))
+
+    async def create_sandbox(self, request: SandboxRequest) -> Sandbox:
+        return await self._finish(self._sandboxes.create(request))
+
+    async def remove_sandbox(self, identity: str) -> None:
+        """Take it and all its endpoints away; fine if it is gone."""
+        await self._finish(self._sandboxes.remove(identity))
+
+    async def connect(self, reference: str, sandbox: str, request: EndpointRequest) -> Endpoint:
+        return await self._finish(self._endpoints.connect(reference, sandbox, request))
+
+    async def disconnect(self, reference: str, sandbox: str) -> Endpoint:
+        return await self._finish(self._endpoints.disconnect(reference, sandbox))
+
+    async def sandbox_vanished(self, identity: str) -> bool:
+        """If the sandbox's namespace is gone, take back all it had; whether it was."""
+        sandbox = self.sandbox(identity)
+        if sandbox is None or self._restore.alive(sandbox):
+            return False
+        log.info("the namespace of %s is gone: taking back what it had", sandbox.name)
+        await self.remove_sandbox(identity)
+        return True
+
+    # What a change would do
+
+    def draft_network(self, request: NetworkRequest, *, predefined: bool = False) -> Network:
+        """The record that the request would make; its id is not the one it will get."""
+        return self._networks.prepare(request, predefined=predefined)
+
+    async def plan_network(self, request: NetworkRequest) -> Plan:
+        network = self._networks.prepare(request)
+        return self._core.driver(network).create_network(network)
+
+    async def plan_network_removal(self, reference: str) -> Plan:
+        return self._networks.plan_removal(self.network(reference))
+
+    async def plan_connect(self, reference: str, sandbox: str, request: EndpointRequest) -> Plan:
+        found = self._core.records.sandboxes.get(sandbox)
+        if found is None:
+            raise NotFound(f"no such sandbox: {sandbox}")
+        return self._endpoints.plan_connect(reference, found, self.endpoints(sandbox=sandbox), request).plan
+
+    async def plan_disconnect(self, reference: str, sandbox: str) -> Plan:
+        return self._endpoints.plan_disconnect(reference, sandbox).plan
+
+    async def plan_sandbox(self, request: SandboxRequest, attachments: Sequence[tuple[str, EndpointRequest]] = ()) -> list[Plan]:
+        """A sandbox and its endpoints, as they would be made."""
+        sandbox = self._sandboxes.prepare(request)
+        change = Change(sandbox, (), (), ())
+        plans = [creation(sandbox)]
+        for reference, wanted in attachments:
+            change = self._endpoints.plan_connect(reference, change.sandbox, change.endpoints, wanted)
+            plans.append(change.plan)
+        return plans
+
+    async def plan_sandbox_removal(self, identity: str) -> Plan:
+        sandbox = self.sandbox(identity)
+        return () if sandbox is None else self._sandboxes.plan_removal(sandbox, self.endpoints(sandbox=identity))
+
+    def recording(self) -> Any:
+        """`with controller.recording() as plans:` collects the plans that are applied for the current task."""
+        return recording()
+
+    def explain(self, plans: Sequence[Plan]) -> list[str]:
+        """The plans as shell commands."""
+        return self._core.explain(plans)
+
+    async def _predefine(self, request: NetworkRequest) -> None:
+        existing = self._core.records.network_named(request.name)
+        if existing is not None:
+            if _same(existing, request):
+                return
+            if self.endpoints(network=existing.id):
+                log.warning("network %s keeps its old settings: containers are on it", request.name)
+                return
+            await self._networks.remove(request.name, predefined=True)
+        await self._networks.create(request, predefined=True)
+
+    async def _resolver_lost(self) -> None:
+        log.error("the resolver ended; a new one takes over")
+        await self._restore.names()
+
+    async def _finish(self, change: Coroutine[Any, Any, T]) -> T:
+        """Run a change to its end even if whoever asked for it goes away."""
+        task = asyncio.create_task(change)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return await asyncio.shield(task)
+
+
+def _same(network: Network, request: NetworkRequest) -> bool:
+    """Whether a predefined network is as asked for: what the request leaves open may be anything."""
+    if network.options != request.options or network.internal != request.internal:
+        return False
+    for pool, wanted in zip(network.pools, request.pools, strict=False):
+        given = msgspec.structs.asdict(wanted)
+        if any(value and getattr(pool, field) != value for field, value in given.items()):
+            return False
+    return True
+
+
+def _taken(pool: PoolConfig, endpoints: dict[str, Endpoint], network: Network) -> list[Taken]:
+    taken = [Taken(address=pool.gateway, kind="gateway", owner=network.name, since=network.created)] if pool.gateway else []
+    taken += [Taken(address=address, kind="reserved", owner=name, since=network.created) for name, address in pool.auxiliary.items()]
+    taken += [
+        Taken(address=address, kind="endpoint", owner=endpoint.container_name or endpoint.id[:12], since=endpoint.created)
+        for address, endpoint in endpoints.items()
+        if address
+    ]
+    return sorted(taken, key=lambda one: tuple(int(part) for part in one.address.split(".")) if "." in one.address else (0,))

@@ -1,0 +1,226 @@
+"""Connect and disconnect: the order of the steps.
+
+Connect: address, ports held, one transaction (the intent), the plan, names, event. If a step fails, the kernel has been put back by the
+executor, the opposite transaction frees name and address, and the error says which step it was. Disconnect: the transaction first, so
+that a daemon that dies in between ends it at its next start; then names, kernel, address.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Iterable
+
+import msgspec
+
+from netplug.controller import gateway
+from netplug.controller.core import Core, log
+from netplug.controller.joining import Change, draft, joined, left, may_publish, needs_resolver, ports_to_hold
+from netplug.controller.records import delete_endpoint, put_endpoint, put_sandbox, update_endpoint
+from netplug.controller.requests import ControllerEvent, EndpointRequest
+from netplug.errors import Conflict, NetplugError, NotFound, PortTaken, Unavailable
+from netplug.kernel import namespaces
+from netplug.model import Endpoint, Network, Sandbox
+from netplug.resolver.model import EndpointNames, SandboxNames
+from netplug.store import Exists, Lost, Write
+
+
+class Endpoints:
+    """The life of endpoints."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def connect(self, reference: str, sandbox_id: str, request: EndpointRequest) -> Endpoint:
+        core = self._core
+        async with core.lock(sandbox_id):
+            sandbox = self._sandbox(sandbox_id)
+            network = core.records.network(reference)
+            async with core.lock(network.id):
+                network = core.records.network(network.id)
+                present = core.records.of_sandbox(sandbox_id)
+                endpoint = draft(core, network, sandbox, present, request)
+                try:
+                    endpoint = await self._attach(network, sandbox, present, endpoint)
+                except BaseException:
+                    core.free(network.id, endpoint.address)
+                    raise
+        core.events.send(ControllerEvent(kind="endpoint", action="connect", network=network, endpoint=endpoint, sandbox=sandbox))
+        return endpoint
+
+    async def disconnect(self, reference: str, sandbox_id: str) -> Endpoint:
+        core = self._core
+        async with core.lock(sandbox_id):
+            sandbox = self._sandbox(sandbox_id)
+            network = core.records.network(reference)
+            async with core.lock(network.id):
+                endpoint = self.find(network, sandbox)
+                change = left(core, network, sandbox, core.records.of_sandbox(sandbox_id), endpoint)
+                writes: list[Write] = [*delete_endpoint(endpoint), *map(update_endpoint, change.updated)]
+                await core.store.txn((), writes)
+                core.records.drop_endpoint(endpoint)
+                self._remember(change.updated)
+                await self.forget_names(endpoint)
+                await core.remove("network disconnect", f"{network.name}/{sandbox.name}", change.plan)
+                core.free(network.id, endpoint.address)
+                if not any(other.ports for other in change.endpoints):
+                    core.ports.release(sandbox.id)
+                if sandbox.resolver_udp:
+                    await self.tell(self._core.resolver.update_sandbox(self.sandbox_names(sandbox)))
+        core.events.send(ControllerEvent(kind="endpoint", action="disconnect", network=network, endpoint=endpoint, sandbox=sandbox))
+        return endpoint
+
+    def plan_connect(self, reference: str, sandbox: Sandbox, present: Iterable[Endpoint], request: EndpointRequest) -> Change:
+        """What connect would do; the address goes straight back."""
+        core = self._core
+        network = core.records.network(reference)
+        endpoint = draft(core, network, sandbox, tuple(present), request)
+        core.free(network.id, endpoint.address)
+        return joined(core, network, sandbox, tuple(present), endpoint)
+
+    def plan_disconnect(self, reference: str, sandbox_id: str) -> Change:
+        core = self._core
+        sandbox, network = self._sandbox(sandbox_id), core.records.network(reference)
+        return left(core, network, sandbox, core.records.of_sandbox(sandbox_id), self.find(network, sandbox))
+
+    def find(self, network: Network, sandbox: Sandbox) -> Endpoint:
+        for endpoint in self._core.records.of_sandbox(sandbox.id):
+            if endpoint.network == network.id:
+                return endpoint
+        raise NotFound(f"container {sandbox.id} is not connected to network {network.name}")
+
+    def sandbox_names(self, sandbox: Sandbox) -> SandboxNames:
+        """What the resolver must know of a sandbox: its networks, and whom to ask about other names."""
+        core = self._core
+        networks = [core.records.networks[endpoint.network] for endpoint in core.records.of_sandbox(sandbox.id)]
+        return SandboxNames(
+            id=sandbox.id,
+            networks=tuple(network.id for network in networks if needs_resolver(core, network)),
+            cookie=sandbox.cookie,
+            servers=sandbox.dns.servers,
+            forward=any(not network.internal for network in networks),
+        )
+
+    def endpoint_names(self, endpoint: Endpoint) -> EndpointNames | None:
+        network = self._core.records.networks[endpoint.network]
+        if not needs_resolver(self._core, network) or not endpoint.names:
+            return None
+        return EndpointNames(
+            network=endpoint.network,
+            endpoint=endpoint.id,
+            names=endpoint.names,
+            address=endpoint.address.split("/")[0],
+            network_name=network.name,
+        )
+
+    async def hand_over(self, sandbox: Sandbox, sockets: tuple[socket.socket, socket.socket]) -> None:
+        """Give the sandbox's listening sockets to the resolver."""
+        await self.tell(self._core.resolver.add_sandbox(self.sandbox_names(sandbox), *sockets))
+
+    async def _attach(self, network: Network, sandbox: Sandbox, present: list[Endpoint], endpoint: Endpoint) -> Endpoint:
+        core = self._core
+        held_before = sandbox.ports
+        sandbox = self._hold_ports(sandbox, present, endpoint)
+        try:
+            change = joined(core, network, sandbox, present, endpoint)
+            new = next(candidate for candidate in change.endpoints if candidate.id == endpoint.id)
+            await self._intend(network, change, new)
+        except BaseException:
+            self._release_unused_ports(sandbox, present)
+            raise
+        core.records.add_endpoint(new)
+        core.records.add_sandbox(change.sandbox)
+        self._remember(change.updated)
+        sockets = None
+        try:
+            if change.sandbox.resolver_udp != sandbox.resolver_udp:
+                sockets = open_resolver_sockets(change.sandbox)
+            await core.apply("network connect", f"{network.name}/{sandbox.name}", change.plan)
+        except BaseException:
+            for opened in sockets or ():
+                opened.close()
+            await self._withdraw(msgspec.structs.replace(sandbox, ports=held_before), present, new, change)
+            raise
+        await self._publish_names(change.sandbox, new, sockets)
+        return new
+
+    async def _intend(self, network: Network, change: Change, new: Endpoint) -> None:
+        compares, writes = put_endpoint(new)
+        try:
+            await self._core.store.txn(compares, [*writes, put_sandbox(change.sandbox), *map(update_endpoint, change.updated)])
+        except Lost as lost:
+            if isinstance(lost.failed, Exists):
+                raise NotFound(f"network {network.name} not found") from lost
+            raise Conflict(f"endpoint with name {new.container_name} already exists in network {network.name}") from lost
+
+    async def _withdraw(self, sandbox: Sandbox, present: list[Endpoint], new: Endpoint, change: Change) -> None:
+        """The opposite of the intent."""
+        core = self._core
+        old = [endpoint for endpoint in present if endpoint.id in {updated.id for updated in change.updated}]
+        core.records.drop_endpoint(new)
+        core.records.add_sandbox(sandbox)
+        self._remember(old)
+        await core.store.txn((), [*delete_endpoint(new), put_sandbox(sandbox), *map(update_endpoint, old)])
+        self._release_unused_ports(sandbox, present)
+
+    def _hold_ports(self, sandbox: Sandbox, present: list[Endpoint], endpoint: Endpoint) -> Sandbox:
+        core = self._core
+        carrier = gateway.choose((*present, endpoint), core.records.network_name)
+        if not sandbox.ports or carrier is None or not may_publish(core, carrier):
+            return sandbox
+        try:
+            chosen = core.ports.hold(sandbox.id, sandbox.name, ports_to_hold(core, sandbox, carrier))
+        except PortTaken as error:
+            raise PortTaken(
+                f"driver failed programming external connectivity on endpoint {sandbox.name} ({endpoint.id}): {error}"
+            ) from error
+        return msgspec.structs.replace(sandbox, ports=chosen)
+
+    def _release_unused_ports(self, sandbox: Sandbox, present: list[Endpoint]) -> None:
+        if not any(endpoint.ports for endpoint in present):
+            self._core.ports.release(sandbox.id)
+
+    async def _publish_names(self, sandbox: Sandbox, endpoint: Endpoint, sockets: tuple[socket.socket, socket.socket] | None) -> None:
+        names = self.endpoint_names(endpoint)
+        if names is not None:
+            await self.tell(self._core.resolver.put(names))
+        if sockets is not None:
+            await self.hand_over(sandbox, sockets)
+        elif sandbox.resolver_udp:
+            await self.tell(self._core.resolver.update_sandbox(self.sandbox_names(sandbox)))
+
+    async def forget_names(self, endpoint: Endpoint) -> None:
+        if self.endpoint_names(endpoint) is not None:
+            await self.tell(self._core.resolver.drop(endpoint.network, endpoint.id))
+
+    async def tell(self, message: Awaitable[None]) -> None:
+        """A resolver that is away learns everything when it is back; a change of the network does not wait for it."""
+        try:
+            await message
+        except (Unavailable, OSError) as error:
+            log.warning("the resolver does not answer, names follow when it is back: %s", error)
+
+    def _remember(self, endpoints: Iterable[Endpoint]) -> None:
+        for endpoint in endpoints:
+            self._core.records.add_endpoint(endpoint)
+
+    def _sandbox(self, identity: str) -> Sandbox:
+        sandbox = self._core.records.sandboxes.get(identity)
+        if sandbox is None:
+            raise NotFound(f"no such sandbox: {identity}")
+        return sandbox
+
+
+def open_resolver_sockets(sandbox: Sandbox) -> tuple[socket.socket, socket.socket]:
+    """The UDP and the listening TCP socket in the sandbox, on the ports of its record."""
+    udp = namespaces.open_socket(sandbox.namespace, socket.AF_INET, socket.SOCK_DGRAM)
+    tcp = namespaces.open_socket(sandbox.namespace, socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        udp.bind(("127.0.0.11", sandbox.resolver_udp))
+        tcp.bind(("127.0.0.11", sandbox.resolver_tcp))
+        tcp.listen(128)
+    except OSError as error:
+        udp.close()
+        tcp.close()
+        raise NetplugError(f"the resolver's sockets in {sandbox.namespace} cannot be opened: {error.strerror}") from error
+    return udp, tcp

@@ -1,0 +1,153 @@
+"""The controller's memory: every record of this host by id, and the store's writes that keep them.
+
+Keys below `/netplug/v1/`: `networks/<id>`, `network-names/<name>`, `claims/<word>`, `endpoints/<network>/<id>`,
+`endpoint-names/<network>/<container name>`, `addresses/<network>/<address>`, `sandboxes/<id>`. A name, a claim and an address are keys of
+their own, whose value is the owner's id: making one that exists fails the transaction, so nothing is ever given twice.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import msgspec
+
+from netplug.errors import Ambiguous, NotFound
+from netplug.model import Endpoint, Network, Sandbox, encode
+from netplug.store import PREFIX, Compare, Delete, Exists, Missing, Put, Store, Write
+
+Change = tuple[list[Compare], list[Write]]
+
+
+class Records:
+    """Networks, endpoints and sandboxes in memory. What is in here has been, or is just being, written to the store."""
+
+    def __init__(self) -> None:
+        self.networks: dict[str, Network] = {}
+        self.endpoints: dict[str, Endpoint] = {}
+        self.sandboxes: dict[str, Sandbox] = {}
+        self._network_names: dict[str, str] = {}
+        self._of_network: dict[str, dict[str, Endpoint]] = defaultdict(dict)
+        self._of_sandbox: dict[str, dict[str, Endpoint]] = defaultdict(dict)
+
+    async def load(self, store: Store) -> None:
+        """Everything, from three ranges."""
+        for item in (await store.range(f"{PREFIX}networks/"))[1]:
+            self.add_network(msgspec.json.decode(item.value, type=Network))
+        for item in (await store.range(f"{PREFIX}sandboxes/"))[1]:
+            self.add_sandbox(msgspec.json.decode(item.value, type=Sandbox))
+        for item in (await store.range(f"{PREFIX}endpoints/"))[1]:
+            self.add_endpoint(msgspec.json.decode(item.value, type=Endpoint))
+
+    def add_network(self, network: Network) -> None:
+        self.networks[network.id] = network
+        self._network_names[network.name] = network.id
+
+    def drop_network(self, network: Network) -> None:
+        self.networks.pop(network.id, None)
+        self._network_names.pop(network.name, None)
+        self._of_network.pop(network.id, None)
+
+    def add_endpoint(self, endpoint: Endpoint) -> None:
+        """Also replaces an older version of the same endpoint."""
+        self.endpoints[endpoint.id] = endpoint
+        self._of_network[endpoint.network][endpoint.id] = endpoint
+        self._of_sandbox[endpoint.sandbox][endpoint.id] = endpoint
+
+    def drop_endpoint(self, endpoint: Endpoint) -> None:
+        self.endpoints.pop(endpoint.id, None)
+        for index, key in ((self._of_network, endpoint.network), (self._of_sandbox, endpoint.sandbox)):
+            index[key].pop(endpoint.id, None)
+            if not index[key]:
+                del index[key]
+
+    def add_sandbox(self, sandbox: Sandbox) -> None:
+        self.sandboxes[sandbox.id] = sandbox
+
+    def drop_sandbox(self, sandbox: Sandbox) -> None:
+        self.sandboxes.pop(sandbox.id, None)
+
+    def of_network(self, network: str) -> list[Endpoint]:
+        return list(self._of_network[network].values()) if network in self._of_network else []
+
+    def of_sandbox(self, sandbox: str) -> list[Endpoint]:
+        return list(self._of_sandbox[sandbox].values()) if sandbox in self._of_sandbox else []
+
+    def network(self, reference: str) -> Network:
+        """By full name, then by full id, then by a prefix of an id that fits one network only."""
+        found = self.networks.get(self._network_names.get(reference, reference))
+        if found is not None:
+            return found
+        fits = [network for identity, network in self.networks.items() if reference and identity.startswith(reference)]
+        if len(fits) > 1:
+            raise Ambiguous(f"network {reference} is ambiguous ({len(fits)} matches found on ID prefix)")
+        if not fits:
+            raise NotFound(f"network {reference} not found")
+        return fits[0]
+
+    def network_named(self, name: str) -> Network | None:
+        return self.networks.get(self._network_names.get(name, ""))
+
+    def network_name(self, identity: str) -> str:
+        network = self.networks.get(identity)
+        return network.name if network else ""
+
+
+def network_key(identity: str) -> str:
+    return f"{PREFIX}networks/{identity}"
+
+
+def sandbox_key(identity: str) -> str:
+    return f"{PREFIX}sandboxes/{identity}"
+
+
+def endpoint_key(endpoint: Endpoint) -> str:
+    return f"{PREFIX}endpoints/{endpoint.network}/{endpoint.id}"
+
+
+def put_network(network: Network, claims: Iterable[str]) -> Change:
+    """A new network: its name and what it claims must be free."""
+    unique = [f"{PREFIX}network-names/{network.name}", *(f"{PREFIX}claims/{claim}" for claim in claims)]
+    writes: list[Write] = [Put(network_key(network.id), encode(network))]
+    writes += [Put(key, network.id.encode()) for key in unique]
+    return [Missing(key) for key in unique], writes
+
+
+def delete_network(network: Network, claims: Iterable[str]) -> list[Write]:
+    keys = [network_key(network.id), f"{PREFIX}network-names/{network.name}", *(f"{PREFIX}claims/{claim}" for claim in claims)]
+    return [Delete(key) for key in keys]
+
+
+def put_endpoint(endpoint: Endpoint) -> Change:
+    """A new endpoint: network and sandbox must exist; its name and its address in the network must be free."""
+    unique = _unique_keys(endpoint)
+    compares: list[Compare] = [Exists(network_key(endpoint.network)), Exists(sandbox_key(endpoint.sandbox))]
+    compares += [Missing(key) for key in unique]
+    writes: list[Write] = [Put(endpoint_key(endpoint), encode(endpoint))]
+    writes += [Put(key, endpoint.id.encode()) for key in unique]
+    return compares, writes
+
+
+def update_endpoint(endpoint: Endpoint) -> Write:
+    return Put(endpoint_key(endpoint), encode(endpoint))
+
+
+def delete_endpoint(endpoint: Endpoint) -> list[Write]:
+    return [Delete(key) for key in (endpoint_key(endpoint), *_unique_keys(endpoint))]
+
+
+def put_sandbox(sandbox: Sandbox) -> Write:
+    return Put(sandbox_key(sandbox.id), encode(sandbox))
+
+
+def delete_sandbox(sandbox: Sandbox) -> Write:
+    return Delete(sandbox_key(sandbox.id))
+
+
+def _unique_keys(endpoint: Endpoint) -> list[str]:
+    keys = []
+    if endpoint.container_name:
+        keys.append(f"{PREFIX}endpoint-names/{endpoint.network}/{endpoint.container_name}")
+    if endpoint.address:
+        keys.append(f"{PREFIX}addresses/{endpoint.network}/{endpoint.address.split('/')[0]}")
+    return keys

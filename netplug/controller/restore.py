@@ -1,0 +1,155 @@
+"""At start: make kernel, resolver and held ports agree with the records, without tearing down what is right.
+
+Sandboxes that are gone (another boot, a namespace that vanished or was replaced) give back all they had; what carries our mark without a
+record is swept away; what is missing is put back. Containers that run lose no packet meanwhile.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from netplug.controller import gateway
+from netplug.controller.core import Core, log
+from netplug.controller.endpoints import Endpoints, open_resolver_sockets
+from netplug.controller.joining import redirection
+from netplug.controller.networks import Networks
+from netplug.controller.records import delete_endpoint, put_sandbox
+from netplug.controller.sandboxes import Sandboxes
+from netplug.errors import NetplugError
+from netplug.kernel import namespaces
+from netplug.model import Endpoint, Network, Sandbox
+from netplug.plan import Plan, removal
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A plan that must hold, and whose it is."""
+
+    plan: Plan
+    owner: str
+    sandbox: Sandbox | None = None
+
+
+class Restore:
+    """One start."""
+
+    def __init__(self, core: Core, networks: Networks, endpoints: Endpoints, sandboxes: Sandboxes) -> None:
+        self._core, self._networks, self._endpoints, self._sandboxes = core, networks, endpoints, sandboxes
+
+    async def run(self, base: Plan) -> None:
+        """`base` is what the host needs whatever networks there are (forwarding)."""
+        core = self._core
+        await core.records.load(core.store)
+        dead = await self._bury()
+        for network in core.records.networks.values():
+            self._networks.open_pools(network)
+        for endpoint in core.records.endpoints.values():
+            core.take(endpoint.network, endpoint.address)
+        wanted = [Wanted(base, "the host"), *self._wanted()]
+        restored = await core.executor.restore([item.plan for item in wanted])
+        for index, error in restored.failed.items():
+            await self._failed(wanted[index], error)
+        for name in restored.strays:
+            log.info("removed %s: it carried our mark without a record", name)
+        self._sweep_namespaces()
+        if restored.missing or restored.strays or dead:
+            core.journal.record(
+                "restore", f"{len(restored.missing)} put back, {len(restored.strays)} swept away, {dead} sandboxes gone", ()
+            )
+        self._hold_ports()
+
+    async def names(self) -> None:
+        """Tell the resolver all, and hand it the sockets it does not have."""
+        core = self._core
+        endpoints = [names for endpoint in core.records.endpoints.values() if (names := self._endpoints.endpoint_names(endpoint))]
+        with_names = [sandbox for sandbox in core.records.sandboxes.values() if sandbox.resolver_udp]
+        missing = await core.resolver.sync(endpoints, [self._endpoints.sandbox_names(sandbox) for sandbox in with_names])
+        for identity in missing:
+            sandbox = core.records.sandboxes.get(identity)
+            if sandbox is not None:
+                await self._hand_over(sandbox)
+
+    async def _hand_over(self, sandbox: Sandbox) -> None:
+        try:
+            sandbox, sockets = await self._sockets(sandbox)
+        except NetplugError as error:
+            log.error("no names in %s: %s", sandbox.name, error)
+            return
+        await self._endpoints.hand_over(sandbox, sockets)
+
+    async def _sockets(self, sandbox: Sandbox) -> tuple[Sandbox, tuple[socket.socket, socket.socket]]:
+        """On the ports of the record; where somebody has them meanwhile, on others, and the redirection follows."""
+        try:
+            return sandbox, open_resolver_sockets(sandbox)
+        except NetplugError:
+            core = self._core
+            old = sandbox
+            sandbox = msgspec.structs.replace(sandbox, resolver_udp=sandbox.resolver_udp + 1, resolver_tcp=sandbox.resolver_tcp + 1)
+            sockets = open_resolver_sockets(sandbox)
+            core.records.add_sandbox(sandbox)
+            await core.store.txn((), [put_sandbox(sandbox)])
+            await core.remove("names", sandbox.name, removal(redirection(old)))
+            await core.apply("names", sandbox.name, redirection(sandbox))
+            return sandbox, sockets
+
+    async def _bury(self) -> int:
+        """Forget sandboxes that are gone and endpoints that hang in the air; how many sandboxes went."""
+        core = self._core
+        dead = [sandbox for sandbox in core.records.sandboxes.values() if not self.alive(sandbox)]
+        for sandbox in dead:
+            log.info("sandbox of %s is gone: its addresses, names and ports are free", sandbox.name)
+            await self._sandboxes.forget(sandbox, core.records.of_sandbox(sandbox.id))
+        for endpoint in list(core.records.endpoints.values()):
+            if endpoint.sandbox not in core.records.sandboxes or endpoint.network not in core.records.networks:
+                await core.store.txn((), delete_endpoint(endpoint))
+                core.records.drop_endpoint(endpoint)
+        return len(dead)
+
+    def alive(self, sandbox: Sandbox) -> bool:
+        if sandbox.incarnation != self._core.incarnation:
+            return False
+        return sandbox.kind == "host" or namespaces.cookie(sandbox.namespace) == sandbox.cookie
+
+    def _wanted(self) -> Iterator[Wanted]:
+        core = self._core
+        for network in core.records.networks.values():
+            yield Wanted(core.driver(network).create_network(network), network.name)
+        for sandbox in core.records.sandboxes.values():
+            endpoints = core.records.of_sandbox(sandbox.id)
+            if not endpoints:
+                continue
+            carrier = gateway.choose(endpoints, core.records.network_name)
+            plans = [self._joined(core.records.networks[endpoint.network], endpoint, sandbox) for endpoint in endpoints]
+            route = gateway.move(sandbox, None, carrier)
+            yield Wanted((*(step for plan in plans for step in plan), *route, *redirection(sandbox)), sandbox.name, sandbox)
+
+    def _joined(self, network: Network, endpoint: Endpoint, sandbox: Sandbox) -> Plan:
+        driver = self._core.driver(network)
+        return (*driver.join(network, endpoint, sandbox), *(driver.publish(network, endpoint) if endpoint.ports else ()))
+
+    async def _failed(self, wanted: Wanted, error: NetplugError) -> None:
+        log.error("%s could not be restored: %s", wanted.owner, error)
+        if wanted.sandbox is not None and not self.alive(wanted.sandbox):
+            await self._sandboxes.remove(wanted.sandbox.id)
+
+    def _sweep_namespaces(self) -> None:
+        """Namespaces in our folder that no record names: made just before the daemon died."""
+        folder = self._core.run_dir / "netns"
+        known = {Path(sandbox.namespace) for sandbox in self._core.records.sandboxes.values() if sandbox.kind == "own"}
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path not in known:
+                log.info("removed namespace %s: it had no record", path)
+                namespaces.remove(str(path))
+
+    def _hold_ports(self) -> None:
+        for sandbox in self._core.records.sandboxes.values():
+            if any(endpoint.ports for endpoint in self._core.records.of_sandbox(sandbox.id)):
+                try:
+                    self._core.ports.hold(sandbox.id, sandbox.name, sandbox.ports)
+                except NetplugError as error:
+                    log.warning("a port of %s cannot be held (it still leads there): %s", sandbox.name, error)

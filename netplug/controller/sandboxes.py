@@ -1,0 +1,125 @@
+"""Make and end sandboxes.
+
+A namespace that we make exists before its record does: one without a record is swept away at the next start. Ending goes the other way:
+the records first, in chunks that the store can take, then names, links and the namespace itself.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from netplug.controller.core import Core
+from netplug.controller.endpoints import Endpoints
+from netplug.controller.records import delete_endpoint, delete_sandbox, put_sandbox
+from netplug.controller.requests import ControllerEvent, SandboxRequest
+from netplug.errors import Conflict, InvalidArgument
+from netplug.kernel import namespaces
+from netplug.model import Endpoint, Sandbox, now
+from netplug.plan import Netns, Plan, Remove, Step, Sysctl
+from netplug.store import MAX_OPERATIONS, Write
+
+
+class Sandboxes:
+    """The life of sandboxes."""
+
+    def __init__(self, core: Core, endpoints: Endpoints) -> None:
+        self._core = core
+        self._endpoints = endpoints
+
+    async def create(self, request: SandboxRequest) -> Sandbox:
+        core = self._core
+        async with core.lock(request.id):
+            sandbox = self.prepare(request)
+            plan = creation(sandbox)
+            if plan:
+                await core.apply("sandbox create", sandbox.name, plan)
+            try:
+                sandbox = self._identified(sandbox)
+                await core.store.txn((), [put_sandbox(sandbox)])
+            except BaseException:
+                await core.remove("sandbox create", sandbox.name, removal_of_namespace(sandbox))
+                raise
+            core.records.add_sandbox(sandbox)
+        core.events.send(ControllerEvent(kind="sandbox", action="create", sandbox=sandbox))
+        return sandbox
+
+    async def remove(self, identity: str) -> None:
+        core = self._core
+        async with core.lock(identity):
+            sandbox = core.records.sandboxes.get(identity)
+            if sandbox is None:
+                return
+            endpoints = core.records.of_sandbox(identity)
+            await self.forget(sandbox, endpoints)
+            if sandbox.resolver_udp:
+                await self._endpoints.tell(core.resolver.remove_sandbox(identity))
+            await core.remove("sandbox rm", sandbox.name, self.plan_removal(sandbox, endpoints))
+            for endpoint in endpoints:
+                core.free(endpoint.network, endpoint.address)
+            core.ports.release(identity)
+        for endpoint in endpoints:
+            network = core.records.networks.get(endpoint.network)
+            core.events.send(ControllerEvent(kind="endpoint", action="disconnect", network=network, endpoint=endpoint, sandbox=sandbox))
+        core.events.send(ControllerEvent(kind="sandbox", action="remove", sandbox=sandbox))
+
+    async def forget(self, sandbox: Sandbox, endpoints: list[Endpoint]) -> None:
+        """Out of the store, the memory and the resolver: endpoints first, so that no chunk leaves one without its sandbox."""
+        core = self._core
+        writes: list[Write] = [write for endpoint in endpoints for write in delete_endpoint(endpoint)]
+        writes.append(delete_sandbox(sandbox))
+        for start in range(0, len(writes), MAX_OPERATIONS):
+            await core.store.txn((), writes[start : start + MAX_OPERATIONS])
+        for endpoint in endpoints:
+            await self._endpoints.forget_names(endpoint)
+            core.records.drop_endpoint(endpoint)
+        core.records.drop_sandbox(sandbox)
+
+    def prepare(self, request: SandboxRequest) -> Sandbox:
+        """The record that the request makes; its cookie is known once the namespace is there."""
+        core = self._core
+        if request.id in core.records.sandboxes:
+            raise Conflict(f"sandbox {request.id} exists already")
+        own = str(core.run_dir / "netns" / request.id[:12])
+        return Sandbox(
+            id=request.id,
+            created=now(),
+            name=request.name,
+            namespace={"own": own, "given": request.namespace, "host": ""}[request.kind],
+            cookie=0,
+            incarnation=core.incarnation,
+            kind=request.kind,
+            hostname=request.hostname,
+            dns=request.dns,
+            ports=request.ports,
+        )
+
+    def plan_removal(self, sandbox: Sandbox, endpoints: list[Endpoint]) -> Plan:
+        core = self._core
+        steps: list[Step] = []
+        for endpoint in endpoints:
+            network = core.records.networks[endpoint.network]
+            driver = core.driver(network)
+            if endpoint.ports:
+                steps += driver.unpublish(network, endpoint)
+            steps += driver.leave(network, endpoint, sandbox)
+        return (*steps, *removal_of_namespace(sandbox))
+
+    def _identified(self, sandbox: Sandbox) -> Sandbox:
+        if sandbox.kind == "host":
+            return sandbox
+        cookie = namespaces.cookie(sandbox.namespace)
+        if cookie is None:
+            raise InvalidArgument(f"{sandbox.namespace} is no network namespace")
+        return msgspec.structs.replace(sandbox, cookie=cookie)
+
+
+def creation(sandbox: Sandbox) -> Plan:
+    """The namespace, and in it what every later link inherits: no IPv6 until a network asks for it."""
+    if sandbox.kind != "own":
+        return ()
+    no_ipv6 = Sysctl(namespace=sandbox.namespace, key="net.ipv6.conf.default.disable_ipv6", value="1")
+    return (Netns(path=sandbox.namespace), no_ipv6)
+
+
+def removal_of_namespace(sandbox: Sandbox) -> Plan:
+    return (Remove(op=Netns(path=sandbox.namespace)),) if sandbox.kind == "own" else ()

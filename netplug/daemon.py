@@ -1,0 +1,192 @@
+"""The daemon: every room wired together once, and ended cleanly on SIGTERM or SIGINT.
+
+Containers, their networks, names and published ports go on while it is away; the next start agrees with what it finds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import gc
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+from netplug import __version__, settings
+from netplug.addressing import Ipams
+from netplug.api import Services, application
+from netplug.controller import Controller, Core
+from netplug.driver import Drivers
+from netplug.errors import Conflict, NetplugError
+from netplug.kernel import firewall
+from netplug.kernel.executor import Executor
+from netplug.kernel.journal import Journal
+from netplug.resolver.client import Resolver
+from netplug.runtime.containers import Containers
+from netplug.runtime.images import Images
+from netplug.settings import Settings
+from netplug.store.sqlite import SqliteStore
+
+log = logging.getLogger("netplug")
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def run(values: dict[str, Any]) -> int:
+    """Run until told to end; the exit code. `values` are settings by name."""
+    try:
+        chosen = settings.decode(values)
+        logging.basicConfig(level=chosen.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+        asyncio.run(_serve(chosen))
+    except NetplugError as error:
+        print(f"netplug daemon: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"netplug daemon: {error.strerror or error}: {error.filename or ''}".rstrip(": "), file=sys.stderr)
+        return 1
+    return 0
+
+
+def explain(values: dict[str, Any]) -> list[str]:
+    """The commands that a first start runs, on a host that has nothing of ours yet."""
+    chosen = settings.decode(values)
+
+    async def planned() -> list[str]:
+        backend = firewall.backend(chosen.firewall_backend)
+        lines = backend.explain_base()
+        async with _temporary_core(chosen, backend) as core:
+            controller = Controller(core)
+            plans = [chosen.host_plan()]
+            for request in chosen.predefined_networks():
+                network = controller.draft_network(request, predefined=True)
+                plans.append(core.driver(network).create_network(network))
+            return lines + controller.explain(plans)
+
+    return asyncio.run(planned())
+
+
+async def _serve(chosen: Settings) -> None:
+    run_dir, state_dir = Path(chosen.run_dir), Path(chosen.state_dir)
+    _make_directories(run_dir, state_dir)
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(_locked(run_dir / "lock"))
+        services = await _start(chosen, run_dir, state_dir, stack)
+        server = application(services)
+        await server.start(chosen.socket)
+        stack.push_async_callback(server.close)
+        # What is there after the start stays: the collector need not walk it each time.
+        gc.collect()
+        gc.freeze()
+        log.info("netplug %s listens on %s", __version__, chosen.socket)
+        _notify("READY=1")
+        await ended.wait()
+        _notify("STOPPING=1")
+
+
+async def _start(chosen: Settings, run_dir: Path, state_dir: Path, stack: contextlib.AsyncExitStack) -> Services:
+    store = await SqliteStore.open(state_dir / "netplug.db")
+    stack.push_async_callback(store.close)
+    journal = Journal(state_dir / "journal.jsonl")
+    stack.callback(journal.close)
+    backend = firewall.backend(chosen.firewall_backend)
+    backend.start()
+    executor = Executor(backend)
+    await executor.start()
+    stack.push_async_callback(executor.close)
+    core = Core(
+        store=store,
+        executor=executor,
+        firewall=backend,
+        resolver=Resolver(run_dir, host_resolv_conf=chosen.resolv_conf),
+        drivers=Drivers(),
+        ipams=Ipams(chosen.address_pools()),
+        journal=journal,
+        run_dir=run_dir,
+        incarnation=_incarnation(run_dir / "incarnation"),
+    )
+    controller = Controller(core)
+    await controller.start(chosen.host_plan(), chosen.predefined_networks())
+    stack.push_async_callback(controller.stop)
+    images = Images(store, state_dir)
+    containers = Containers(controller, store, images, run_dir, state_dir, chosen)
+    await containers.restore()
+    stack.push_async_callback(containers.close)
+    return Services(controller=controller, containers=containers, images=images, journal=journal, settings=chosen, version=__version__)
+
+
+@contextlib.asynccontextmanager
+async def _temporary_core(chosen: Settings, backend: firewall.Firewall) -> AsyncIterator[Core]:
+    """A core that only plans: nothing of it is started, nothing is written."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = await SqliteStore.open(Path(folder) / "netplug.db")
+        journal = Journal(Path(folder) / "journal.jsonl")
+        try:
+            yield Core(
+                store=store,
+                executor=Executor(backend),
+                firewall=backend,
+                resolver=Resolver(Path(folder)),
+                drivers=Drivers(),
+                ipams=Ipams(chosen.address_pools()),
+                journal=journal,
+                run_dir=Path(chosen.run_dir),
+                incarnation="",
+            )
+        finally:
+            journal.close()
+            await store.close()
+
+
+def _make_directories(run_dir: Path, state_dir: Path) -> None:
+    for folder in (run_dir, run_dir / "netns", state_dir):
+        folder.mkdir(mode=0o700 if folder == state_dir else 0o711, parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One daemon per run directory."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise Conflict(f"another netplug daemon uses {path.parent}: give this one a --run-dir and a --state-dir of its own") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _incarnation(path: Path) -> str:
+    """This boot's name: made new when the host, or what the run directory lives on, has started anew."""
+    boot = _BOOT_ID.read_text().strip()
+    with contextlib.suppress(FileNotFoundError):
+        known = path.read_text().strip()
+        if known.startswith(boot):
+            return known
+    fresh = f"{boot}.{secrets.token_hex(8)}"
+    temporary = path.with_suffix(".new")
+    temporary.write_text(fresh + "\n")
+    temporary.replace(path)
+    return fresh
+
+
+def _notify(message: str) -> None:
+    """sd_notify(3): tell the service manager, if there is one."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel, contextlib.suppress(OSError):
+        channel.connect("\0" + address[1:] if address.startswith("@") else address)
+        channel.sendall(message.encode())
