@@ -76,6 +76,8 @@ def explain(values: dict[str, Any]) -> list[str]:
 async def _serve(chosen: Settings) -> None:
     run_dir, state_dir = Path(chosen.run_dir), Path(chosen.state_dir)
     _make_directories(run_dir, state_dir)
+    # The store's thread must get its turn soon also while the loop is busy; Python's default is 5 ms.
+    sys.setswitchinterval(0.0005)
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -116,6 +118,7 @@ async def _start(chosen: Settings, run_dir: Path, state_dir: Path, stack: contex
         run_dir=run_dir,
         incarnation=_incarnation(run_dir / "incarnation"),
     )
+    core.ipams.get("default")
     controller = Controller(core)
     await controller.start(chosen.host_plan(), chosen.predefined_networks())
     stack.push_async_callback(controller.stop)

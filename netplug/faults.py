@@ -22,6 +22,11 @@ def arm(count: int) -> None:
     passed.clear()
 
 
+def left() -> int:
+    """How many points are still to come before the end; 0: disarmed."""
+    return _left
+
+
 def point(name: str) -> None:
     """Called at each fault point; costs a truth test unless enabled."""
     global _left

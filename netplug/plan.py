@@ -190,12 +190,14 @@ class FlushFlows(Op, frozen=True, kw_only=True):
 class Isolate(FirewallOp, frozen=True, kw_only=True):
     """A network behind `bridge` with these subnets: reachable as `mode` says, never from another network.
 
-    `nat`: by published ports only; `internal`: not at all, and nothing goes out.
+    `nat`: by published ports only; `internal`: not at all, and nothing goes out. With `icc=False` its containers do not reach one another by
+    way of the host either (`BlockPeers` closes the bridge, but a frame to the host's MAC may carry a neighbour's address).
     """
 
     bridge: str
     subnets: tuple[str, ...]
     mode: str = "nat"
+    icc: bool = True
 
 
 class Masquerade(FirewallOp, frozen=True, kw_only=True):

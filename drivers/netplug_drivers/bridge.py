@@ -118,7 +118,7 @@ class Bridge:
     def _rules(self, network: Network) -> list[Step]:
         subnets = tuple(pool.subnet for pool in network.pools)
         mode = "internal" if network.internal else "nat"
-        steps: list[Step] = [Isolate(bridge=bridge_name(network), subnets=subnets, mode=mode)]
+        steps: list[Step] = [Isolate(bridge=bridge_name(network), subnets=subnets, mode=mode, icc=flag(network, ICC))]
         if not network.internal and flag(network, MASQUERADE):
             steps += [Masquerade(subnet=subnet) for subnet in subnets]
         return steps

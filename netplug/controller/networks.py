@@ -6,6 +6,7 @@ can join, then the kernel. A daemon that dies in between finds either a record w
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
 import msgspec
@@ -14,7 +15,7 @@ from netplug.controller.core import Core
 from netplug.controller.records import delete_network, put_network
 from netplug.controller.requests import ControllerEvent, NetworkRequest
 from netplug.driver import Claims
-from netplug.errors import Conflict, Forbidden, InvalidArgument, NetplugError, NetworkInUse
+from netplug.errors import Conflict, Forbidden, InvalidArgument, NetplugError, NetworkInUse, PoolOverlap
 from netplug.kernel import routes
 from netplug.model import Network, PoolConfig, new_id, now
 from netplug.plan import Plan
@@ -104,7 +105,7 @@ class Networks:
         )
         driver.validate(network)
         if driver.capabilities.addresses:
-            network = msgspec.structs.replace(network, pools=self._pools(request))
+            network = msgspec.structs.replace(network, pools=self._pools(request, driver.capabilities.scope))
         driver.validate(network)
         self._check_claims(network)
         return network
@@ -122,16 +123,27 @@ class Networks:
         if name in PREDEFINED and not predefined:
             raise Forbidden(f"operation is not permitted on predefined {name} network")
 
-    def _pools(self, request: NetworkRequest) -> tuple[PoolConfig, ...]:
+    def _pools(self, request: NetworkRequest, scope: str) -> tuple[PoolConfig, ...]:
         ipam = self._core.ipams.get(request.ipam_driver)
-        taken = [pool.subnet for network in self._core.records.networks.values() for pool in network.pools]
+        others = [pool.subnet for network in self._core.records.networks.values() for pool in network.pools]
         host = [] if request.options.get("com.docker.network.bridge.name") else routes.host_subnets()
         pools: list[PoolConfig] = []
-        for wanted in request.pools or (None,):
-            automatic = wanted is None or not wanted.subnet
-            pool = ipam.request_pool(None if automatic else wanted, [*taken, *host, *(pool.subnet for pool in pools)], request.ipam_options)
-            pools.append(pool)
+        for wanted in request.pools or (PoolConfig(subnet=""),):
+            automatic = wanted == PoolConfig(subnet="")
+            taken = [*others, *(pool.subnet for pool in pools), *(host if automatic else ())]
+            pool = ipam.request_pool(None if automatic else wanted, taken, request.ipam_options, scope)
+            if pool.subnet:
+                self._check_host(pool, host)
+                pools.append(pool)
         return tuple(pools)
+
+    def _check_host(self, pool: PoolConfig, host: list[str]) -> None:
+        """A subnet inside a wider route of the host is the user's choice; one that covers what the host reaches today cuts that off."""
+        subnet = ipaddress.ip_network(pool.subnet)
+        for text in host:
+            route = ipaddress.ip_network(text)
+            if route.version == subnet.version and route.network_address in subnet and route.prefixlen >= subnet.prefixlen:
+                raise PoolOverlap(f"subnet {subnet} covers {route}, which this host reaches by a route of its own: give another --subnet")
 
     def _claims(self, network: Network) -> tuple[str, ...]:
         driver = self._core.driver(network)

@@ -75,7 +75,9 @@ class Journal:
         if not self._path.exists():
             return
         decoder = msgspec.json.Decoder(Entry)
-        for line in deque(self._path.open("rb"), KEPT_ENTRIES):
+        with self._path.open("rb") as file:
+            lines = deque(file, KEPT_ENTRIES)
+        for line in lines:
             try:
                 self._entries.append(decoder.decode(line))
             except msgspec.DecodeError:

@@ -138,28 +138,3 @@ class ExecState(msgspec.Struct, frozen=True, kw_only=True):
 class ExitStatus(msgspec.Struct, frozen=True):
     code: int
     error: str = ""
-
-
-class ExecConfig(Record, frozen=True, kw_only=True):
-    """A further process in a running container."""
-
-    command: tuple[str, ...]
-    environment: tuple[str, ...] = ()
-    working_directory: str = ""
-    user: str = ""
-    privileged: bool = False
-    tty: bool = False
-    stdin: bool = False
-    stdout: bool = True
-    stderr: bool = True
-
-
-class ExecState(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of an exec; `exit_code` is None until it has ended."""
-
-    id: str
-    container: str
-    config: ExecConfig
-    running: bool = False
-    pid: int = 0
-    exit_code: int | None = None

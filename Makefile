@@ -1,0 +1,42 @@
+# make setup | demo | test | lint | bench | clean. As root, on Debian 12 or newer: everything here makes network namespaces.
+
+PYTHON ?= python3
+JOBS ?= 2
+TESTS ?= tests
+VENV := .venv
+BIN := $(VENV)/bin
+
+# What the daemon runs on, then what tests and benchmarks hold it against.
+SYSTEM_PACKAGES := runc conmon nftables libnftables1 iproute2 conntrack procps busybox-static iputils-ping iputils-arping
+TEST_PACKAGES := docker.io iptables dnsmasq-base dnsperf iperf3 tcpdump
+
+.PHONY: setup demo test lint bench clean
+
+setup: .setup-done
+
+.setup-done: pyproject.toml Makefile
+	@sh packaging/install-packages.sh $(PYTHON) $(SYSTEM_PACKAGES) $(TEST_PACKAGES)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $@
+
+# KEEP=1 leaves it up and says what to try.
+demo: setup
+	@$(BIN)/netplug demo $(if $(KEEP),--keep)
+
+test: setup
+	@$(BIN)/python -m pytest --quiet -n $(JOBS) --dist worksteal $(TESTS)
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+# BENCH="--only latency,dns --rounds 9" measures a part; only a whole run writes BENCHMARKS.md and docs/bench.
+bench: setup
+	@$(BIN)/python -m tests.bench $(BENCH)
+
+clean:
+	rm -rf $(VENV) .setup-done build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

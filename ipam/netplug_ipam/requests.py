@@ -1,0 +1,85 @@
+"""What a user may ask for as a pool; the sentences are Docker's (command and daemon)."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from netplug.errors import AddressesExhausted, AddressInUse, Forbidden, InvalidArgument
+from netplug.model import PoolConfig
+
+from .allocator import PoolAllocator
+from .block import Block, parse_address, parse_block
+
+
+def canonical(wanted: PoolConfig) -> PoolConfig:
+    """The same pool in canonical text; InvalidArgument if its parts do not fit together."""
+    subnet = _exact("subnet", wanted.subnet)
+    return PoolConfig(
+        subnet=str(subnet),
+        ip_range=_range(subnet, wanted.ip_range),
+        gateway=_member(subnet, "gateway", wanted.gateway),
+        auxiliary={name: _member(subnet, "aux-address", address) for name, address in wanted.auxiliary.items()},
+    )
+
+
+def require_nothing_else(wanted: PoolConfig) -> None:
+    """A pool whose subnet we choose can have no parts of the user's choice."""
+    for address in wanted.auxiliary.values():
+        raise InvalidArgument(f"no matching subnet for aux-address {address}")
+    if wanted.ip_range or wanted.gateway:
+        raise InvalidArgument("every ip-range or gateway must have a corresponding subnet")
+
+
+def with_gateway(pool: PoolConfig) -> PoolConfig:
+    """Check that gateway and auxiliary addresses can be had; without a gateway, the first free address becomes it.
+
+    With an ip-range that is the range's first address, as in Docker 20.10. Auxiliary addresses go first here: Docker fails where one
+    is the subnet's first address. No gateway if the auxiliary addresses leave none.
+    """
+    allocator = PoolAllocator(replace(pool, gateway="", auxiliary={}))
+    if pool.gateway:
+        _claim(allocator, pool.gateway, f"gateway ({pool.gateway})")
+    for name, address in pool.auxiliary.items():
+        _claim(allocator, address, f"secondary ip address ({name}:{address})")
+    if pool.gateway:
+        return pool
+    try:
+        return replace(pool, gateway=allocator.allocate())
+    except AddressesExhausted:
+        return pool
+
+
+def _claim(allocator: PoolAllocator, address: str, what: str) -> None:
+    try:
+        allocator.allocate(address)
+    except AddressInUse:
+        raise Forbidden(f"failed to allocate {what}: Address already in use") from None
+
+
+def _exact(what: str, text: str) -> Block:
+    """A block given without host bits: who writes 10.0.0.1/24 may mean an address, and should say which."""
+    block = parse_block(text)
+    if parse_address(text.partition("/")[0]) != (block.family, block.first):
+        raise InvalidArgument(f"invalid network config: invalid {what} {text}: it should be {block}")
+    return block
+
+
+def _range(subnet: Block, text: str) -> str:
+    if not text:
+        return ""
+    if not subnet.covers(parse_block(text)):
+        raise InvalidArgument(f"no matching subnet for range {text}")
+    return str(_exact("ip-range", text))
+
+
+def _member(subnet: Block, what: str, text: str) -> str:
+    """The address in canonical form, if it lies in the subnet."""
+    if not text:
+        return ""
+    try:
+        offset = subnet.offset(text)
+    except InvalidArgument:
+        offset = None
+    if offset is None:
+        raise InvalidArgument(f"no matching subnet for {what} {text}")
+    return subnet.address(offset)

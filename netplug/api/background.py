@@ -1,0 +1,62 @@
+"""Work that outlives the request it came with.
+
+A change goes on when its client hangs up: half a connect is worse than one that nobody waits for. The streams of a hijacked connection
+have no request any more at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+
+class Background:
+    """The tasks of one server: `changes` are waited for at the end, `streams` are cut off."""
+
+    def __init__(self) -> None:
+        self._changes: set[asyncio.Task[Any]] = set()
+        self._streams: set[asyncio.Task[Any]] = set()
+
+    async def finish(self, change: Coroutine[Any, Any, Result]) -> Result:
+        """Run the change to its end, whatever becomes of the caller."""
+        task = asyncio.get_running_loop().create_task(change)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_log_failure)
+            raise
+
+    def stream(self, work: Coroutine[Any, Any, None]) -> None:
+        """Start a stream that nobody waits for."""
+        task = asyncio.get_running_loop().create_task(work)
+        self.watch(task)
+        task.add_done_callback(_log_failure)
+
+    def watch(self, task: asyncio.Task[Any]) -> None:
+        """Cut this task off too when the server closes."""
+        self._streams.add(task)
+        task.add_done_callback(self._streams.discard)
+
+    async def close(self, grace: float) -> None:
+        """Cut the streams off; give the changes `grace` seconds."""
+        for task in tuple(self._streams):
+            task.cancel()
+        if self._streams:
+            await asyncio.wait(tuple(self._streams), timeout=grace)
+        if self._changes:
+            _, late = await asyncio.wait(tuple(self._changes), timeout=grace)
+            for task in late:
+                task.cancel()
+
+
+def _log_failure(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.warning("after its client had gone, a request failed: %s", error, exc_info=error)

@@ -1,0 +1,124 @@
+"""From JSON to shapes, and from shapes to requests for networks and endpoints. Containers have `decode_container`."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar
+
+import msgspec
+
+from netplug.api import shapes
+from netplug.controller.requests import EndpointRequest, NetworkRequest
+from netplug.errors import InvalidArgument
+from netplug.model import PoolConfig
+from netplug.runtime.model import Attachment, Container
+
+Shape = TypeVar("Shape", bound=shapes.Body)
+
+_WHERE = re.compile(r"^(.*?) - at `\$\.?(.*)`$")
+
+
+def parse(data: bytes) -> dict[str, Any]:
+    """A JSON object without its nulls: Go's clients send null for whatever was not said, and read null as a zero value in a map."""
+    if not data.strip():
+        raise InvalidArgument("invalid JSON: got EOF while reading request body")
+    try:
+        value = msgspec.json.decode(data)
+    except msgspec.DecodeError as error:
+        raise InvalidArgument(f"invalid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InvalidArgument("invalid JSON: the request body must be an object")
+    without_nulls: dict[str, Any] = _without_nulls(value)
+    return without_nulls
+
+
+def convert(value: dict[str, Any], shape: type[Shape]) -> Shape:
+    """The object in its shape; InvalidArgument names the member whose type is wrong."""
+    try:
+        return msgspec.convert(value, shape)
+    except msgspec.ValidationError as error:
+        found = _WHERE.match(str(error))
+        sentence = f"{found[2]}: {found[1][:1].lower()}{found[1][1:]}" if found else str(error)
+        raise InvalidArgument(f"invalid JSON: {sentence}".replace("`", "")) from None
+
+
+_ZERO: dict[str, Any] = {
+    **dict.fromkeys(("Labels", "Options", "DriverOpts", "Sysctls", "AuxiliaryAddresses"), ""),
+    "EndpointsConfig": {},
+    "ExposedPorts": {},
+    "PortBindings": [],
+}
+"""Members that are maps, whose keys are the user's and count even where the value is null."""
+
+
+def _without_nulls(value: Any, zero: Any = None) -> Any:
+    """`zero`: what a null stands for in this map; None where null means that the member is not there."""
+    if isinstance(value, dict):
+        inner = _ZERO if zero is None else {}
+        members = ((key, zero if member is None else member) for key, member in value.items())
+        return {key: _without_nulls(member, inner.get(key)) for key, member in members if member is not None}
+    if isinstance(value, list):
+        return [_without_nulls(member) for member in value]
+    return value
+
+
+def network_request(body: shapes.NetworkCreate) -> NetworkRequest:
+    """What `network create` asks for; what cannot be had yet is refused, never ignored."""
+    _refuse_unknown_kinds(body)
+    return NetworkRequest(
+        name=body.name,
+        driver=body.driver or "bridge",
+        internal=body.internal,
+        attachable=body.attachable,
+        ipam_driver=body.ipam.driver or "default",
+        ipam_options=body.ipam.options,
+        pools=tuple(_pool(pool) for pool in body.ipam.config),
+        options=body.options,
+        labels=body.labels,
+    )
+
+
+def _refuse_unknown_kinds(body: shapes.NetworkCreate) -> None:
+    if body.enable_ipv6:
+        raise InvalidArgument("IPv6 is not supported by this daemon yet")
+    if not body.enable_ipv4:
+        raise InvalidArgument("a network without IPv4 is not supported by this daemon yet")
+    if body.config_only or body.config_from.network:
+        raise InvalidArgument("configuration-only networks are not supported by this daemon")
+    if body.ingress:
+        raise InvalidArgument("ingress networks are not supported by this daemon")
+    if body.scope not in ("", "local", "global", "swarm"):
+        raise InvalidArgument(f"invalid scope {body.scope!r}: it is local or global, and the driver decides it")
+
+
+def _pool(pool: shapes.IpamPool) -> PoolConfig:
+    return PoolConfig(subnet=pool.subnet, ip_range=pool.ip_range, gateway=pool.gateway, auxiliary=pool.auxiliary_addresses)
+
+
+def attachment(network: str, settings: shapes.EndpointSettings) -> Attachment:
+    """How a container is to be on `network`."""
+    if settings.ipam_config.ipv6_address:
+        raise InvalidArgument("IPv6 is not supported by this daemon yet")
+    if settings.ipam_config.link_local_ips:
+        raise InvalidArgument("link-local addresses are not supported by this daemon")
+    return Attachment(
+        network=network,
+        address=settings.ipam_config.ipv4_address,
+        mac=settings.mac_address,
+        aliases=settings.aliases,
+        links=settings.links,
+        gateway_priority=settings.gw_priority,
+        options=settings.driver_opts,
+    )
+
+
+def endpoint_request(container: Container, wanted: Attachment) -> EndpointRequest:
+    """The endpoint that an attachment of a running container makes."""
+    return EndpointRequest(
+        address=wanted.address,
+        mac=wanted.mac,
+        names=(container.name, container.id[:12]),
+        aliases=wanted.aliases,
+        gateway_priority=wanted.gateway_priority,
+        options=wanted.options,
+    )

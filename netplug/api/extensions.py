@@ -1,0 +1,98 @@
+"""/netplug: what Docker's API has no place for. The journal, who has which address, and the tests' fault points."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from netplug import faults
+from netplug.api.call import Call, done, json_line, open_stream, reply
+from netplug.api.routes import get, post
+from netplug.api.services import JournalEntry
+from netplug.api.views import Json
+from netplug.controller.requests import PoolUsage
+from netplug.errors import InvalidArgument, NotFound
+from netplug.model import Network
+
+NDJSON = "application/x-ndjson"
+
+
+async def journal(call: Call) -> web.StreamResponse:
+    """The newest entries, oldest first: a list, or with `follow` one a line and the coming ones behind them."""
+    limit = call.number("limit")
+    entries = call.services.journal.entries(limit) if limit is not None else call.services.journal.entries()
+    if not call.flag("follow"):
+        return reply([_entry(call, entry) for entry in entries])
+    coming: asyncio.Queue[JournalEntry] = asyncio.Queue()
+    unsubscribe = call.services.journal.subscribe(coming.put_nowait)
+    try:
+        response = await open_stream(call, NDJSON)
+        for entry in entries:
+            await response.write(json_line(_entry(call, entry)))
+        while True:
+            await response.write(json_line(_entry(call, await coming.get())))
+    finally:
+        unsubscribe()
+
+
+def _entry(call: Call, entry: JournalEntry) -> Json:
+    return {
+        "time": entry.time,
+        "action": entry.action,
+        "subject": entry.subject,
+        "by": entry.by,
+        "commands": call.services.controller.explain([entry.steps]),
+        "error": entry.error,
+    }
+
+
+async def ipam(call: Call) -> web.Response:
+    return reply(_pools(call, call.services.controller.network(call.name)))
+
+
+async def all_ipam(call: Call) -> web.Response:
+    return reply([_pools(call, network) for network in call.services.controller.networks() if network.pools])
+
+
+def _pools(call: Call, network: Network) -> Json:
+    return {"Network": network.name, "Pools": [_pool(usage) for usage in call.services.controller.pool_usage(network)]}
+
+
+def _pool(usage: PoolUsage) -> Json:
+    return {
+        "Subnet": usage.pool.subnet,
+        "IPRange": usage.pool.ip_range,
+        "Gateway": usage.pool.gateway,
+        "Capacity": usage.capacity,
+        "Taken": [{"Address": taken.address, "Kind": taken.kind, "Owner": taken.owner, "Since": taken.since} for taken in usage.taken],
+    }
+
+
+async def arm(call: Call) -> web.Response:
+    """The daemon dies at the `at`-th fault point from now."""
+    _need_faults()
+    count = call.number("at")
+    if count is None or count < 0:
+        raise InvalidArgument("invalid value for at: give the number of the fault point to die at, 0 for none")
+    faults.arm(count)
+    return done({})
+
+
+async def fault_points(call: Call) -> web.Response:
+    _need_faults()
+    return reply({"left": faults.left(), "passed": faults.passed})
+
+
+def _need_faults() -> None:
+    if not faults.enabled:
+        raise NotFound("page not found")
+
+
+ROUTES = [
+    get("/netplug/journal", journal, streams=True),
+    get("/netplug/ipam", all_ipam),
+    get("/netplug/ipam/{name}", ipam),
+    get("/netplug/faults", fault_points),
+    post("/netplug/faults", arm),
+]

@@ -1,0 +1,127 @@
+"""/networks: list, inspect, create, remove, prune, connect, disconnect."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from netplug.api import decode, filters, shapes, views
+from netplug.api.call import Call, done, planned, reply
+from netplug.api.routes import delete, get, post
+from netplug.controller.requests import EndpointRequest
+from netplug.errors import InvalidArgument, NetworkInUse
+from netplug.model import Network
+from netplug.runtime.model import Container
+
+
+async def list_networks(call: Call) -> web.Response:
+    """Filters are honoured to the letter: compose removes whatever this answers."""
+    wanted = call.filters(filters.NETWORK_KEYS)
+    found = filters.networks(call.services.controller.networks(), wanted, lambda network: _in_use(call, network))
+    return reply([views.network(network) for network in sorted(found, key=lambda network: network.created)])
+
+
+async def inspect(call: Call) -> web.Response:
+    controller = call.services.controller
+    network = controller.network(call.name)
+    return reply(views.network(network, controller.endpoints(network=network.id)))
+
+
+async def create(call: Call) -> web.Response:
+    controller = call.services.controller
+    request = decode.network_request(await call.body(shapes.NetworkCreate))
+    if call.dry_run:
+        plan = await controller.plan_network(request)
+        return planned(controller.explain([plan]), {"Id": "", "Warning": ""}, 201)
+    network, extra = await call.perform(controller.create_network(request))
+    return reply({"Id": network.id, "Warning": "", **extra}, 201)
+
+
+async def remove(call: Call) -> web.Response:
+    controller = call.services.controller
+    if call.dry_run:
+        return planned(controller.explain([await controller.plan_network_removal(call.name)]))
+    _, extra = await call.perform(controller.remove_network(call.name))
+    return done(extra)
+
+
+async def prune(call: Call) -> web.Response:
+    """Every network that nobody is on, the predefined ones apart."""
+    controller = call.services.controller
+    wanted = call.filters(filters.NETWORK_PRUNE_KEYS)
+    unused = [
+        network
+        for network in controller.networks()
+        if not network.predefined and not _in_use(call, network) and filters.prunable(network, wanted)
+    ]
+    if call.dry_run:
+        plans = [await controller.plan_network_removal(network.id) for network in unused]
+        return planned(controller.explain(plans), {"NetworksDeleted": [network.name for network in unused]})
+    deleted, extra = await call.perform(_remove_all(call, unused))
+    return reply({"NetworksDeleted": deleted, **extra})
+
+
+async def _remove_all(call: Call, unused: list[Network]) -> list[str]:
+    deleted = []
+    for network in unused:
+        try:
+            await call.services.controller.remove_network(network.id)
+        except NetworkInUse:
+            continue  # somebody came on it meanwhile
+        deleted.append(network.name)
+    return deleted
+
+
+async def connect(call: Call) -> web.Response:
+    body = await call.body(shapes.NetworkConnect)
+    containers = call.services.containers
+    container = containers.get(_named(body.container))
+    wanted = decode.attachment(call.name, body.endpoint_config)
+    if call.dry_run:
+        return await _plan_connect(call, container, decode.endpoint_request(container, wanted))
+    _, extra = await call.perform(containers.connect(call.name, container.id, wanted))
+    return done(extra, 200)
+
+
+async def _plan_connect(call: Call, container: Container, request: EndpointRequest) -> web.Response:
+    """Connecting a container that does not run changes its record only."""
+    controller = call.services.controller
+    network = controller.network(call.name)
+    if controller.sandbox(container.id) is None:
+        return planned([])
+    return planned(controller.explain([await controller.plan_connect(network.id, container.id, request)]))
+
+
+async def disconnect(call: Call) -> web.Response:
+    body = await call.body(shapes.NetworkDisconnect)
+    controller, containers = call.services.controller, call.services.containers
+    container = containers.get(_named(body.container))
+    if call.dry_run:
+        network = controller.network(call.name)
+        connected = controller.endpoints(network=network.id) if controller.sandbox(container.id) else []
+        if not any(endpoint.sandbox == container.id for endpoint in connected):
+            return planned([])
+        return planned(controller.explain([await controller.plan_disconnect(network.id, container.id)]))
+    _, extra = await call.perform(containers.disconnect(call.name, container.id, force=body.force))
+    return done(extra, 200)
+
+
+def _named(container: str) -> str:
+    if not container:
+        raise InvalidArgument("no container given: the body needs a member Container, a name or an id")
+    return container
+
+
+def _in_use(call: Call, network: Network) -> bool:
+    return bool(call.services.controller.endpoints(network=network.id))
+
+
+ROUTES = [
+    get("/networks", list_networks),
+    get("/networks/", list_networks),
+    get("/networks/{name}", inspect),
+    post("/networks/create", create),
+    post("/networks/prune", prune),
+    post("/networks/{name}/connect", connect),
+    post("/networks/{name}/disconnect", disconnect),
+    delete("/networks/{name}", remove),
+]

@@ -1,0 +1,80 @@
+"""`netplug daemon`: flags and the TOML file become settings by name; the daemon itself is imported only here, and only when it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from netplug.cli.command import BOOL, INT, Command, Failure
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Name, type, whether it may be given several times, help. The names are those of `netplug.settings.Settings`.
+_TEXT: tuple[tuple[str, bool, str], ...] = (
+    ("socket", False, "Socket to listen on (/run/netplug/netplug.sock)"),
+    ("state-dir", False, "Where what must survive a reboot is kept (/var/lib/netplug)"),
+    ("run-dir", False, "Where what ends with a reboot is kept (/run/netplug)"),
+    ("firewall-backend", False, "nftables"),
+    ("default-address-pool", True, "Pool for networks without a subnet, base=CIDR,size=N"),
+    ("bip", False, "Address and prefix of the default bridge, as in 192.168.5.1/24"),
+    ("fixed-cidr", False, "The part of the default bridge's subnet that containers get"),
+    ("bridge", False, "Name of the default bridge, or none (netplug0)"),
+    ("dns", True, "DNS server of containers that say nothing else"),
+    ("dns-search", True, "Search domain of containers that say nothing else"),
+    ("dns-opt", True, "DNS option of containers that say nothing else"),
+    ("ip", False, "Host address of ports published without one"),
+    ("runtime", False, "OCI runtime (runc)"),
+    ("log-level", False, "debug, info, warning or error (info)"),
+)
+_BOOLEAN = (
+    ("icc", "Let containers on the default bridge talk to one another (true)"),
+    ("ip-forward", "Switch forwarding on in the kernel (true)"),
+    ("ip-masq", "Masquerade what leaves the default bridge (true)"),
+)
+
+
+def _settings_flags(function: F) -> F:
+    for name, several, text in reversed(_TEXT):
+        default: Any = () if several else None
+        function = click.option(f"--{name}", multiple=several, default=default, help=text)(function)
+    for name, text in reversed(_BOOLEAN):
+        # As with Docker's flags, `--icc` alone is true and `--icc=false` is false.
+        function = click.option(f"--{name}", type=BOOL, default=None, is_flag=False, flag_value="true", help=text)(function)
+    return function
+
+
+@click.command("daemon", cls=Command)
+@_settings_flags
+@click.option("--mtu", type=INT, default=None, help="MTU of the default bridge")
+@click.option("--config", metavar="FILE", default=None, help="TOML file with the same names; flags win")
+@click.option("--dry-run", is_flag=True, help="Only print the commands that a first start runs")
+def daemon_command(config: str | None, dry_run: bool, **flags: Any) -> int:
+    """Run the daemon in the foreground"""
+    values = {**(_file(config) if config else {}), **{name: value for name, value in flags.items() if value not in (None, ())}}
+    from netplug import daemon  # all rooms of the daemon: half a second that no other command pays
+    from netplug.errors import NetplugError
+
+    if not dry_run:
+        return daemon.run(values)
+    try:
+        lines = daemon.explain(values)
+    except NetplugError as error:
+        raise Failure(f"netplug daemon: {error}") from None
+    click.echo("\n".join(lines))
+    return 0
+
+
+def _file(path: str) -> dict[str, Any]:
+    """Settings by name; `-` and `_` in a name are the same."""
+    import tomllib
+
+    try:
+        with open(path, "rb") as file:
+            values = tomllib.load(file)
+    except OSError as error:
+        raise Failure(f"netplug daemon: cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Failure(f"netplug daemon: {path} is not TOML: {error}") from None
+    return {name.replace("-", "_"): value for name, value in values.items()}

@@ -1,0 +1,69 @@
+"""Addresses of links as rtnetlink messages (linux/if_addr.h)."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import struct
+from dataclasses import dataclass
+
+from netplug.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Message, Socket, attribute, parse_attributes
+from netplug.plan import Address
+
+_RTM_NEWADDR, _RTM_DELADDR, _RTM_GETADDR = 20, 21, 22
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
+_IFA_F_NODAD = 2
+
+_INFO = struct.Struct("=BBBBi")  # family, prefix length, flags, scope, index
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """An IPv4 address of a link; `network` is what it makes reachable (the far end's, on a point-to-point link)."""
+
+    index: int
+    network: ipaddress.IPv4Network
+
+
+def add(op: Address, index: int) -> Message:
+    """EEXIST where the link has it already."""
+    family, packed, prefix = _parts(op.address)
+    body = _body(family, packed, prefix, index)
+    if family == socket.AF_INET and prefix < 31:
+        body += attribute(_IFA_BROADCAST, (int.from_bytes(packed) | (1 << 32 - prefix) - 1).to_bytes(4))
+    return Message(_RTM_NEWADDR, body, NLM_F_CREATE | NLM_F_EXCL)
+
+
+def delete(op: Address, index: int) -> Message:
+    """EADDRNOTAVAIL where the link does not have it."""
+    return Message(_RTM_DELADDR, _body(*_parts(op.address), index))
+
+
+def dump_ipv4(netlink: Socket) -> list[Assigned]:
+    return [_parse(body) for body in netlink.dump(Message(_RTM_GETADDR, _INFO.pack(socket.AF_INET, 0, 0, 0, 0)))]
+
+
+def pack(address: str) -> tuple[int, bytes]:
+    """Family and bytes; ValueError for what is no address."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        return family, socket.inet_pton(family, address)
+    except OSError:
+        raise ValueError(f"{address!r} is not an IP address") from None
+
+
+def _parts(address: str) -> tuple[int, bytes, int]:
+    host, _, prefix = address.partition("/")
+    return *pack(host), int(prefix)
+
+
+def _body(family: int, packed: bytes, prefix: int, index: int) -> bytes:
+    # Duplicate-address detection would keep an IPv6 address unusable for a second or more; IPAM knows that it is unique.
+    flags = _IFA_F_NODAD if family == socket.AF_INET6 else 0
+    return _INFO.pack(family, prefix, flags, 0, index) + attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
+
+
+def _parse(body: bytes) -> Assigned:
+    _, prefix, _, _, index = _INFO.unpack_from(body)
+    found = parse_attributes(body, _INFO.size)
+    return Assigned(index, ipaddress.IPv4Network((found[_IFA_ADDRESS], prefix), strict=False))

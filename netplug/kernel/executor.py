@@ -1,0 +1,269 @@
+"""Applies plans: all of a plan or nothing, with what was really changed for the journal.
+
+Consecutive steps that one room can do at once form a group: links, addresses and routes of a namespace go out in one send (`wiring`),
+deletions of links to the reaper, firewall steps of a namespace into one transaction, everything else by itself (`settings`). Only
+waiting for deleted links is asynchronous; what is sent to the kernel takes well under a millisecond.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import TypeGuard
+
+from netplug import faults
+from netplug.errors import KernelError, NetplugError, StepFailed
+from netplug.kernel import announce, links, settings
+from netplug.kernel.deletion import Deletions, Departure
+from netplug.kernel.firewall import Firewall
+from netplug.kernel.links import Link
+from netplug.kernel.namespaces import MISSING
+from netplug.kernel.netlink import Socket
+from netplug.kernel.outcome import Applied, Change, Failure, Outcome, PutBack, Restored, Undo, describe
+from netplug.kernel.syscalls import asked
+from netplug.kernel.wiring import Wiring
+from netplug.plan import (
+    DOOMED_GROUP,
+    HOST,
+    LINK_GROUP,
+    Address,
+    Announce,
+    Bridge,
+    FirewallOp,
+    FlushFlows,
+    LinkUp,
+    Plan,
+    Remove,
+    Route,
+    Step,
+    Veth,
+)
+
+_PLANS_PER_TURN = 16
+"""How many plans `restore` performs before the loop may do something else: two or three milliseconds."""
+
+_log = logging.getLogger(__name__)
+
+
+class _Room(enum.Enum):
+    WIRING = enum.auto()
+    DELETION = enum.auto()
+    FIREWALL = enum.auto()
+    ANNOUNCE = enum.auto()
+    SETTINGS = enum.auto()
+
+
+class Executor:
+    """One per daemon; acts in the namespace in which `start` is called, and from there in others."""
+
+    def __init__(self, firewall: Firewall) -> None:
+        self._firewall = firewall
+        self._deletions = Deletions()
+
+    async def start(self) -> None:
+        self._deletions.start()
+
+    async def close(self) -> None:
+        """Waits for links that are being deleted."""
+        await self._deletions.close()
+
+    async def apply(self, plan: Plan) -> Applied:
+        """All of it, or StepFailed when what was changed has been undone. What is there as asked is no change."""
+        outcome = Outcome()
+        try:
+            await self._perform(plan, outcome, Wiring(), stop=True)
+        except BaseException:
+            # Cancelled while waiting, or a plan that no room can do: nothing half done stays.
+            await self._undo(outcome)
+            raise
+        if outcome.failures:
+            failure = outcome.failures[0]
+            undone = await self._undo(outcome)
+            raise _failed(failure, undone) from failure.error
+        return Applied(outcome.changed(), outcome.undo())
+
+    async def remove(self, plan: Plan | Undo) -> list[NetplugError]:
+        """Every step is tried, what is missing is fine; the errors that there were."""
+        outcome = Outcome()
+        await self._perform(plan, outcome, Wiring(), stop=False)
+        return [error for _, error in outcome.failures]
+
+    async def restore(self, plans: Iterable[Plan]) -> Restored:
+        """Make everything of these plans be there, tearing down nothing of it; then remove what carries our mark beside it.
+
+        Tracked flows are kept and nothing is announced: where all is well, nobody notices. A plan that fails is told by its position,
+        and what can be done of it is done; KernelError where the firewall refuses, which concerns all.
+        """
+        plans = list(plans)
+        named = {step.name for plan in plans for step in plan if isinstance(step, Bridge | Veth) and step.namespace == HOST}
+        found, strays = await self._finish_deletions(named)
+        wiring = Wiring(found)
+        missing: list[str] = []
+        failed: dict[int, NetplugError] = {}
+        for position, plan in enumerate(plans):
+            outcome = Outcome()
+            await self._perform([step for step in plan if _lasts(step)], outcome, wiring, stop=False)
+            missing += [describe(change.step) for change in outcome.changes]
+            if outcome.failures:
+                failed[position] = _failed(outcome.failures[0])
+            if position % _PLANS_PER_TURN == 0:
+                await asyncio.sleep(0)
+        # Rules of plans that failed stay too: a rule for nothing is harmless, a network without its isolation is not.
+        self._firewall.replace([step for plan in plans for step in plan if _of_host_firewall(step)])
+        strays += await self._remove_strays(found, named)
+        return Restored(missing, strays, failed)
+
+    async def _perform(self, plan: Sequence[Step | PutBack], outcome: Outcome, wiring: Wiring, *, stop: bool) -> None:
+        """Adds to `outcome`; with `stop` nothing after a group with a failure is tried."""
+        departures: list[Departure] = []
+        for room, namespace, steps in _groups(plan):
+            try:
+                departures += await self._perform_group(room, namespace, steps, outcome, wiring)
+            except KernelError as error:
+                outcome.failures.append(Failure(steps[0], error))
+            if stop and outcome.failures:
+                break
+        try:
+            await self._deletions.done(departures)
+        except KernelError as error:
+            outcome.failures.append(Failure(plan[-1], error))
+
+    async def _perform_group(
+        self, room: _Room, namespace: str, steps: Sequence[Step | PutBack], outcome: Outcome, wiring: Wiring
+    ) -> list[Departure]:
+        """The links that are on their way out afterwards."""
+        match room:
+            case _Room.WIRING:
+                await self._deletions.finished(step.name for step in steps if isinstance(step, Bridge | Veth))
+                wiring.perform(namespace, steps, outcome)
+                wiring.settle_carriers(steps)
+            case _Room.DELETION:
+                removals = [step for step in steps if isinstance(step, Remove)]
+                return await self._deletions.delete(namespace, removals, outcome)
+            case _Room.FIREWALL:
+                self._guard(namespace, steps, outcome)
+            case _Room.ANNOUNCE:
+                _announce(steps)
+            case _Room.SETTINGS:
+                _set(steps, outcome)
+        return []
+
+    def _guard(self, namespace: str, steps: Sequence[Step | PutBack], outcome: Outcome) -> None:
+        """One transaction. One that cannot be done is tried step by step, to know which step it is and to do what can be done."""
+        rules = [step for step in steps if isinstance(step, FirewallOp | Remove)]
+        try:
+            changed = self._firewall.apply(namespace, rules)
+        except KernelError as error:
+            if len(rules) == 1:
+                _note_failure(rules[0], error, outcome)
+                return
+            for rule in rules:
+                self._guard(namespace, [rule], outcome)
+            return
+        outcome.changes += [_guarded(step) for step in changed]
+
+    async def _undo(self, outcome: Outcome) -> bool:
+        """Take back what was changed; False where that failed, and the log says why."""
+        errors = await self.remove(outcome.undo())
+        for error in errors:
+            _log.error("undoing a plan: %s", error)
+        return not errors
+
+    async def _finish_deletions(self, named: set[str]) -> tuple[dict[str, Link], list[str]]:
+        """The host's links, after those have gone which an earlier daemon was about to delete; names of the strays among them."""
+        with asked("read links"), Socket() as netlink:
+            found = links.dump(netlink)
+        doomed = [link for link in found.values() if link.group == DOOMED_GROUP]
+        await self._deletions.delete_links(doomed)
+        for link in doomed:
+            del found[link.name]
+        return found, [link.name for link in doomed if link.name not in named]
+
+    async def _remove_strays(self, found: dict[str, Link], named: set[str]) -> list[str]:
+        strays = [link for link in found.values() if link.group == LINK_GROUP and link.name not in named]
+        await self._deletions.delete_links(strays)
+        return [link.name for link in strays]
+
+
+def _groups(plan: Sequence[Step | PutBack]) -> Iterator[tuple[_Room, str, list[Step | PutBack]]]:
+    """Consecutive steps of one room and one namespace. With faults enabled each is a group of its own."""
+    if faults.enabled:
+        for step in plan:
+            yield _room(step), _namespace(step), [step]
+        return
+    for (room, namespace), steps in groupby(plan, key=lambda step: (_room(step), _namespace(step))):
+        yield room, namespace, list(steps)
+
+
+def _room(step: Step | PutBack) -> _Room:
+    match step:
+        case Remove(op=Bridge() | Veth()):
+            return _Room.DELETION
+        case Bridge() | Veth() | LinkUp() | Address() | Route() | PutBack() | Remove(op=LinkUp() | Address() | Route()):
+            return _Room.WIRING
+        case FirewallOp() | Remove(op=FirewallOp()):
+            return _Room.FIREWALL
+        case Announce():
+            return _Room.ANNOUNCE
+        case _:
+            return _Room.SETTINGS
+
+
+def _namespace(step: Step | PutBack) -> str:
+    """A removal acts where its op did, whether or not it says so itself."""
+    return step.op.namespace if isinstance(step, Remove) else step.namespace
+
+
+def _failed(failure: Failure, undone: bool = True) -> StepFailed:
+    """The reason is the kernel's alone where it is about the very step, else with what was asked of it."""
+    what, error = describe(failure.step), failure.error
+    return StepFailed(what, error.detail if error.detail and error.operation == what else str(error), undone)
+
+
+def _set(steps: Sequence[Step | PutBack], outcome: Outcome) -> None:
+    for step in steps:
+        if isinstance(step, PutBack):
+            continue
+        try:
+            change = settings.perform(step)
+        except KernelError as error:
+            _note_failure(step, error, outcome)
+        else:
+            outcome.changes += [change] if change is not None else []
+
+
+def _note_failure(step: Step, error: KernelError, outcome: Outcome) -> None:
+    """In a namespace that is gone there is nothing left to remove."""
+    if not (isinstance(step, Remove) and error.errno in MISSING):
+        outcome.failures.append(Failure(step, error))
+
+
+def _guarded(step: Step) -> Change:
+    if isinstance(step, Remove):
+        return Change(step, (step.op,))
+    return Change(step, (Remove(op=step, namespace=step.namespace),))
+
+
+def _announce(steps: Sequence[Step | PutBack]) -> None:
+    """Neighbours that do not hear of it ask by themselves, later: no reason to fail."""
+    for step in steps:
+        if not isinstance(step, Announce) or ":" in step.address:  # there is no ARP for IPv6
+            continue
+        try:
+            packet_socket = announce.send(step.namespace, step.link, step.address, step.mac)
+        except KernelError as error:
+            _log.warning("%s: %s", describe(step), error)
+        else:
+            asyncio.get_running_loop().run_in_executor(None, packet_socket.close)
+
+
+def _lasts(step: Step) -> bool:
+    """What `restore` performs plan by plan: neither moments (flows, announcements) nor what goes into one transaction at the end."""
+    return not (isinstance(step, Announce | FlushFlows) or _of_host_firewall(step))
+
+
+def _of_host_firewall(step: Step) -> TypeGuard[FirewallOp]:
+    return isinstance(step, FirewallOp) and step.namespace == HOST

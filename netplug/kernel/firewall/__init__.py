@@ -1,0 +1,64 @@
+"""The firewall seam: what the executor asks of a firewall, whichever tool keeps the rules.
+
+Drivers say *what* is wanted (`Isolate`, `Masquerade`, `BlockPeers`, `Publish`, `Direct`, `DnsRedirect`: data, in `netplug.plan`); a backend
+knows *how*. All backends pass the same tests. What they must keep to:
+
+- all steps of one call take effect together or not at all;
+- nothing that an administrator wrote is changed: own tables only, and the chain `user`, which is asked first, is never flushed;
+- what is there already, or gone already, is no error and no change.
+
+Modules: `nftables` (the backend), `ruleset` (the rules that never change), `elements` (what changes: one op is a few elements of a map),
+`libnftables` (a transaction, in process).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, TypeAlias
+
+from netplug.errors import InvalidArgument
+from netplug.plan import FirewallOp, Remove, Step
+
+FirewallStep: TypeAlias = FirewallOp | Remove
+"""A firewall op, or `Remove` of one."""
+
+BACKENDS = ("nftables",)
+
+
+class Firewall(Protocol):
+    """One backend. Calls are synchronous, quick (about a millisecond) and made from one thread.
+
+    `namespace` is a path, or `HOST`: the namespace in which the backend was started.
+    """
+
+    name: str
+
+    def start(self) -> None:
+        """Load the rules that never change into the caller's namespace. Doing it again keeps all elements and every `user` chain."""
+
+    def apply(self, namespace: str, steps: Sequence[FirewallStep]) -> list[Step]:
+        """Make the steps true in one transaction, and return those that changed something, in order.
+
+        Raises KernelError if one cannot be done; then nothing has changed. A host port that leads elsewhere already is such a case.
+        """
+
+    def replace(self, steps: Sequence[FirewallOp]) -> None:
+        """In HOST, make our state exactly that of these ops, in one transaction: no packet meets a half-filled table."""
+
+    def explain(self, namespace: str, steps: Sequence[FirewallStep]) -> list[str]:
+        """Shell commands that do what `apply` does, to paste after those of `explain_base`."""
+
+    def explain_base(self) -> list[str]:
+        """Shell commands that load what `start` loads."""
+
+    def clear(self) -> None:
+        """Take everything of ours out of HOST, `user` chains included."""
+
+
+def backend(name: str) -> Firewall:
+    """The backend of that name; InvalidArgument says which there are."""
+    if name == "nftables":
+        from netplug.kernel.firewall.nftables import Nftables
+
+        return Nftables()
+    raise InvalidArgument(f'unknown firewall backend "{name}": there is {", ".join(BACKENDS)}')

@@ -1,0 +1,195 @@
+"""Links as rtnetlink messages: what makes, changes, finds and deletes them (rtnetlink(7), linux/if_link.h).
+
+A message names its link by index where we know it (we choose the indexes of new links ourselves), by name otherwise.
+"""
+
+from __future__ import annotations
+
+import random
+import struct
+from dataclasses import dataclass
+
+from netplug.kernel.netlink import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    Message,
+    Refused,
+    Socket,
+    attribute,
+    nested,
+    number,
+    parse_attributes,
+    parse_number,
+    parse_text,
+    text,
+)
+from netplug.plan import DOOMED_GROUP, LINK_GROUP, Bridge, Veth
+
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
+IFF_UP = 1
+
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 10, 18
+_IFLA_IFALIAS, _IFLA_GROUP, _IFLA_NET_NS_FD, _IFLA_EXT_MASK = 20, 27, 28, 29
+_IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES = 31, 32
+_WANTED = frozenset({_IFLA_IFNAME, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_GROUP})
+_INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
+_VETH_INFO_PEER = 1
+_IFLA_BRPORT_MODE = 4
+_RTEXT_FILTER_SKIP_STATS = 8
+
+_INFO = struct.Struct("=BxHiII")  # family, type, index, flags, change
+
+# A veth has a queue per CPU unless told otherwise, each with its entries in sysfs: a third of the time it takes to make one on two
+# CPUs, and far more on many. Its packets go through the queues of the CPUs all the same, as long as nobody gives it XDP.
+_ONE_QUEUE = number(_IFLA_NUM_TX_QUEUES, 1) + number(_IFLA_NUM_RX_QUEUES, 1)
+
+FIRST_INDEX = 1 << 20
+"""The kernel counts from 1: indexes that we choose lie where it does not come soon."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What we want to know of a link that is there."""
+
+    index: int
+    name: str
+    flags: int
+    group: int
+    master: int
+    kind: str
+    alias: str
+    hairpin: bool
+
+    @property
+    def up(self) -> bool:
+        return bool(self.flags & IFF_UP)
+
+    @property
+    def ours(self) -> bool:
+        return self.group in (LINK_GROUP, DOOMED_GROUP)
+
+
+def choose_index() -> int:
+    """An index for a new link; with two billion to choose from, the caller tries again on EBUSY or EEXIST."""
+    return random.randrange(FIRST_INDEX, 1 << 31)
+
+
+def new_bridge(op: Bridge, index: int) -> list[Message]:
+    """Two messages: the kernel ignores an alias at creation."""
+    body = _info(index) + text(_IFLA_IFNAME, op.name) + number(_IFLA_GROUP, LINK_GROUP) + attribute(_IFLA_ADDRESS, _mac(op.mac))
+    body += _mtu(op.mtu) + nested(_IFLA_LINKINFO, attribute(_INFO_KIND, b"bridge"))
+    return [
+        Message(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL),
+        Message(RTM_SETLINK, _info(index, IFF_UP, IFF_UP) + _alias(op.alias)),
+    ]
+
+
+def new_veth(op: Veth, index: int, peer_index: int, peer_namespace: int | None, master: int) -> list[Message]:
+    """Both ends in one message, the far one born in the namespace of that descriptor; then what the kernel ignores at creation."""
+    peer = _info(peer_index) + text(_IFLA_IFNAME, op.peer) + attribute(_IFLA_ADDRESS, _mac(op.mac)) + _mtu(op.mtu) + _ONE_QUEUE
+    if peer_namespace is not None:
+        peer += number(_IFLA_NET_NS_FD, peer_namespace)
+    body = _info(index, IFF_UP, IFF_UP) + text(_IFLA_IFNAME, op.name) + number(_IFLA_GROUP, LINK_GROUP) + _mtu(op.mtu)
+    body += _ONE_QUEUE
+    if master:
+        body += number(_IFLA_MASTER, master)
+    body += nested(_IFLA_LINKINFO, attribute(_INFO_KIND, b"veth"), nested(_INFO_DATA, nested(_VETH_INFO_PEER, peer)))
+    return [Message(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL), dress(op, index)]
+
+
+def dress(op: Veth, index: int) -> Message:
+    """Alias, and hairpin where it is a bridge port."""
+    body = _info(index) + _alias(op.alias)
+    if op.master:
+        hairpin = nested(_INFO_SLAVE_DATA, attribute(_IFLA_BRPORT_MODE, b"\1"))
+        body += nested(_IFLA_LINKINFO, attribute(_INFO_SLAVE_KIND, b"bridge"), hairpin)
+    return Message(RTM_NEWLINK, body)
+
+
+def enslave(index: int, master: int) -> Message:
+    """Port of `master` (0: of none), and up."""
+    return Message(RTM_SETLINK, _info(index, IFF_UP, IFF_UP) + number(_IFLA_MASTER, master))
+
+
+def set_up(link: int | str) -> Message:
+    return _flags(link, IFF_UP)
+
+
+def set_down(link: int | str) -> Message:
+    return _flags(link, 0)
+
+
+def set_group(index: int, group: int) -> Message:
+    return Message(RTM_SETLINK, _info(index) + number(_IFLA_GROUP, group))
+
+
+def delete(index: int) -> Message:
+    return Message(RTM_DELLINK, _info(index))
+
+
+def delete_group(group: int) -> Message:
+    """All links of the group at once; ENODEV where there are none."""
+    return Message(RTM_DELLINK, _info() + number(_IFLA_GROUP, group))
+
+
+def find(netlink: Socket, link: int | str) -> Link | None:
+    try:
+        return parse(netlink.get(Message(RTM_GETLINK, _reference(link) + number(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS))))
+    except Refused:
+        # ENODEV, or ERANGE for a name that no link can have.
+        return None
+
+
+def dump(netlink: Socket) -> dict[str, Link]:
+    """All links of the socket's namespace, by name."""
+    bodies = netlink.dump(Message(RTM_GETLINK, _info() + number(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)))
+    return {link.name: link for link in map(parse, bodies)}
+
+
+def parse(body: bytes) -> Link:
+    _, _, index, flags, _ = _INFO.unpack_from(body)
+    found = parse_attributes(body, _INFO.size, _WANTED)
+    info = parse_attributes(found.get(_IFLA_LINKINFO, b""))
+    slave = parse_attributes(info.get(_INFO_SLAVE_DATA, b"")) if parse_text(info.get(_INFO_SLAVE_KIND, b"")) == "bridge" else {}
+    return Link(
+        index,
+        parse_text(found.get(_IFLA_IFNAME, b"")),
+        flags,
+        parse_number(found.get(_IFLA_GROUP, b"")),
+        parse_number(found.get(_IFLA_MASTER, b"")),
+        parse_text(info.get(_INFO_KIND, b"")),
+        parse_text(found.get(_IFLA_IFALIAS, b"")),
+        slave.get(_IFLA_BRPORT_MODE) == b"\1",
+    )
+
+
+def parse_index(body: bytes) -> tuple[int, int]:
+    """Address family and index of a link message: all that the monitor needs."""
+    family, _, index, _, _ = _INFO.unpack_from(body)
+    return family, index
+
+
+def _flags(link: int | str, flags: int) -> Message:
+    return Message(RTM_SETLINK, _reference(link, flags, IFF_UP))
+
+
+def _reference(link: int | str, flags: int = 0, change: int = 0) -> bytes:
+    if isinstance(link, int):
+        return _info(link, flags, change)
+    return _info(0, flags, change) + text(_IFLA_IFNAME, link)
+
+
+def _info(index: int = 0, flags: int = 0, change: int = 0) -> bytes:
+    return _INFO.pack(0, 0, index, flags, change)
+
+
+def _alias(alias: str) -> bytes:
+    return text(_IFLA_IFALIAS, alias) if alias else b""
+
+
+def _mtu(mtu: int) -> bytes:
+    return number(_IFLA_MTU, mtu) if mtu else b""
+
+
+def _mac(mac: str) -> bytes:
+    return bytes.fromhex(mac.replace(":", ""))

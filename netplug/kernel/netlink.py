@@ -1,0 +1,241 @@
+"""Raw netlink: messages packed, sent together, every ack read.
+
+A batch is not atomic: the kernel goes on past a message that it refuses, so `Socket.send` answers for each one, with the kernel's
+own explanation where it gives one (extended acks). Formats: netlink(7), rtnetlink(7), linux/netlink.h.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import sys
+from collections.abc import Container, Iterable, Iterator, Sequence
+from typing import NamedTuple, Self
+
+from netplug import faults
+
+NETLINK_ROUTE = 0
+NETLINK_NETFILTER = 12
+
+NLM_F_REQUEST, NLM_F_ACK = 0x1, 0x4
+NLM_F_DUMP = 0x300
+NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
+
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+_NLM_F_DUMP_INTR = 0x10
+_NLM_F_ACK_TLVS = 0x200
+_NLMSGERR_ATTR_MSG = 1
+_SOL_NETLINK = 270
+_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 10, 11, 12
+_SO_RCVBUFFORCE = 33
+
+_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
+_ATTRIBUTE = struct.Struct("=HH")
+_ERROR = struct.Struct("=i")
+_NESTED, _TYPE_MASK = 0x8000, 0x3FFF
+
+_READ = 1 << 16
+_ACKS = 8 << 20
+"""Receive buffer: an ack is charged about 1 KiB, and those of one send lie there together."""
+_MOST_BYTES = 1 << 16
+_MOST_MESSAGES = 2000
+_DUMP_ATTEMPTS = 10
+
+
+class Refused(OSError):
+    """The kernel's answer to one message; `strerror` is its own explanation, or errno's text."""
+
+
+class Message(NamedTuple):
+    """One request: `body` is the family's fixed header and its attributes."""
+
+    kind: int
+    body: bytes
+    flags: int = 0
+
+
+class Reply(NamedTuple):
+    kind: int
+    flags: int
+    sequence: int
+    body: bytes
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    return _ATTRIBUTE.pack(4 + len(value), kind) + value + b"\0" * (-len(value) % 4)
+
+
+def nested(kind: int, *attributes: bytes) -> bytes:
+    return attribute(kind | _NESTED, b"".join(attributes))
+
+
+def number(kind: int, value: int) -> bytes:
+    """A 32-bit attribute in the host's byte order."""
+    return attribute(kind, value.to_bytes(4, sys.byteorder))
+
+
+def text(kind: int, value: str) -> bytes:
+    return attribute(kind, value.encode() + b"\0")
+
+
+def parse_attributes(data: bytes, offset: int = 0, wanted: Container[int] = range(_TYPE_MASK + 1)) -> dict[int, bytes]:
+    """Attributes from `offset` on, by type, only the wanted ones; of one that repeats, the last."""
+    found = {}
+    last = len(data) - 4
+    unpack = _ATTRIBUTE.unpack_from
+    while offset <= last:
+        length, kind = unpack(data, offset)
+        if length < 4:
+            break
+        kind &= _TYPE_MASK
+        if kind in wanted:
+            found[kind] = data[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return found
+
+
+def parse_number(value: bytes) -> int:
+    return int.from_bytes(value, sys.byteorder)
+
+
+def parse_text(value: bytes) -> str:
+    return value.rstrip(b"\0").decode(errors="replace")
+
+
+def parse(data: bytes) -> Iterator[Reply]:
+    """The messages in one datagram from the kernel."""
+    offset = 0
+    while offset + _HEADER.size <= len(data):
+        length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
+        if length < _HEADER.size:
+            return
+        yield Reply(kind, flags, sequence, data[offset + _HEADER.size : offset + length])
+        offset += (length + 3) & ~3
+
+
+class Socket:
+    """A netlink socket in the namespace where the calling thread is; it stays there.
+
+    The kernel answers while the request is being sent, so an answer that is not there is an error (EAGAIN), never a wait.
+    """
+
+    def __init__(self, family: int = NETLINK_ROUTE) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
+        for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
+            self._socket.setsockopt(_SOL_NETLINK, option, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _ACKS)
+        self._sequence = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def send(self, messages: Sequence[Message]) -> list[Refused | None]:
+        """Send all, in one system call as far as they fit; one answer per message, None for done."""
+        results: list[Refused | None] = []
+        for batch in _batches(messages):
+            results += self._send(batch)
+        return results
+
+    def request(self, message: Message) -> None:
+        """Send one; raises Refused."""
+        for refused in self._send([message]):
+            if refused is not None:
+                raise refused
+
+    def get(self, message: Message) -> bytes:
+        """The one object that `message` asks for; raises Refused (ENODEV, ENOENT: there is none)."""
+        self._write([message], NLM_F_REQUEST)
+        while True:
+            for reply in self._read():
+                if reply.sequence == self._sequence:
+                    _raise(reply)
+                    return reply.body
+
+    def dump(self, message: Message) -> list[bytes]:
+        """All objects that `message` asks for; asked again while they change during the dump."""
+        for _ in range(_DUMP_ATTEMPTS):
+            self._write([message], NLM_F_REQUEST | NLM_F_DUMP)
+            bodies, consistent = self._collect()
+            if consistent:
+                break
+        return bodies
+
+    def _collect(self) -> tuple[list[bytes], bool]:
+        bodies: list[bytes] = []
+        consistent = True
+        while True:
+            for reply in self._read():
+                if reply.sequence != self._sequence:
+                    continue
+                consistent = consistent and not reply.flags & _NLM_F_DUMP_INTR
+                _raise(reply)
+                if reply.kind == NLMSG_DONE:
+                    return bodies, consistent
+                bodies.append(reply.body)
+
+    def _send(self, messages: Sequence[Message]) -> list[Refused | None]:
+        first = self._sequence + 1
+        faults.point("netlink.before")
+        self._write(messages, NLM_F_REQUEST | NLM_F_ACK)
+        faults.point("netlink.after")
+        results: list[Refused | None] = [None] * len(messages)
+        waiting = set(range(len(messages)))
+        while waiting:
+            for reply in self._read():
+                position = reply.sequence - first
+                if reply.kind == NLMSG_ERROR and position in waiting:
+                    waiting.discard(position)
+                    results[position] = _refusal(reply)
+        return results
+
+    def _write(self, messages: Iterable[Message], flags: int) -> None:
+        packed = []
+        for kind, body, own_flags in messages:
+            self._sequence += 1
+            packed.append(_HEADER.pack(_HEADER.size + len(body), kind, flags | own_flags, self._sequence, 0))
+            packed.append(body + b"\0" * (-len(body) % 4))
+        self._socket.send(b"".join(packed))
+
+    def _read(self) -> Iterator[Reply]:
+        return parse(self._socket.recv(_READ, socket.MSG_DONTWAIT))
+
+
+def _batches(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
+    """Pieces that fit the socket's send buffer and leave room for their acks."""
+    start = size = 0
+    for position, message in enumerate(messages):
+        length = _HEADER.size + len(message.body) + 3
+        if position > start and (size + length > _MOST_BYTES or position - start == _MOST_MESSAGES):
+            yield messages[start:position]
+            start, size = position, 0
+        size += length
+    if start < len(messages):
+        yield messages[start:]
+
+
+def _raise(reply: Reply) -> None:
+    refused = _refusal(reply) if reply.kind in (NLMSG_ERROR, NLMSG_DONE) else None
+    if refused is not None:
+        raise refused
+
+
+def _refusal(reply: Reply) -> Refused | None:
+    """What an NLMSG_ERROR or NLMSG_DONE says; None for success."""
+    if len(reply.body) < _ERROR.size:
+        return None
+    (code,) = _ERROR.unpack_from(reply.body)
+    if code >= 0:
+        return None
+    explanation = b""
+    if reply.flags & _NLM_F_ACK_TLVS:
+        # After an error comes the header of the refused message (its body is left out: NETLINK_CAP_ACK); after a dump's end, nothing.
+        offset = _ERROR.size + (_HEADER.size if reply.kind == NLMSG_ERROR else 0)
+        explanation = parse_attributes(reply.body, offset).get(_NLMSGERR_ATTR_MSG, b"")
+    return Refused(-code, parse_text(explanation) or os.strerror(-code))

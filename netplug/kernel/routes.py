@@ -1,0 +1,167 @@
+"""Routes of the main table as rtnetlink messages, and which subnets the host reaches by itself (rtnetlink(7), linux/rtnetlink.h)."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from netplug.kernel import addresses, links
+from netplug.kernel.netlink import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    Message,
+    Refused,
+    Socket,
+    attribute,
+    number,
+    parse_attributes,
+    parse_number,
+)
+from netplug.kernel.syscalls import asked
+from netplug.plan import LINK_GROUP, ROUTE_PROTOCOL, Route
+
+_RTM_NEWROUTE, _RTM_DELROUTE, _RTM_GETROUTE = 24, 25, 26
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_CACHEINFO = 1, 4, 5, 6, 12
+_TABLE_MAIN, _TABLE_LOCAL = 254, 255
+_SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
+_UNICAST = 1
+_LOCAL_TYPES = frozenset({2, 3, 4, 5})
+"""RTN_LOCAL, _BROADCAST, _ANYCAST, _MULTICAST: what the kernel derives from addresses."""
+_RTNH_F_ONLINK = 4
+_IPV6_METRIC = 1024
+"""What the kernel gives an IPv6 route without a metric."""
+
+_INFO = struct.Struct("=BBBBBBBBI")  # family, dst prefix, src prefix, tos, table, protocol, scope, type, flags
+
+
+class Existing(NamedTuple):
+    """A route that is there."""
+
+    family: int
+    destination: bytes
+    """`b""` for a default route."""
+    prefix: int
+    link: int
+    gateway: bytes
+    metric: int
+    tos: int
+    type: int
+    table: int
+    body: bytes
+    """As the kernel told it."""
+
+    def leads_as(self, op: Route, index: int) -> bool:
+        return self.link == index and self.gateway == _gateway(op)
+
+    def put_back(self) -> Message:
+        """The message that makes this route again, in place of another to the same destination."""
+        fields = list(_INFO.unpack_from(self.body))
+        fields[-1] &= _RTNH_F_ONLINK  # the kernel refuses the flags of state that it tells (dead, linkdown)
+        kept = parse_attributes(self.body, _INFO.size)
+        kept.pop(_RTA_CACHEINFO, None)
+        body = _INFO.pack(*fields) + b"".join(attribute(kind, value) for kind, value in kept.items())
+        return Message(_RTM_NEWROUTE, body, NLM_F_CREATE | NLM_F_REPLACE)
+
+
+def add(op: Route, index: int) -> Message:
+    """EEXIST where there is a route to the same destination, whereever it leads."""
+    return Message(_RTM_NEWROUTE, _body(op, index), NLM_F_CREATE | NLM_F_EXCL)
+
+
+def replace(op: Route, index: int) -> Message:
+    return Message(_RTM_NEWROUTE, _body(op, index), NLM_F_CREATE | NLM_F_REPLACE)
+
+
+def delete(op: Route, index: int) -> Message:
+    """Only one that carries our protocol; ESRCH where there is none."""
+    return Message(_RTM_DELROUTE, _body(op, index))
+
+
+def find(netlink: Socket, op: Route) -> Existing | None:
+    """The route which `op` would replace."""
+    family, destination, prefix = _destination(op)
+    wanted = destination, prefix, _IPV6_METRIC if family == socket.AF_INET6 else 0, 0
+    for route in _dump(netlink, family, _TABLE_MAIN):
+        if (route.destination, route.prefix, route.metric, route.tos) == wanted:
+            return route
+    return None
+
+
+def host_subnets() -> list[str]:
+    """IPv4 subnets that the calling thread's namespace has addresses in or routes to, other than by our own links.
+
+    Default routes are left out, also in two halves of /1 each, as VPNs write them.
+    """
+    with asked("read the host's addresses and routes"), Socket() as netlink:
+        ours = {link.index for link in links.dump(netlink).values() if link.group == LINK_GROUP}
+        found = {one.network for one in addresses.dump_ipv4(netlink) if one.index not in ours}
+        found |= {_subnet(one) for one in _reachable(netlink) if one.link not in ours}
+    return [str(subnet) for subnet in sorted(found) if subnet.prefixlen > 1]
+
+
+def _reachable(netlink: Socket) -> Iterator[Existing]:
+    for route in _dump(netlink, socket.AF_INET, 0):
+        if route.table != _TABLE_LOCAL and route.type not in _LOCAL_TYPES:
+            yield route
+
+
+def _dump(netlink: Socket, family: int, table: int) -> Iterator[Existing]:
+    try:
+        bodies = netlink.dump(Message(_RTM_GETROUTE, _INFO.pack(family, 0, 0, 0, table, 0, 0, 0, 0)))
+    except Refused as refused:
+        if refused.errno != errno.ENOENT:  # the table is made with its first route
+            raise
+        return
+    for body in bodies:
+        yield _parse(body)
+
+
+def _parse(body: bytes) -> Existing:
+    family, prefix, _, tos, table, _, _, type_, _ = _INFO.unpack_from(body)
+    found = parse_attributes(body, _INFO.size)
+    return Existing(
+        family,
+        found.get(_RTA_DST, b""),
+        prefix,
+        parse_number(found.get(_RTA_OIF, b"")),
+        found.get(_RTA_GATEWAY, b""),
+        parse_number(found.get(_RTA_PRIORITY, b"")),
+        tos,
+        type_,
+        table,
+        body,
+    )
+
+
+def _subnet(route: Existing) -> ipaddress.IPv4Network:
+    return ipaddress.IPv4Network((route.destination or bytes(4), route.prefix))
+
+
+def _body(op: Route, index: int) -> bytes:
+    family, destination, prefix = _destination(op)
+    gateway = _gateway(op)
+    scope = _SCOPE_LINK if family == socket.AF_INET and not gateway else _SCOPE_UNIVERSE
+    body = _INFO.pack(family, prefix, 0, 0, _TABLE_MAIN, ROUTE_PROTOCOL, scope, _UNICAST, 0)
+    if destination:
+        body += attribute(_RTA_DST, destination)
+    if gateway:
+        body += attribute(_RTA_GATEWAY, gateway)
+    return body + number(_RTA_OIF, index)
+
+
+def _destination(op: Route) -> tuple[int, bytes, int]:
+    """Family, bytes (`b""` for a default route), prefix length."""
+    if op.destination == "default":
+        return socket.AF_INET6 if ":" in op.gateway else socket.AF_INET, b"", 0
+    host, _, prefix = op.destination.partition("/")
+    family, packed = addresses.pack(host)
+    return family, packed if int(prefix) else b"", int(prefix)
+
+
+def _gateway(op: Route) -> bytes:
+    return addresses.pack(op.gateway)[1] if op.gateway else b""

@@ -1,0 +1,54 @@
+"""System calls that Python 3.11 lacks, and the boundary where errno becomes `KernelError`."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from netplug.errors import KernelError
+
+CLONE_NEWNET = 0x40000000
+MS_BIND = 0x1000
+MNT_DETACH = 2
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@contextmanager
+def asked(operation: str) -> Iterator[None]:
+    """Whatever the kernel refuses inside becomes a KernelError about `operation`."""
+    try:
+        yield
+    except OSError as error:
+        raise refusal(operation, error) from error
+
+
+def refusal(operation: str, error: OSError) -> KernelError:
+    return KernelError(error.errno or 0, operation, error.strerror or "")
+
+
+def unshare_network() -> None:
+    """Put the calling thread into a new network namespace (unshare(2))."""
+    _check(_libc.unshare(CLONE_NEWNET))
+
+
+def enter_network(descriptor: int) -> None:
+    """Put the calling thread into the network namespace of `descriptor` (setns(2)); EINVAL for any other file."""
+    _check(_libc.setns(descriptor, CLONE_NEWNET))
+
+
+def bind_mount(source: str, target: str) -> None:
+    _check(_libc.mount(os.fsencode(source), os.fsencode(target), None, MS_BIND, None))
+
+
+def unmount(path: str) -> None:
+    """Detach what is mounted on `path` (umount2(2)); EINVAL where nothing is."""
+    _check(_libc.umount2(os.fsencode(path), MNT_DETACH))
+
+
+def _check(result: int) -> None:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

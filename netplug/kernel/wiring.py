@@ -1,0 +1,266 @@
+"""Links, addresses and routes of one namespace: consecutive steps in one send.
+
+Everything is tried first as if nothing were there. What the kernel refuses is then looked at by itself, in order: it may be there as
+asked, a route may lead elsewhere and be replaced, an earlier step that failed may have been repaired; else it is a failure.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from itertools import islice
+from typing import NamedTuple
+
+from netplug.errors import KernelError
+from netplug.kernel import addresses, links, routes
+from netplug.kernel.links import Link
+from netplug.kernel.namespaces import MISSING, entered, open_descriptor
+from netplug.kernel.netlink import Message, Refused, Socket
+from netplug.kernel.outcome import Change, Failure, Outcome, PutBack, describe
+from netplug.kernel.syscalls import asked, refusal
+from netplug.plan import DOOMED_GROUP, HOST, Address, AnyOp, Bridge, LinkUp, Remove, Route, Step, Veth
+
+_GONE = frozenset({errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO})
+
+
+class Draft(NamedTuple):
+    """Messages for one step; `change` is made when the first of them is accepted. Without messages it is as asked already."""
+
+    messages: Sequence[Message] = ()
+    change: Change | None = None
+
+
+class Wiring:
+    """Knows the indexes of links made by the steps it has performed, so that steps on a new link need no lookup."""
+
+    def __init__(self, host_links: dict[str, Link] | None = None) -> None:
+        """`host_links`: a dump of the host's links, where many plans are performed at once."""
+        self.born: dict[tuple[str, str], int] = {}
+        self.near: dict[tuple[str, str], int] = {}
+        """Indexes of near ends in the host, by namespace and name of their far ends."""
+        self.host_links = host_links
+
+    def perform(self, namespace: str, steps: Sequence[Step | PutBack], outcome: Outcome) -> None:
+        """All steps are tried; their changes and failures are added to `outcome`."""
+        with ExitStack() as stack:
+            peers = _open_peers(steps, stack)
+            try:
+                stack.enter_context(entered(namespace))
+            except KernelError as error:
+                outcome.failures += [Failure(step, error) for step in steps if not (_removes(step) and error.errno in MISSING)]
+                return
+            try:
+                netlink = stack.enter_context(Socket())
+                _Bench(self, namespace, netlink, peers, outcome).perform(steps)
+            except OSError as error:
+                # The socket itself, not a message: what was sent is in the outcome as far as we know it.
+                outcome.failures.append(Failure(steps[0], refusal(describe(steps[0]), error)))
+
+    def settle_carriers(self, steps: Sequence[Step | PutBack]) -> None:
+        """Let bridges forward at once to the links that these steps set up.
+
+        A far end that comes up gives the near one its carrier, and the bridge learns of that from a kernel worker a little later: a
+        container's first packet could be lost, and ARP asks again only after a second. Since Linux 6.8 looking at the near end
+        does the worker's job.
+        """
+        ends = [
+            self.near[step.namespace, step.link] for step in steps if isinstance(step, LinkUp) and (step.namespace, step.link) in self.near
+        ]
+        if ends:
+            with asked("look at links"), Socket() as netlink:
+                for index in ends:
+                    links.find(netlink, index)
+
+
+class _Bench:
+    """One visit to one namespace."""
+
+    def __init__(self, wiring: Wiring, namespace: str, netlink: Socket, peers: dict[str, int | OSError], outcome: Outcome) -> None:
+        self._wiring, self._namespace, self._netlink, self._peers, self._outcome = wiring, namespace, netlink, peers, outcome
+        self._seen: dict[str, Link | None] = {}
+
+    def perform(self, steps: Sequence[Step | PutBack]) -> None:
+        drafts = [self._first_draft(step) for step in steps]
+        answers = iter(self._netlink.send([message for draft in drafts if isinstance(draft, Draft) for message in draft.messages]))
+        # The answers are all there: a repair below may send without mixing them up.
+        for step, draft in zip(steps, drafts, strict=True):
+            error = draft if isinstance(draft, OSError) else self._settle(draft, answers)
+            if error is not None and not _is_settled(step, error):
+                self._repair(step)
+
+    def _first_draft(self, step: Step | PutBack) -> Draft | OSError:
+        try:
+            return self._draft(step, again=False)
+        except OSError as error:
+            return error
+
+    def _repair(self, step: Step | PutBack) -> None:
+        """The second and last try, knowing what is there."""
+        self._seen.clear()
+        try:
+            draft = self._draft(step, again=True)
+            error: OSError | None = self._settle(draft, iter(self._netlink.send(draft.messages)))
+        except OSError as refused:
+            error = refused
+        if error is not None and not _is_settled(step, error):
+            self._outcome.failures.append(Failure(step, refusal(describe(step), error)))
+
+    def _settle(self, draft: Draft, answers: Iterator[Refused | None]) -> Refused | None:
+        """Notes the change; the first refusal, if any."""
+        own = list(islice(answers, len(draft.messages)))
+        if own and own[0] is None and draft.change is not None:
+            self._outcome.changes.append(draft.change)
+        return next((answer for answer in own if answer is not None), None)
+
+    def _draft(self, step: Step | PutBack, *, again: bool) -> Draft:
+        match step:
+            case Remove(op=op):
+                return self._draft_removal(step, op)
+            case PutBack():
+                return Draft([step.route])
+            case Bridge():
+                return self._draft_bridge(step, again=again)
+            case Veth():
+                return self._draft_veth(step, again=again)
+            case LinkUp():
+                born = None if again else self._born(step.link)
+                if born is None and (link := self._link(step.link, again=again)).up:
+                    return Draft()
+                return Draft([links.set_up(born if born is not None else link.index)], _made(step))
+            case Address():
+                return Draft([addresses.add(step, self._index(step.link, again=again))], _made(step))
+            case Route():
+                return self._draft_route(step, again=again)
+        raise TypeError(f"{type(step).__name__} is not wiring")
+
+    def _draft_bridge(self, op: Bridge, *, again: bool) -> Draft:
+        existing = self._find(op.name, again=again)
+        if existing is None:
+            return Draft(links.new_bridge(op, self._bear(self._namespace, op.name)), _made(op))
+        if existing.kind != "bridge":
+            raise Refused(errno.EEXIST, f"{op.name} is there already, and it is no bridge")
+        _refuse_doomed(existing)
+        self._wiring.born.pop((self._namespace, op.name), None)
+        if existing.up:
+            return Draft()
+        up = LinkUp(link=op.name, namespace=op.namespace)
+        return Draft([links.set_up(existing.index)], _made(up))
+
+    def _draft_veth(self, op: Veth, *, again: bool) -> Draft:
+        master = self._index(op.master, again=again) if op.master else 0
+        existing = self._find(op.name, again=again)
+        if existing is not None:
+            self._wiring.born.pop((self._namespace, op.name), None)
+            self._wiring.born.pop((op.peer_namespace, op.peer), None)
+            return _draft_corrections(op, existing, master)
+        peer = self._peers.get(op.peer_namespace)
+        if isinstance(peer, OSError):
+            raise peer
+        index, peer_index = self._bear(self._namespace, op.name), self._bear(op.peer_namespace, op.peer)
+        if self._namespace == HOST:
+            self._wiring.near[op.peer_namespace, op.peer] = index
+        return Draft(links.new_veth(op, index, peer_index, peer, master), _made(op))
+
+    def _draft_route(self, op: Route, *, again: bool) -> Draft:
+        index = self._index(op.link, again=again)
+        existing = routes.find(self._netlink, op) if again else None
+        if existing is None:
+            return Draft([routes.add(op, index)], _made(op))
+        if existing.leads_as(op, index):
+            return Draft()
+        put_back = PutBack(route=existing.put_back(), namespace=self._namespace)
+        return Draft([routes.replace(op, index)], Change(op, (put_back,)))
+
+    def _draft_removal(self, step: Remove, op: AnyOp) -> Draft:
+        if not isinstance(op, LinkUp | Address | Route):
+            raise TypeError(f"removing {type(op).__name__} is not wiring")
+        link = self._find(op.link, again=True)
+        if link is None or (isinstance(op, LinkUp) and not link.up):
+            return Draft()
+        change = Change(step, (op,))
+        match op:
+            case LinkUp():
+                return Draft([links.set_down(link.index)], change)
+            case Address():
+                return Draft([addresses.delete(op, link.index)], change)
+            case Route():
+                return Draft([routes.delete(op, link.index)], change)
+
+    def _index(self, name: str, *, again: bool) -> int:
+        born = None if again else self._born(name)
+        return born if born is not None else self._link(name, again=again).index
+
+    def _born(self, name: str) -> int | None:
+        return self._wiring.born.get((self._namespace, name))
+
+    def _bear(self, namespace: str, name: str) -> int:
+        """The index of a link that is about to be made."""
+        index = links.choose_index()
+        self._wiring.born[namespace, name] = index
+        return index
+
+    def _link(self, name: str, *, again: bool) -> Link:
+        link = self._find(name, again=again)
+        if link is None:
+            raise Refused(errno.ENODEV, f"there is no link {name}")
+        return link
+
+    def _find(self, name: str, *, again: bool) -> Link | None:
+        dumped = self._wiring.host_links
+        if dumped is not None and self._namespace == HOST and not again:
+            return dumped.get(name)
+        if name not in self._seen:
+            self._seen[name] = links.find(self._netlink, name)
+        return self._seen[name]
+
+
+def _made(op: AnyOp) -> Change:
+    return Change(op, (Remove(op=op, namespace=op.namespace),))
+
+
+def _removes(step: Step | PutBack) -> bool:
+    return isinstance(step, Remove)
+
+
+def _is_settled(step: Step | PutBack, error: OSError) -> bool:
+    """The refusal says that it is as asked already."""
+    if isinstance(step, Remove):
+        return error.errno in _GONE
+    return isinstance(step, Address) and error.errno == errno.EEXIST
+
+
+def _draft_corrections(op: Veth, existing: Link, master: int) -> Draft:
+    """A veth of ours that is there: its master, state, alias and hairpin as they should be. Nothing takes that back."""
+    if existing.kind != "veth" or not existing.ours:
+        raise Refused(errno.EEXIST, f"a link {op.name} is there already, and it is not ours")
+    _refuse_doomed(existing)
+    messages = []
+    if master and existing.master != master:
+        messages.append(links.enslave(existing.index, master))
+    elif not existing.up:
+        messages.append(links.set_up(existing.index))
+    if messages or existing.alias != op.alias or (op.master and not existing.hairpin):
+        messages.append(links.dress(op, existing.index))
+    return Draft(messages, Change(op, ()))
+
+
+def _refuse_doomed(existing: Link) -> None:
+    if existing.group == DOOMED_GROUP:
+        raise Refused(errno.EBUSY, f"{existing.name} is being deleted")
+
+
+def _open_peers(steps: Iterable[Step | PutBack], stack: ExitStack) -> dict[str, int | OSError]:
+    """Descriptors of the namespaces where the far ends of veths are to be born; the error where one cannot be opened."""
+    peers: dict[str, int | OSError] = {}
+    for step in steps:
+        if isinstance(step, Veth) and step.peer_namespace != step.namespace and step.peer_namespace not in peers:
+            try:
+                descriptor = open_descriptor(step.peer_namespace)
+            except OSError as error:
+                peers[step.peer_namespace] = error
+                continue
+            stack.callback(os.close, descriptor)
+            peers[step.peer_namespace] = descriptor
+    return peers

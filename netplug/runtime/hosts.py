@@ -1,0 +1,84 @@
+"""/etc/hosts and /etc/hostname of a container, by Docker's rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from netplug.errors import InvalidArgument
+
+LOCAL = (
+    ("127.0.0.1", "localhost"),
+    ("::1", "localhost ip6-localhost ip6-loopback"),
+    ("fe00::0", "ip6-localnet"),
+    ("ff00::0", "ip6-mcastprefix"),
+    ("ff02::1", "ip6-allnodes"),
+    ("ff02::2", "ip6-allrouters"),
+)
+Line = tuple[str, str]
+"""An address, and the names it has, parted by spaces."""
+
+
+def hosts(*parts: Iterable[Line]) -> str:
+    """The file: the local names, then the given lines in order."""
+    lines = [*LOCAL, *(line for part in parts for line in part)]
+    return "".join(f"{address}\t{names}\n" for address, names in lines)
+
+
+def own_lines(addresses: Iterable[str], hostname: str, domainname: str) -> list[Line]:
+    """The container's own name at each of its addresses: the full name, and the part before the first dot."""
+    full = f"{hostname}.{domainname}" if domainname else hostname
+    short = full.partition(".")[0]
+    names = full if short == full else f"{full} {short}"
+    return [(address.partition("/")[0], names) for address in addresses if address]
+
+
+def extra_lines(entries: Sequence[str], gateway: Callable[[], str]) -> list[Line]:
+    """`--add-host name:address`; `gateway` says what `host-gateway` stands for. InvalidArgument for what is no such pair."""
+    lines = []
+    for entry in entries:
+        name, separator, address = entry.partition(":")
+        if not separator or not name or not address:
+            raise InvalidArgument(f'bad format for add-host: "{entry}"')
+        lines.append((gateway() if address == "host-gateway" else address, name))
+    return lines
+
+
+def write_in_place(path: Path, text: str) -> bool:
+    """Give the file this content, keeping its inode: a container has it bind-mounted. True if that changed it."""
+    data = text.encode()
+    try:
+        with open(path, "r+b") as file:
+            if file.read() == data:
+                return False
+            file.seek(0)
+            file.write(data)
+            file.truncate()
+    except FileNotFoundError:
+        path.write_bytes(data)
+        path.chmod(0o644)
+    return True
+
+
+class ManagedFile:
+    """A hosts file whose lines we know: lines that were added in the container are kept when ours change."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._ours = path, path.with_name(f"{path.name}.ours")
+
+    def write(self, text: str) -> None:
+        """A fresh file, whatever was in it."""
+        write_in_place(self.path, text)
+        self._ours.write_text(text)
+
+    def refresh(self, text: str) -> None:
+        """Our lines become these."""
+        try:
+            current, ours = self.path.read_text(errors="replace"), self._ours.read_text()
+        except FileNotFoundError:
+            return
+        if ours != text:
+            known = {*ours.splitlines(), *text.splitlines()}
+            foreign = [line for line in current.splitlines() if line not in known]
+            write_in_place(self.path, text + "".join(f"{line}\n" for line in foreign))
+            self._ours.write_text(text)

@@ -1,0 +1,51 @@
+"""Links (`--link other:alias`): the environment variables and the hosts lines that a container gets for another one.
+
+Docker's oldest way to find a neighbour, for the default bridge; on other networks names do this, and a link is one more name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from netplug.errors import InvalidArgument
+from netplug.runtime.hosts import Line
+from netplug.runtime.model import Container
+
+_PRIVATE = {"HOME", "PATH", "HOSTNAME", "TERM"}
+"""Variables of the other container that say nothing to anybody else."""
+
+
+def parse(link: str) -> tuple[str, str]:
+    """`name:alias`, `name` or `/name:/us/alias` to (name, alias)."""
+    name, _, alias = link.partition(":")
+    alias = alias or name
+    if not name.strip("/") or ":" in alias:
+        raise InvalidArgument(f"bad format for links: {link}")
+    return name.lstrip("/"), alias.rpartition("/")[2]
+
+
+def environment(owner: Container, alias: str, other: Container, address: str) -> list[str]:
+    """`DB_PORT_5432_TCP_ADDR` and its kin, as Docker sets them: ports ascending, `DB_PORT` is the first."""
+    prefix = alias.upper().replace("-", "_").replace(".", "_")
+    variables = [f"{prefix}_NAME=/{owner.name}/{alias}"]
+    for index, (port, protocol) in enumerate(_ports(other)):
+        url = f"{protocol}://{address}:{port}"
+        if index == 0:
+            variables.append(f"{prefix}_PORT={url}")
+        base = f"{prefix}_PORT_{port}_{protocol.upper()}"
+        variables += [f"{base}={url}", f"{base}_ADDR={address}", f"{base}_PORT={port}", f"{base}_PROTO={protocol}"]
+    theirs = (entry for entry in other.config.environment if "=" in entry and entry.partition("=")[0] not in _PRIVATE)
+    return variables + [f"{prefix}_ENV_{entry}" for entry in theirs]
+
+
+def line(alias: str, other: Container, hostname: str, address: str) -> Line:
+    """The alias, the other's hostname, and its name if that is yet another one."""
+    names: Iterable[str] = dict.fromkeys((alias, hostname, other.name))
+    return address, " ".join(names)
+
+
+def _ports(container: Container) -> list[tuple[int, str]]:
+    exposed = [entry.partition("/") for entry in container.config.exposed]
+    ports = {(int(port), protocol or "tcp") for port, _, protocol in exposed if port.isdecimal()}
+    ports |= {(binding.port, binding.protocol) for binding in container.config.ports}
+    return sorted(ports)

@@ -1,0 +1,133 @@
+"""What a container is told about its network: the files hostname, hosts and resolv.conf, and the variables that links set.
+
+The files lie with the container's record and are bind-mounted into it, so they are always changed in place.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from netplug.errors import Conflict, InvalidArgument, NetplugError, NotFound
+from netplug.model import DnsConfig
+from netplug.runtime import hosts, links, resolvconf
+from netplug.runtime.model import Container
+from netplug.runtime.networking import DEFAULT_NETWORK, Controller, attachments, shares
+from netplug.runtime.paths import Paths
+from netplug.runtime.settings import RuntimeSettings
+
+log = logging.getLogger(__name__)
+
+NAMES = ("resolv.conf", "hostname", "hosts")
+
+
+class NetworkFiles:
+    """`find` gives a container by name or id; NotFound if there is none."""
+
+    def __init__(self, controller: Controller, paths: Paths, settings: RuntimeSettings, find: Callable[[str], Container]) -> None:
+        self._controller, self._paths, self._settings, self._find = controller, paths, settings, find
+
+    def hostname(self, container: Container) -> str:
+        if container.config.hostname:
+            return container.config.hostname
+        if shares(container):
+            return self.hostname(self._find(shares(container)))
+        return os.uname().nodename if container.config.network_mode == "host" else container.id[:12]
+
+    def file(self, container: Container, name: str) -> Path:
+        """Where its hosts, resolv.conf or hostname lies: with the container whose network it shares, if it shares one."""
+        if shares(container):
+            return self.file(self._find(shares(container)), name)
+        return self._paths.record(container.id) / name
+
+    def write_files(self, container: Container) -> None:
+        """Fresh files for a container that is about to start."""
+        if shares(container):
+            return
+        hosts.write_in_place(self.file(container, "hostname"), f"{self.hostname(container)}\n")
+        hosts.ManagedFile(self.file(container, "hosts")).write(self._hosts(container))
+        resolvconf.ManagedFile(self.file(container, "resolv.conf")).write(self._resolv_conf(container))
+
+    def refresh_files(self, container: Container) -> None:
+        """Bring the files of a running container up to date; called when its network, or the host's resolv.conf, has changed."""
+        if shares(container):
+            return
+        hosts.ManagedFile(self.file(container, "hosts")).refresh(self._hosts(container))
+        resolvconf.ManagedFile(self.file(container, "resolv.conf")).refresh(self._resolv_conf(container))
+
+    def _hosts(self, container: Container) -> str:
+        extra = hosts.extra_lines(container.config.dns.extra_hosts, self.host_gateway)
+        if container.config.network_mode == "host" and not extra:
+            return _read("/etc/hosts")
+        addresses = [endpoint.address for endpoint in self._controller.endpoints(sandbox=container.id)]
+        linked = [links.line(alias, other, self.hostname(other), address) for alias, other, address in self._linked(container)]
+        own = hosts.own_lines(addresses, self.hostname(container), container.config.domainname)
+        return hosts.hosts(extra, linked, own)
+
+    def _resolv_conf(self, container: Container) -> str:
+        text, dns = _read(self._settings.resolv_conf), self.dns(container)
+        if container.config.network_mode == "host" and not (dns.servers or dns.search or dns.options):
+            return text
+        resolver = any(not self._predefined(endpoint.network) for endpoint in self._controller.endpoints(sandbox=container.id))
+        return resolvconf.container(resolvconf.ResolvConf.from_text(text), dns, resolver=resolver).to_text()
+
+    def _predefined(self, network: str) -> bool:
+        try:
+            return self._controller.network(network).predefined
+        except NotFound:
+            return False
+
+    def dns(self, container: Container) -> DnsConfig:
+        """Its settings, with the daemon's where it has none."""
+        settings = self._settings
+        return resolvconf.defaults(container.config.dns, settings.dns, settings.dns_search, settings.dns_opt)
+
+    def host_gateway(self) -> str:
+        """What `host-gateway` stands for: the host's address on the default bridge, where containers reach it."""
+        pools = self._controller.network(DEFAULT_NETWORK).pools
+        if not pools or not pools[0].gateway:
+            raise InvalidArgument("unable to derive the IP value for host-gateway: the default bridge has no gateway")
+        return pools[0].gateway.partition("/")[0]
+
+    def link_environment(self, container: Container) -> list[str]:
+        """The variables that links on the default bridge set. Conflict if a linked container does not run."""
+        default = self._controller.network(DEFAULT_NETWORK).id if container.config.links else ""
+        if default not in self._connected(container.id):
+            return []
+        for link in container.config.links:
+            name, alias = links.parse(link)
+            if self._find(name).status != "running":
+                raise Conflict(f"Cannot link to a non running container: /{name} AS /{container.name}/{alias}")
+        return [
+            variable
+            for alias, other, address in self._linked(container)
+            for variable in links.environment(container, alias, other, address)
+        ]
+
+    def _connected(self, container: str) -> set[str]:
+        return {endpoint.network for endpoint in self._controller.endpoints(sandbox=container)}
+
+    def _linked(self, container: Container) -> list[tuple[str, Container, str]]:
+        """(alias, container, address) of each link whose container can be reached on a common network now."""
+        wanted = [*container.config.links, *(link for attachment in attachments(container) for link in attachment.links)]
+        found = []
+        mine = self._connected(container.id) if wanted else set()
+        for name, alias in map(links.parse, wanted):
+            try:
+                other = self._find(name)
+            except NetplugError:
+                continue
+            shared = [endpoint for endpoint in self._controller.endpoints(sandbox=other.id) if endpoint.network in mine]
+            if shared and shared[0].address:
+                found.append((alias, other, shared[0].address.partition("/")[0]))
+        return found
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError as error:
+        log.warning("cannot read %s: %s", path, error)
+        return ""

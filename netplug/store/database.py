@@ -1,0 +1,235 @@
+"""The database file of the sqlite store: schema, opening with care, and the store's operations as SQL.
+
+Everything here is synchronous and belongs to one thread. Whoever calls groups operations between `begin` and `commit`. Revisions are
+etcd's: one per transaction that changed something, kept in the file, never used twice.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from netplug.errors import Conflict, NotFound, Unavailable
+
+from . import Compare, Delete, Event, Exists, KeyValue, Lost, Missing, Put, Unchanged, Write
+
+VERSION = 1
+SCHEMA = """
+    CREATE TABLE kv (
+        key TEXT PRIMARY KEY, value BLOB NOT NULL, revision INTEGER NOT NULL, lease INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX kv_lease ON kv (lease) WHERE lease != 0;
+    CREATE TABLE lease (id INTEGER PRIMARY KEY, ttl REAL NOT NULL, deadline REAL NOT NULL);
+    CREATE TABLE revision (number INTEGER NOT NULL);
+    INSERT INTO revision VALUES (0);
+"""
+
+
+class Database:
+    """One open file, ours alone while it is open. `revision` is the store's."""
+
+    def __init__(self, path: Path) -> None:
+        """Conflict if another process has it; Unavailable, and nothing touched, if it is damaged or not ours."""
+        self.path = path
+        with self.errors("opened"):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = _lock(path)
+            try:
+                self._connection = _connect(path)
+            except BaseException:
+                os.close(self._lock)
+                raise
+            self.revision: int = self._execute("SELECT number FROM revision").fetchone()[0]
+            self._begun = self.revision
+            self._leases = self._restored_leases()
+
+    def close(self) -> None:
+        """sqlite moves its write-ahead log into the file."""
+        self._connection.close()
+        os.close(self._lock)
+
+    @contextmanager
+    def errors(self, done: str) -> Iterator[None]:
+        """sqlite's errors become Unavailable, naming the file and what could not be done with it."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise Unavailable(f"the store {self.path} cannot be {done}: {error}") from error
+
+    def begin(self, *, durable: bool) -> None:
+        """`durable`: the commit is on the disk when it returns; else it survives the process only, and a power cut takes the last ones."""
+        self._execute("PRAGMA synchronous = FULL" if durable else "PRAGMA synchronous = NORMAL")
+        self._execute("BEGIN IMMEDIATE")
+        self._begun = self.revision
+
+    def commit(self) -> None:
+        if self.revision != self._begun:
+            self._execute("UPDATE revision SET number = ?", self.revision)
+        self._execute("COMMIT")
+
+    def rollback(self) -> None:
+        self.revision = self._begun
+        if self._connection.in_transaction:  # sqlite has rolled back by itself where the disk was full
+            self._execute("ROLLBACK")
+        self._leases = self._restored_leases()
+
+    def get(self, key: str) -> KeyValue | None:
+        row = self._execute("SELECT key, value, revision FROM kv WHERE key = ?", key).fetchone()
+        return KeyValue(*row) if row else None
+
+    def range(self, prefix: str) -> tuple[int, list[KeyValue]]:
+        """All of them when the prefix is empty. Text sorts by code point in sqlite as it does here."""
+        end = _behind(prefix)
+        select = "SELECT key, value, revision FROM kv WHERE key >= ?"
+        if end is None:
+            rows = self._execute(f"{select} ORDER BY key", prefix)
+        else:
+            rows = self._execute(f"{select} AND key < ? ORDER BY key", prefix, end)
+        return self.revision, [KeyValue(*row) for row in rows]
+
+    def txn(self, compares: Sequence[Compare], writes: Sequence[Write]) -> list[Event]:
+        """What it changed; Lost, and nothing changed, if a compare fails. Other transactions of the group never notice."""
+        for compare in compares:
+            if not self._holds(compare):
+                raise Lost(compare)
+        with self._savepoint():
+            events = [event for write in writes if (event := self._write(write))]
+        if events:
+            self.revision += 1
+        return events
+
+    def grant(self, ttl: float) -> int:
+        lease = secrets.randbits(62) + 1
+        self._execute("INSERT INTO lease VALUES (?, ?, ?)", lease, ttl, time.time() + ttl)
+        self._leases[lease] = time.monotonic() + ttl
+        return lease
+
+    def keep_alive(self, lease: int) -> None:
+        row = self._execute("UPDATE lease SET deadline = ? + ttl WHERE id = ? RETURNING ttl", time.time(), lease).fetchall()
+        if not row:
+            raise NotFound(f"lease {lease} not found: it has expired or was revoked")
+        self._leases[lease] = time.monotonic() + row[0][0]
+
+    def revoke(self, lease: int) -> list[Event]:
+        """One transaction that deletes the lease's keys; none are left of one that is gone."""
+        self._leases.pop(lease, None)
+        self._execute("DELETE FROM lease WHERE id = ?", lease)
+        keys = [key for (key,) in self._execute("SELECT key FROM kv WHERE lease = ? AND lease != 0 ORDER BY key", lease)]
+        return self.txn((), [Delete(key) for key in keys])
+
+    def next_deadline(self) -> float | None:
+        """When the next lease expires, on the monotonic clock."""
+        return min(self._leases.values(), default=None)
+
+    def expired(self) -> list[int]:
+        now = time.monotonic()
+        return [lease for lease, deadline in self._leases.items() if deadline <= now]
+
+    def _execute(self, sql: str, *values: str | bytes | int | float) -> sqlite3.Cursor:
+        return self._connection.execute(sql, values)
+
+    def _holds(self, compare: Compare) -> bool:
+        """A missing key has revision 0, as in etcd."""
+        row = self._execute("SELECT revision FROM kv WHERE key = ?", compare.key).fetchone()
+        match compare:
+            case Missing():
+                return row is None
+            case Exists():
+                return row is not None
+            case Unchanged(revision=revision):
+                return bool(revision == (row[0] if row else 0))
+
+    def _write(self, write: Write) -> Event | None:
+        if isinstance(write, Put):
+            if write.lease and write.lease not in self._leases:
+                raise NotFound(f"lease {write.lease} not found: it has expired or was revoked")
+            row = (write.key, write.value, self.revision + 1, write.lease)
+            self._execute("INSERT OR REPLACE INTO kv VALUES (?, ?, ?, ?)", *row)
+            return Event(write.key, write.value, self.revision + 1)
+        deleted = self._execute("DELETE FROM kv WHERE key = ?", write.key).rowcount
+        return Event(write.key, None, self.revision + 1) if deleted else None
+
+    @contextmanager
+    def _savepoint(self) -> Iterator[None]:
+        """Undoes half a transaction when one of its writes is refused. (After an error of sqlite's own the group is undone anyway.)"""
+        self._execute("SAVEPOINT txn")
+        try:
+            yield
+        except sqlite3.Error:
+            raise
+        except Exception:
+            self._execute("ROLLBACK TO txn")
+            self._execute("RELEASE txn")
+            raise
+        self._execute("RELEASE txn")
+
+    def _restored_leases(self) -> dict[int, float]:
+        """Deadlines on the monotonic clock. Never more than the ttl away: the wall clock may have been set back meanwhile."""
+        wall, monotonic = time.time(), time.monotonic()
+        rows = self._execute("SELECT id, ttl, deadline FROM lease")
+        return {lease: monotonic + min(deadline - wall, ttl) for lease, ttl, deadline in rows}
+
+
+def _lock(path: Path) -> int:
+    """Two daemons on one file would each believe its own memory; the second one learns here."""
+    descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise Conflict(f"another netplug daemon uses {path.parent}") from None
+    return descriptor
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # sqlite's own companions take over its mode
+    fresh = path.stat().st_size == 0 or _check(path)
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        if fresh:
+            connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _check(path: Path) -> bool:
+    """True if there is nothing in the file. Reads only: a damaged file must stay as it is for whoever wants to rescue it."""
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        try:
+            (problem,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+            (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as error:
+            raise _damaged(path, str(error)) from error
+    if problem != "ok":
+        raise _damaged(path, problem)
+    if version != VERSION and (version or tables):
+        raise Unavailable(f"the store {path} has format {version}, this netplug knows format {VERSION}; it was left as it is")
+    return version != VERSION
+
+
+def _damaged(path: Path, problem: str) -> Unavailable:
+    reason = " ".join(problem.split())
+    return Unavailable(
+        f"the store {path} is damaged ({reason}) and was left as it is: put a copy of it in its place, or move it away to start empty"
+    )
+
+
+def _behind(prefix: str) -> str | None:
+    """The least text behind everything that starts with `prefix`; None if there is none."""
+    stem = prefix.rstrip(chr(0x10FFFF))
+    if not stem:
+        return None
+    last = ord(stem[-1]) + 1
+    return stem[:-1] + chr(0xE000 if last == 0xD800 else last)  # no surrogates in UTF-8

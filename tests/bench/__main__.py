@@ -1,0 +1,138 @@
+"""`python -m tests.bench`: measure netplug beside dockerd and write BENCHMARKS.md. Needs root; takes about ten minutes."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from tests.bench import curves, latency, report, scale, traffic
+from tests.bench.engines import Dockerd, Engine, Netplug
+from tests.bench.report import Results
+from tests.hosts import Lan, Namespace, untouched_machine
+
+PARTS = ("latency", "ports", "dns", "traffic", "growth")
+BATCHES = 3
+PORTS = {1: 30, 10: 15, 100: 6}
+"""How often a connect with so many ports is timed."""
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--engines", default="netplug,dockerd", help="which sides to measure")
+    parser.add_argument("--only", default=",".join(PARTS), help="which parts, of: " + ", ".join(PARTS))
+    parser.add_argument("--rounds", type=int, default=30, help="samples per call and engine")
+    parser.add_argument("--seconds", type=int, default=3, help="length of one dnsperf or iperf3 run")
+    parser.add_argument("--endpoints", type=int, default=1000, help="how far netplug's host grows")
+    parser.add_argument("--peer-endpoints", type=int, default=100, help="how far dockerd's host grows (12 MB a container)")
+    parser.add_argument("--out", type=Path, default=None, help="where to write BENCHMARKS.md and docs/bench (all parts: here)")
+    return parser.parse_args()
+
+
+class Bench:
+    """One run: the engines take turns in every measurement, so that the machine's moods hit both."""
+
+    def __init__(self, options: argparse.Namespace, engines: list[Engine], spare: Namespace, progress: Progress) -> None:
+        self.options, self.engines, self.spare, self.progress = options, engines, spare, progress
+        self.results = Results({}, {}, {}, {}, {})
+
+    def _turns(self, what: str, turns: int = BATCHES) -> Iterator[Engine]:
+        """Each engine in turn, `turns` times, with a line of progress."""
+        task = self.progress.add_task(what, total=turns * len(self.engines))
+        for _ in range(turns):
+            for engine in self.engines:
+                self.progress.update(task, description=f"{what}: {engine.name}")
+                yield engine
+                self.progress.advance(task)
+        self.progress.update(task, description=what)
+
+    def latency(self) -> None:
+        rounds = max(1, self.options.rounds // BATCHES)
+        renamed = {"rm": "remove"}
+        for what, measure, names in (
+            ("connect, disconnect", latency.connections, {}),
+            ("network create, rm", latency.networks, {}),
+            ("start, rm -f", latency.starts, renamed),
+        ):
+            for engine in self._turns(what):
+                found = self.results.latency.setdefault(engine.name, {})
+                for name, samples in measure(engine, rounds).items():
+                    found.setdefault(names.get(name, name), []).extend(samples)
+
+    def ports(self) -> None:
+        for count, rounds in PORTS.items():
+            for engine in self._turns(f"{count} published ports", turns=1):
+                self.results.ports.setdefault(engine.name, {})[count] = latency.published(engine, count, rounds)
+
+    def dns(self) -> None:
+        for engine in self._turns("DNS queries"):
+            self.results.dns.setdefault(engine.name, []).append(traffic.resolver_rate(engine, self.options.seconds))
+            if engine is self.engines[-1]:
+                self.results.dns.setdefault("dnsmasq", []).append(traffic.dnsmasq_rate(self.spare, self.options.seconds))
+
+    def traffic(self) -> None:
+        for engine in self._turns("traffic"):
+            found = self.results.rates.setdefault(engine.name, {})
+            for name, rate in traffic.rates(engine, self.options.seconds).items():
+                found.setdefault(name, []).append(rate)
+
+    def growth(self) -> None:
+        for engine in self.engines:
+            last = self.options.endpoints if isinstance(engine, Netplug) else self.options.peer_endpoints
+            steps = [step for step in (10, 100, 250, 500, 750) if step < last] + [last]
+            restarts = 5 if isinstance(engine, Netplug) else 0
+            task = self.progress.add_task(f"{engine.name} grows", total=2 * last + len(steps) + restarts)
+            tick = self._ticker(task)
+            self.results.growth[engine.name] = scale.growth(engine, steps, max(5, self.options.rounds // 2), restarts, tick)
+
+    def _ticker(self, task: object) -> Callable[[str], None]:
+        return lambda text: self.progress.update(task, advance=1, description=text)  # type: ignore[arg-type]
+
+
+def show(results: Results) -> None:
+    table = Table(title="netplug beside dockerd (medians)")
+    for column in ("what", "netplug", "dockerd", "ratio", "to reach", "reached"):
+        table.add_column(column)
+    for row in report.rows(results):
+        table.add_row(
+            row.what, row.ours, row.peer, row.ratio, row.target, {None: "", True: "[green]yes[/]", False: "[red]no[/]"}[row.reached]
+        )
+    console = Console()
+    console.print(table, width=console.width if console.is_terminal else 130)
+
+
+def main() -> None:
+    options = arguments()
+    parts, names = options.only.split(","), options.engines.split(",")
+    whole = set(parts) == set(PARTS) and len(names) == 2
+    out = options.out or (Path.cwd() if whole else None)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(untouched_machine())
+        lan = stack.enter_context(Lan())
+        spare = Namespace(f"{lan.outside.name}-dns")
+        stack.callback(spare.remove)
+        engines: list[Engine] = []
+        for name in names:
+            engine: Engine = Netplug(lan) if name == "netplug" else Dockerd(lan)
+            stack.callback(engine.close)
+            engines.append(engine)
+        progress = stack.enter_context(Progress(*columns))
+        bench = Bench(options, engines, spare, progress)
+        for part in PARTS:
+            if part in parts:
+                getattr(bench, part)()
+    show(bench.results)
+    if out is not None:
+        report.save(bench.results, out / "docs" / "bench")
+        curves.draw(bench.results, out / "docs" / "bench")
+        (out / "BENCHMARKS.md").write_text(report.markdown(bench.results, scale.PER_NETWORK))
+
+
+if __name__ == "__main__":
+    main()

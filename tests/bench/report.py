@@ -1,0 +1,264 @@
+"""From samples to what people read: the table in BENCHMARKS.md, the curves beside it, the same table on the terminal."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+from netplug.cli.demo_hosts import command
+from tests.bench.scale import Growth, Memory
+
+PEER = "dockerd"
+OURS = "netplug"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. `ratio` is how many times better netplug is; for `itself`, the growth that must stay below."""
+
+    what: str
+    ours: str
+    peer: str
+    ratio: str
+    target: str
+    reached: bool | None
+
+
+@dataclass
+class Results:
+    """Everything one run measured: samples by engine, then by name."""
+
+    latency: dict[str, dict[str, list[float]]]
+    ports: dict[str, dict[int, list[float]]]
+    dns: dict[str, list[float]]
+    rates: dict[str, dict[str, list[float]]]
+    growth: dict[str, Growth]
+
+
+def rows(results: Results) -> list[Row]:
+    """The table; what was not measured is left out."""
+    return [*_latency_rows(results), *_port_rows(results), *_growth_rows(results), *_dns_rows(results), *_rate_rows(results)]
+
+
+LATENCIES: list[tuple[str, str, float]] = [
+    ("connect", "connect a running container", 10),
+    ("disconnect", "disconnect it", 15),
+    ("create", "create a network", 15),
+    ("rm", "remove it", 30),
+    ("start", "start with one published port", 2),
+    ("remove", "remove it by force (rm -f)", 2),
+]
+
+
+def _latency_rows(results: Results) -> list[Row]:
+    found = []
+    for key, what, times in LATENCIES:
+        ours, peer = (_median(results.latency.get(engine, {}).get(key)) for engine in (OURS, PEER))
+        ratio = peer / ours if ours and peer else None
+        reached = None if ratio is None else ratio >= times
+        found.append(Row(what, _text(ours, "ms"), _text(peer, "ms"), _times(ratio), f"{times:g} times faster", reached))
+    return [row for row in found if row.ours or row.peer]
+
+
+def _port_rows(results: Results) -> list[Row]:
+    found = []
+    ours, peer = (results.ports.get(engine, {}) for engine in (OURS, PEER))
+    base = _median(ours.get(1))
+    for count in sorted({*ours, *peer}):
+        mine = _median(ours.get(count))
+        ratio = mine / base if mine and base else None
+        limit = count == 100
+        reached = ratio < 3 if ratio is not None and limit else None
+        target = "100 cost under 3 times 1" if limit else ""
+        found.append(
+            Row(
+                f"publish {count} port{'s' if count > 1 else ''} in one connect",
+                _text(mine, "ms"),
+                _text(_median(peer.get(count)), "ms"),
+                _growth(ratio),
+                target,
+                reached,
+            )
+        )
+    return found
+
+
+def _growth_rows(results: Results) -> list[Row]:
+    ours, peer = results.growth.get(OURS, Growth()), results.growth.get(PEER, Growth())
+    found = []
+    if ours.connect:
+        few, many = min(ours.connect), max(ours.connect)
+        for what, samples in (("connect", ours.connect), ("disconnect", ours.disconnect)):
+            first, last = _median(samples[few]), _median(samples[many])
+            ratio = last / first if first and last else None
+            cost = f"{_text(first, 'ms')} → {_text(last, 'ms')}"
+            found.append(
+                Row(
+                    f"{what}: endpoint {few} and endpoint {many:,} of a host",
+                    cost,
+                    "",
+                    _growth(ratio),
+                    "within 1.5 times",
+                    ratio is not None and ratio <= 1.5,
+                )
+            )
+    for count, beside, limit in ((0, 0, 70), (max(ours.memory, default=0), max(peer.memory, default=0), 110)):
+        if count in ours.memory:
+            found.append(_memory_row(count, ours.memory[count], beside, peer.memory.get(beside), limit))
+    if ours.restart:
+        seconds = statistics.median(ours.restart)
+        found.append(
+            Row(f"restart with {max(ours.connect):,} endpoints until consistent", f"{seconds:.2f} s", "", "", "under 2 s", seconds < 2)
+        )
+    return found
+
+
+def _memory_row(count: int, mine: Memory, peer_count: int, theirs: Memory | None, limit: int) -> Row:
+    text = f"RSS {mine.rss:.0f} MiB (PSS {mine.pss:.0f})"
+    at = f" at {peer_count:,}" if peer_count != count else ""
+    beside = f"RSS {theirs.rss:.0f} MiB (PSS {theirs.pss:.0f}){at}" if theirs else ""
+    ratio = theirs.rss / mine.rss if theirs else None
+    return Row(f"memory of the daemons, {count:,} endpoints", text, beside, _times(ratio), f"under {limit} MiB", mine.rss < limit)
+
+
+def _dns_rows(results: Results) -> list[Row]:
+    ours = _median(results.dns.get(OURS))
+    found = []
+    for name, least, target in ((PEER, 1.5, "1.5 times dockerd's"), ("dnsmasq", 0.5, "over half of dnsmasq's")):
+        peer = _median(results.dns.get(name))
+        ratio = ours / peer if ours and peer else None
+        reached = ratio >= least if ratio is not None else None
+        beside = f"{name}: {_text(peer, '/s')}" if peer else ""
+        found.append(Row("DNS A queries at 127.0.0.11", _text(ours, "/s"), beside, _times(ratio), target, reached))
+    return [row for row in found if row.ours or row.peer]
+
+
+def _rate_rows(results: Results) -> list[Row]:
+    found = []
+    for key, what in (("between", "container to container"), ("published", "published port from outside"), ("out", "from a container out")):
+        ours, peer = (results.rates.get(engine, {}).get(key, []) for engine in (OURS, PEER))
+        ratio = statistics.median(ours) / statistics.median(peer) if ours and peer else None
+        reached = ratio >= 1 - _noise(ours, peer) if ratio is not None else None
+        found.append(
+            Row(what, _text(_median(ours), "Gbit/s"), _text(_median(peer), "Gbit/s"), _times(ratio), "equal within noise", reached)
+        )
+    return [row for row in found if row.ours or row.peer]
+
+
+def _noise(*series: list[float]) -> float:
+    """The widest of the series' half spans, as a part of its median; never less than 3 %."""
+    return max(0.03, *((max(one) - min(one)) / 2 / statistics.median(one) for one in series))
+
+
+def _median(samples: list[float] | None) -> float | None:
+    return statistics.median(samples) if samples else None
+
+
+def _text(value: float | None, unit: str) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f} {unit}" if value >= 1000 else f"{value:.1f} {unit}" if value >= 10 else f"{value:.2f} {unit}"
+
+
+def _times(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.1f} ×" if ratio >= 1.95 else f"{ratio:.2f} ×"
+
+
+def _growth(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.2f} × the first"
+
+
+HEADER = """# Benchmarks
+
+netplug beside dockerd, measured in one run by `make bench`: medians, both daemons on hosts of their own (network namespaces) on one
+machine, taking turns, the same client code over the same Docker API, the same busybox image. A ratio above 1 means netplug is
+better, except where it is the growth of netplug's own cost.
+
+"""
+
+FOOTER = """
+## How it is measured
+
+- Calls are timed by the client over a kept-alive unix socket connection, from the first byte sent to the last byte read.
+- Ports: a running container that publishes so many ports leaves its only network and joins it again; the join is timed.
+- Endpoints of a host: so many running containers with one endpoint each, at most {per_network} to a network; one more container is
+  connected and disconnected beside them.
+- DNS: dnsperf in a container's network namespace, 100 queries outstanding; dnsmasq alone in a namespace with the same name.
+- Traffic: iperf3, one TCP stream; noise is half of the span of either side's samples.
+- Memory: the sum of RSS (and PSS) of daemon and resolver, or of dockerd and containerd. What is there once per container is not in
+  it: {supervisors}.
+- Restart: the daemon is killed with SIGKILL and the whole nftables ruleset flushed; the clock runs from the new daemon's start until links,
+  addresses, routes, rules and sysctls of the host are what they were.
+"""
+
+
+def markdown(results: Results, per_network: int) -> str:
+    lines = [HEADER, f"- date: {datetime.date.today().isoformat()}\n", *(f"- {key}: {value}\n" for key, value in machine().items()), "\n"]
+    lines += ["| what | netplug | dockerd | ratio | to reach | reached |\n", "|---|---|---|---|---|---|\n"]
+    for row in rows(results):
+        lines.append(f"| {row.what} | {row.ours} | {row.peer} | {row.ratio} | {row.target} | {mark(row.reached)} |\n")
+    lines.append("\n")
+    lines += [f"![{title}](docs/bench/{name}.png)\n\n" for name, title in CURVES.items()]
+    return "".join(lines) + FOOTER.format(per_network=per_network, supervisors=_supervisors(results))
+
+
+def _supervisors(results: Results) -> str:
+    told = []
+    for engine, what in ((OURS, "conmon"), (PEER, "containerd-shim")):
+        grown = results.growth.get(engine)
+        if grown and (some := [one.supervisor_pss for count, one in grown.memory.items() if count]):
+            told.append(f"{what} {statistics.median(some):.1f} MiB (PSS)")
+    return ", ".join(told) or "conmon, containerd-shim"
+
+
+def mark(reached: bool | None) -> str:
+    return "" if reached is None else "yes" if reached else "**no**"
+
+
+def machine() -> dict[str, str]:
+    """What it was measured on."""
+    cpu = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "?"
+    )
+    memory = int(Path("/proc/meminfo").read_text().split()[1]) / 1024 / 1024
+    dockerd = command("dockerd", "--version", check=False).stdout.strip()
+    runc = command("runc", "--version", check=False).stdout.splitlines()
+    return {
+        "machine": f"{os.cpu_count()} × {cpu}, {memory:.0f} GiB, Linux {platform.release()}",
+        "software": f"{dockerd}; {runc[0] if runc else 'no runc'}; Python {platform.python_version()}",
+    }
+
+
+CURVES = {
+    "calls": "Milliseconds per call",
+    "ports": "Ports in one connect",
+    "endpoints": "One more endpoint, by the endpoints a host has",
+    "memory": "Memory by endpoints",
+    "traffic": "Traffic and names",
+}
+
+
+def save(results: Results, directory: Path) -> None:
+    """The samples, for whoever wants to look closer."""
+    directory.mkdir(parents=True, exist_ok=True)
+    growth = {
+        engine: vars(grown) | {"memory": {n: vars(one) for n, one in grown.memory.items()}} for engine, grown in results.growth.items()
+    }
+    plain = {key: _rounded(value) for key, value in (vars(results) | {"growth": growth}).items()}
+    (directory / "samples.json").write_text(json.dumps(plain, indent=1) + "\n")
+
+
+def _rounded(value: object) -> object:
+    match value:
+        case dict():
+            return {str(key): _rounded(one) for key, one in value.items()}
+        case list():
+            return [_rounded(one) for one in value]
+        case float():
+            return round(value, 3)
+    return value

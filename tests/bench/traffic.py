@@ -1,0 +1,95 @@
+"""How much goes through: DNS queries per second (dnsperf), gigabits per second (iperf3)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+
+from netplug.cli.demo_hosts import end_processes
+from tests.bench.engines import Engine, container, inside, network
+from tests.hosts import INTERNET_ADDRESS, Namespace, command
+
+RESOLVER = "127.0.0.11"
+IPERF_PORT = 5201
+
+
+def resolver_rate(engine: Engine, seconds: int) -> float:
+    """A queries per second for a container's name, asked from a container's namespace."""
+    with network(engine.api, "one"), container(engine.api, "web", "one"), container(engine.api, "client", "one") as client:
+        return _dnsperf(inside(client), seconds)
+
+
+def dnsmasq_rate(namespace: Namespace, seconds: int) -> float:
+    """The same questions to dnsmasq, which knows the name from its command line."""
+    options = [
+        "--keep-in-foreground",
+        "--conf-file=/dev/null",
+        "--no-resolv",
+        "--no-hosts",
+        "--user=root",
+        "--pid-file=",
+        "--log-facility=-",
+    ]
+    serve = [f"--listen-address={RESOLVER}", "--bind-interfaces", "--host-record=web,172.18.0.2"]
+    argv = namespace.argv("dnsmasq", *options, *serve)
+    with _server(argv, "started", stderr=True):
+        return _dnsperf(namespace.argv(), seconds)
+
+
+def _dnsperf(enter: list[str], seconds: int) -> float:
+    with tempfile.NamedTemporaryFile("w", suffix=".queries") as queries:
+        queries.write("web A\n" * 1000)
+        queries.flush()
+        ask = [*enter, "dnsperf", "-s", RESOLVER, "-d", queries.name]
+        said = command(*ask, "-l", str(seconds), timeout=seconds + 30).stdout
+    codes = re.findall(r"Response codes:\s+(.*)", said)
+    if not codes or not re.fullmatch(r"NOERROR \d+ \(100\.00%\)", codes[0]):
+        raise RuntimeError(f"not every answer was NOERROR: {said}")
+    return float(re.findall(r"Queries per second:\s+([\d.]+)", said)[0])
+
+
+def rates(engine: Engine, seconds: int) -> dict[str, float]:
+    """Gigabits per second: container to container, from outside to a published port, from a container out through the host."""
+    api = engine.api
+    with (
+        network(api, "one"),
+        container(api, "server", "one", ports={IPERF_PORT: IPERF_PORT}) as server,
+        container(api, "client", "one") as client,
+    ):
+        address = server["NetworkSettings"]["Networks"]["one"]["IPAddress"]
+        with _iperf_server(inside(server)):
+            between = _iperf(inside(client), address, seconds)
+            published = _iperf(engine.lan.outside.argv(), engine.address, seconds)
+        with _iperf_server(engine.lan.outside.argv()):
+            out = _iperf(inside(client), INTERNET_ADDRESS, seconds)
+    return {"between": between, "published": published, "out": out}
+
+
+def _iperf_server(enter: list[str]) -> contextlib.AbstractContextManager[None]:
+    return _server([*enter, "iperf3", "-s", "-p", str(IPERF_PORT), "--forceflush"], "Server listening")
+
+
+@contextlib.contextmanager
+def _server(argv: list[str], ready: str, *, stderr: bool = False) -> Iterator[None]:
+    """A server that runs during the block; it is up when it has said `ready`."""
+    streams = {"stderr" if stderr else "stdout": subprocess.PIPE}
+    server = subprocess.Popen(argv, stdin=subprocess.DEVNULL, text=True, **streams)  # type: ignore[call-overload]
+    output = server.stderr if stderr else server.stdout
+    try:
+        while ready not in (line := output.readline()):
+            if not line:
+                raise RuntimeError(f"{argv} did not start")
+        yield
+    finally:
+        end_processes([server.pid])
+        server.wait()
+        output.close()
+
+
+def _iperf(enter: list[str], address: str, seconds: int) -> float:
+    said = command(*enter, "iperf3", "-J", "-c", address, "-p", str(IPERF_PORT), "-t", str(seconds), timeout=seconds + 20).stdout
+    return float(json.loads(said)["end"]["sum_received"]["bits_per_second"]) / 1e9

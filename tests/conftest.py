@@ -1,0 +1,21 @@
+"""For every test: the machine's own network stays as it was."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from tests.hosts import untouched_machine
+
+
+@pytest.fixture(scope="session", autouse=True)
+def machine_guard() -> Iterator[None]:
+    """Compares links, addresses, routes, rules and sysctls of the machine before and after (in each worker, under xdist)."""
+    if os.geteuid() != 0 or shutil.which("nft") is None:
+        yield  # without root nothing of it can be changed
+        return
+    with untouched_machine():
+        yield

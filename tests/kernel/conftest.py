@@ -1,0 +1,47 @@
+"""Hosts for tests that need the kernel: network namespaces with daemons of their own, gone afterwards whatever happened."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.hosts import Host, Lan
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """These tests make namespaces: without root they are skipped, with the reason."""
+    if os.geteuid() != 0:
+        here = Path(__file__).parent
+        for item in items:
+            if here in item.path.parents:
+                item.add_marker(pytest.mark.skip(reason="needs root: it makes network namespaces"))
+
+
+@pytest.fixture
+def lan() -> Iterator[Lan]:
+    """A switch, with a neighbour outside."""
+    with Lan() as lan:
+        yield lan
+
+
+@pytest.fixture
+def hosts(lan: Lan) -> Iterator[Callable[..., Host]]:
+    """Makes hosts on the LAN: `hosts(*daemon_flags, resolv_conf=…, environment=…)`; their daemons run already."""
+    with contextlib.ExitStack() as stack:
+
+        def make(*flags: str, resolv_conf: str | None = None, environment: dict[str, str] | None = None) -> Host:
+            host = stack.enter_context(Host(lan, *flags, resolv_conf=resolv_conf, environment=environment))
+            host.start()
+            return host
+
+        yield make
+
+
+@pytest.fixture
+def host(hosts: Callable[..., Host]) -> Host:
+    """One host with a running daemon."""
+    return hosts()

@@ -1,0 +1,138 @@
+"""What `--explain` prints, pasted into a shell of a host that has nothing, makes the same kernel state; and `--dry-run` prints the same."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from netplug.cli.demo_hosts import OUTSIDE_ADDRESS, Lan, Namespace, mounts_below, remove_tree
+from tests.differences import differences
+from tests.hosts import Host, namespace_state
+
+IDLE = ("host", "busybox", "sleep", "1000")
+
+COMMANDS: list[tuple[str, ...]] = [
+    ("network", "create", "--subnet", "10.81.0.0/24", "demo"),
+    ("network", "create", "--subnet", "10.82.0.0/24", "--opt", "com.docker.network.bridge.enable_icc=false", "strict"),
+    ("network", "create", "--internal", "--opt", "com.docker.network.driver.mtu=1400", "--subnet", "10.83.0.0/24", "inner"),
+    ("run", "-d", "--name", "web", "--network", "demo", "-p", "18080:80", "-p", "127.0.0.1:18081:81/udp", *IDLE),
+    ("network", "connect", "--ip", "10.82.0.9", "strict", "web"),
+    ("network", "connect", "inner", "web"),
+    ("run", "-d", "--name", "plain", *IDLE),
+    ("network", "disconnect", "demo", "web"),
+    ("kill", "plain"),
+    ("rm", "plain"),
+    ("network", "disconnect", "inner", "web"),
+    ("network", "rm", "inner"),
+    ("stop", "-t", "0", "web"),
+    ("start", "web"),
+    ("rm", "-f", "web"),
+    ("network", "prune", "-f"),
+]
+
+
+def state(namespace: str, folder: Path) -> dict[str, Any]:
+    """Of a host and the sandboxes in `folder`, without its uplink and what a container's processes set for themselves."""
+    sandboxes = {path.name: namespace_state(str(path)) for path in sorted(folder.glob("*"))}
+    host = namespace_state(namespace)
+    for kind in ("links", "routes", "addresses"):
+        host[kind] = [entry for entry in host[kind] if "uplink" not in json.dumps(entry)]
+    for link in host["links"]:
+        if link["name"].startswith("veth"):  # the kernel gives the host's end a random one
+            link.pop("address")
+    # The network `bridge` gets its id when a daemon first starts, after its dry run.
+    next(link for link in host["links"] if link["name"] == "netplug0").pop("ifalias")
+    return {"host": host, "sandboxes": sandboxes}
+
+
+def explained(output: str) -> list[str]:
+    """The commands among the lines printed: what is printed before them are names and ids."""
+    lines = output.splitlines()
+    first = next(
+        (index for index, line in enumerate(lines) if re.match(r"(ip|nft|nsenter|mkdir|sysctl|bridge|conntrack|umount|#) ", line)),
+        len(lines),
+    )
+    return lines[first:]
+
+
+@pytest.fixture
+def bare(lan: Lan) -> Iterator[Namespace]:
+    """A host with an uplink and nothing else."""
+    namespace = Namespace("bare-" + lan.switch.name)
+    try:
+        lan.plug(namespace, "bare", lan.free_address())
+        namespace.ip("route", "add", "default", "via", OUTSIDE_ADDRESS)
+        yield namespace
+    finally:
+        namespace.remove()
+
+
+def paste(namespace: Namespace, lines: list[str]) -> None:
+    script = "set -e\n" + "\n".join(lines) + "\n"
+    done = subprocess.run(namespace.argv("sh"), input=script, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, f"{script}\n{done.stderr}"
+    assert done.stderr == "", script
+
+
+def test_what_is_printed_can_be_pasted(lan: Lan, bare: Namespace):
+    """Every command in turn: first for real, then pasted on another host; the two agree after each."""
+    host = Host(lan)
+    folder = host.run_directory / "netns"
+    flags = ("--socket", str(host.socket), "--state-dir", str(host.state_directory), "--run-dir", str(host.run_directory))
+    steps: list[tuple[tuple[str, ...], list[str], dict[str, Any]]] = []
+    try:
+        first = host.netplug("daemon", "--dry-run", *flags, check=True).stdout
+        host.start()
+        steps.append((("daemon",), explained(first), state(host.namespace.path, folder)))
+        for arguments in COMMANDS:
+            command = (*arguments[:1], "--explain", *arguments[1:])
+            if arguments[0] == "network":
+                command = (*arguments[:2], "--explain", *arguments[2:])
+            done = host.netplug(*command)
+            assert done.returncode == 0, f"{command}: {done.stderr}"
+            steps.append((arguments, explained(done.stdout), state(host.namespace.path, folder)))
+    finally:
+        host.close()
+    try:
+        for arguments, lines, wanted in steps:
+            assert lines or arguments == ("rm", "plain"), f"{arguments} explained nothing"
+            paste(bare, lines)
+            different = list(differences(state(bare.path, folder), wanted))
+            assert different == [], f"after {arguments}:\n" + "\n".join(lines)
+    finally:
+        for point in reversed(mounts_below(host.directory)):
+            subprocess.run(["umount", point], check=False)
+        remove_tree(host.directory)
+
+
+def test_a_dry_run_prints_and_changes_nothing(host: Host):
+    def dry(*arguments: str) -> list[str]:
+        before = host.state()
+        done = host.netplug(*arguments)
+        assert done.returncode == 0, done.stderr
+        assert host.state() == before, arguments
+        return explained(done.stdout)
+
+    assert dry("network", "create", "--dry-run", "--subnet", "10.81.0.0/24", "demo")
+    assert host.netplug("network", "create", "--subnet", "10.81.0.0/24", "demo").returncode == 0
+    assert dry("run", "--dry-run", "-d", "--name", "web", "--network", "demo", "-p", "18080:80", *IDLE)
+    assert host.netplug("run", "-d", "--name", "web", "--network", "bridge", *IDLE).returncode == 0
+    joined = dry("network", "connect", "--dry-run", "demo", "web")
+    assert any("10.81.0.2/24" in line for line in joined)
+    assert host.netplug("network", "connect", "demo", "web").returncode == 0
+    for arguments in (
+        ("network", "disconnect", "--dry-run", "demo", "web"),
+        ("stop", "--dry-run", "web"),
+        ("kill", "--dry-run", "web"),
+        ("rm", "--dry-run", "-f", "web"),
+    ):
+        assert dry(*arguments), arguments
+    assert host.netplug("rm", "-f", "web").returncode == 0
+    assert dry("network", "rm", "--dry-run", "demo")
+    assert dry("network", "prune", "--dry-run", "-f")

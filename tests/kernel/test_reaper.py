@@ -1,0 +1,240 @@
+"""Deleting links: many at once, told by the kernel's notification, also when that is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from netplug.errors import KernelError
+from netplug.kernel import links, monitor
+from netplug.kernel.deletion import Deletions
+from netplug.kernel.links import Link
+from netplug.kernel.monitor import Monitor
+from netplug.kernel.netlink import Socket
+from netplug.kernel.outcome import Outcome
+from netplug.plan import DOOMED_GROUP, LINK_GROUP, Bridge, Remove, Veth
+from tests.kernel.inside import Sandboxes, command, in_host, ip
+
+
+@asynccontextmanager
+async def deleting() -> AsyncIterator[Deletions]:
+    deletions = Deletions()
+    deletions.start()
+    try:
+        yield deletions
+    finally:
+        await deletions.close()
+
+
+def make_veths(count: int, master: str = "") -> list[Link]:
+    with Socket() as netlink:
+        port = links.find(netlink, master).index if master else 0  # type: ignore[union-attr]
+        messages = []
+        for number in range(count):
+            op = Veth(name=f"near{number}", peer=f"far{number}", peer_namespace="", mac="02:42:00:00:00:02", master=master)
+            messages += links.new_veth(op, links.choose_index(), links.choose_index(), None, port)
+        assert set(netlink.send(messages)) == {None}
+        return [link for name, link in links.dump(netlink).items() if name.startswith("near")]
+
+
+def removals(*names: str) -> list[Remove]:
+    return [Remove(op=Veth(name=name, peer="x", peer_namespace="", mac="02:42:00:00:00:02")) for name in names]
+
+
+def names() -> list[str]:
+    return [one["ifname"] for one in ip("link")]
+
+
+@in_host
+async def test_thirty_links_go_together():
+    found = make_veths(30)
+    async with deleting() as deletions:
+        started = time.monotonic()
+        await deletions.delete_links(found)
+        took = time.monotonic() - started
+
+    assert names() == ["lo"]
+    assert took < 30 * 0.02, "as slow as one after another, with their acks"
+
+
+@in_host
+async def test_the_loop_goes_on_meanwhile():
+    """The reaper's thread waits for the kernel, not the loop."""
+    found = make_veths(30)
+    worst = 0.0
+
+    async def tick() -> None:
+        nonlocal worst
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0)
+            worst = max(worst, time.monotonic() - before)
+
+    async with deleting() as deletions:
+        ticking = asyncio.create_task(tick())
+        await asyncio.gather(*(deletions.delete_links([link]) for link in found))
+        ticking.cancel()
+
+    assert names() == ["lo"]
+    assert worst < 0.2
+
+
+@in_host
+async def test_a_bridge_goes_with_its_ports():
+    command("ip", "link", "add", "kbr", "group", str(LINK_GROUP), "up", "type", "bridge")
+    make_veths(5, "kbr")
+    async with deleting() as deletions:
+        outcome = Outcome()
+        steps = [Remove(op=Bridge(name="kbr", mac="")), *removals(*(f"near{number}" for number in range(5)))]
+        await deletions.done(await deletions.delete("", steps, outcome))
+
+    assert names() == ["lo"]
+    assert outcome.changed() == tuple(steps)
+    assert outcome.failures == []
+
+
+@in_host
+async def test_only_ours_go():
+    command("ip", "link", "add", "theirs", "type", "veth", "peer", "name", "far")
+    async with deleting() as deletions:
+        outcome = Outcome()
+        await deletions.done(await deletions.delete("", removals("theirs", "missing", "lo"), outcome))
+
+    assert "theirs" in names()
+    assert (outcome.changed(), outcome.failures) == ((), [])
+
+
+@in_host
+async def test_two_may_delete_the_same():
+    make_veths(1)
+    async with deleting() as deletions:
+        outcomes = [Outcome(), Outcome()]
+        departures = [await deletions.delete("", removals("near0"), outcome) for outcome in outcomes]
+        await asyncio.gather(*(deletions.done(departure) for departure in departures))
+        await deletions.delete("", removals("near0"), Outcome())
+
+    assert names() == ["lo"]
+    assert all(outcome.failures == [] for outcome in outcomes)
+
+
+@in_host
+async def test_a_link_gone_before_it_is_marked_is_fine():
+    found = make_veths(2)
+    command("ip", "link", "del", "near0")
+    async with deleting() as deletions:
+        await deletions.delete_links(found)
+        await deletions.finished(["near0", "near1"])
+
+    assert names() == ["lo"]
+
+
+@in_host
+async def test_a_stranger_in_the_group_does_not_stop_the_reaper():
+    """The kernel refuses to delete a group with a link in it that cannot be deleted, such as `lo`."""
+    command("ip", "link", "set", "lo", "group", str(DOOMED_GROUP))
+    found = make_veths(3)
+    async with deleting() as deletions:
+        await deletions.delete_links(found)
+
+    assert names() == ["lo"]
+
+
+@in_host
+async def test_lost_notifications_are_made_up_for(caplog: pytest.LogCaptureFixture):
+    """The kernel says ENOBUFS when it had no room: whatever is waited for is looked at."""
+    found = make_veths(3)
+    listening = Monitor()
+    listening.start()
+    departures = [listening.departure(link.index) for link in found]
+    listening._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    make_and_delete(10)
+    for link in found:
+        command("ip", "link", "del", link.name)
+
+    await asyncio.wait_for(listening.gone(departures), 0.5)
+
+    assert "looking at 3 links" in caplog.text
+    listening.close()
+
+
+def make_and_delete(count: int) -> None:
+    """Many notifications, which nobody reads meanwhile."""
+    with Socket() as netlink:
+        for _ in range(count):
+            index = links.choose_index()
+            messages = links.new_bridge(Bridge(name="noise", mac="02:42:00:00:00:03"), index)
+            assert set(netlink.send([*messages, links.delete(index)])) == {None}
+
+
+@in_host
+async def test_without_any_notification_the_link_is_looked_at(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(monitor, "_CHECK_AFTER", 0.01)
+    (found,) = make_veths(1)
+    listening = Monitor()
+    listening.start()
+    asyncio.get_running_loop().remove_reader(listening._socket)
+    departure = listening.departure(found.index)
+    command("ip", "link", "del", found.name)
+
+    await asyncio.wait_for(listening.gone([departure]), 5)
+
+    listening.close()
+
+
+@in_host
+async def test_a_link_that_stays_is_an_error(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(monitor, "_CHECK_AFTER", 0.01)
+    (found,) = make_veths(1)
+    listening = Monitor()
+    listening.start()
+
+    with pytest.raises(KernelError) as raised:
+        await listening.gone([listening.departure(found.index)])
+
+    assert raised.value.errno == errno.ETIMEDOUT
+    listening.close()
+
+
+@in_host
+async def test_a_port_that_leaves_its_bridge_is_not_a_link_that_goes():
+    """The bridge family's RTM_DELLINK has the same index."""
+    command("ip", "link", "add", "kbr", "up", "type", "bridge")
+    (found,) = make_veths(1, "kbr")
+    listening = Monitor()
+    listening.start()
+    departure = listening.departure(found.index)
+    command("ip", "link", "set", "near0", "nomaster")
+    marker = listening.departure(command_index("kbr"))
+    command("ip", "link", "del", "kbr")
+
+    await asyncio.wait_for(listening.gone([marker]), 5)
+
+    assert not departure.done()
+    listening.close()
+
+
+def command_index(name: str) -> int:
+    return next(int(one["ifindex"]) for one in ip("link") if one["ifname"] == name)
+
+
+@in_host
+async def test_links_in_other_namespaces_are_deleted_there(tmp_path: Path):
+    with Sandboxes(tmp_path, 1) as sandboxes:
+        command("ip", "link", "add", "kbr", "group", str(LINK_GROUP), "type", "bridge", namespace=sandboxes[0])
+        step = Remove(op=Bridge(name="kbr", mac="", namespace=sandboxes[0]))
+        async with deleting() as deletions:
+            outcomes = [Outcome(), Outcome(), Outcome()]
+            await deletions.delete(sandboxes[0], [step], outcomes[0])
+            await deletions.delete(sandboxes[0], [step], outcomes[1])
+            await deletions.delete(sandboxes[0] + "-missing", [step], outcomes[2])
+
+        assert [one["ifname"] for one in ip("link", namespace=sandboxes[0])] == ["lo"]
+        assert [outcome.changed() for outcome in outcomes] == [(step,), (), ()]
+        assert [outcome.failures for outcome in outcomes] == [[], [], []]

@@ -1,0 +1,466 @@
+"""Doubles of the rooms behind the API, and a server over them on a socket of its own.
+
+They keep records and answer as the real rooms do; nothing of the kernel is behind them. What is plugged in shows up in plans of one
+`LinkUp` each, so that explain has something to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import io
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from netplug.api import Application, Services, application
+from netplug.controller.requests import ControllerEvent, EndpointRequest, Events, NetworkRequest, PoolUsage, Taken
+from netplug.errors import Conflict, Forbidden, NetworkInUse, NotFound
+from netplug.model import Endpoint, Network, PoolConfig, PortBinding, Sandbox, new_id, now
+from netplug.plan import LinkUp, Plan, Step
+from netplug.runtime.images import Removed
+from netplug.runtime.model import Attachment, Container, ContainerConfig, ExecConfig, ExecState, ExitStatus, Image
+
+_plans: ContextVar[list[Plan] | None] = ContextVar("plans", default=None)
+
+
+class FakeController:
+    def __init__(self) -> None:
+        self.events = Events()
+        self.found: dict[str, Network] = {}
+        self.plugged: dict[str, Endpoint] = {}
+        self.boxes: dict[str, Sandbox] = {}
+        for name in ("bridge", "host", "none"):
+            pools = (PoolConfig(subnet="172.17.0.0/16", gateway="172.17.0.1"),) if name == "bridge" else ()
+            driver = "null" if name == "none" else name
+            network = Network(id=new_id(), name=name, driver=driver, created=now(), predefined=True, pools=pools)
+            self.found[network.id] = network
+
+    def network(self, reference: str) -> Network:
+        for network in self.found.values():
+            if reference in (network.id, network.name) or network.id.startswith(reference):
+                return network
+        raise NotFound(f"network {reference} not found")
+
+    def networks(self) -> list[Network]:
+        return list(self.found.values())
+
+    def endpoints(self, *, network: str = "", sandbox: str = "") -> list[Endpoint]:
+        return [e for e in self.plugged.values() if (not network or e.network == network) and (not sandbox or e.sandbox == sandbox)]
+
+    def sandbox(self, id: str) -> Sandbox | None:
+        return self.boxes.get(id)
+
+    def pool_usage(self, network: Network) -> list[PoolUsage]:
+        return [
+            PoolUsage(pool=pool, capacity=65533, taken=(Taken(address=pool.gateway, kind="gateway", since=network.created),))
+            for pool in network.pools
+        ]
+
+    async def create_network(self, request: NetworkRequest) -> Network:
+        if any(network.name == request.name for network in self.found.values()):
+            raise Conflict(f"network with name {request.name} already exists")
+        pools = request.pools or (PoolConfig(subnet=f"172.{17 + len(self.found)}.0.0/16", gateway=f"172.{17 + len(self.found)}.0.1"),)
+        fields = {name: getattr(request, name) for name in request.__struct_fields__}
+        network = Network(**{**fields, "pools": pools}, id=new_id(), created=now())
+        self.found[network.id] = network
+        self.applied(f"br-{network.id[:12]}")
+        self.events.send(ControllerEvent(kind="network", action="create", network=network))
+        return network
+
+    async def remove_network(self, reference: str) -> Network:
+        network = self.network(reference)
+        if network.predefined:
+            raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
+        if self.endpoints(network=network.id):
+            raise NetworkInUse(f"error while removing network: network {network.name} id {network.id} has active endpoints")
+        del self.found[network.id]
+        self.applied(f"br-{network.id[:12]}")
+        self.events.send(ControllerEvent(kind="network", action="remove", network=network))
+        return network
+
+    async def plan_network(self, request: NetworkRequest) -> Plan:
+        return (LinkUp(link=f"br-{request.name}"),)
+
+    async def plan_network_removal(self, reference: str) -> Plan:
+        return (LinkUp(link=f"br-{self.network(reference).name}"),)
+
+    async def plan_connect(self, reference: str, sandbox: str, request: EndpointRequest) -> Plan:
+        return (LinkUp(link=f"{self.network(reference).name}-{request.address or 'any'}"),)
+
+    async def plan_disconnect(self, reference: str, sandbox: str) -> Plan:
+        return (LinkUp(link=f"{self.network(reference).name}-gone"),)
+
+    async def plan_sandbox_removal(self, identity: str) -> Plan:
+        return tuple(LinkUp(link=f"gone-{endpoint.container_name}") for endpoint in self.endpoints(sandbox=identity))
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[list[Plan]]:
+        plans: list[Plan] = []
+        token = _plans.set(plans)
+        try:
+            yield plans
+        finally:
+            _plans.reset(token)
+
+    def explain(self, plans: Sequence[Plan]) -> list[str]:
+        return [line for plan in plans for step in plan for line in step.explain()]
+
+    def applied(self, link: str) -> None:
+        plans = _plans.get()
+        if plans is not None:
+            plans.append((LinkUp(link=link),))
+
+    def plug(self, network: Network, container: Container, wanted: Attachment) -> None:
+        count = len(self.endpoints(network=network.id)) + 2
+        subnet = network.pools[0].subnet if network.pools else "0.0.0.0/0"
+        base = subnet.split("/")[0].rsplit(".", 2)[0]
+        endpoint = Endpoint(
+            id=new_id(),
+            network=network.id,
+            sandbox=container.id,
+            created=now(),
+            container_name=container.name,
+            address=f"{wanted.address or f'{base}.0.{count}'}/16",
+            gateway=f"{base}.0.1",
+            mac=wanted.mac or "02:42:ac:12:00:02",
+            names=(container.name, container.id[:12], *wanted.aliases),
+            aliases=wanted.aliases,
+            gateway_priority=wanted.gateway_priority,
+            static_address=bool(wanted.address),
+        )
+        self.plugged[endpoint.id] = endpoint
+        self.applied(f"veth{endpoint.id[:7]}")
+        self.events.send(ControllerEvent(kind="endpoint", action="connect", network=network, endpoint=endpoint))
+
+    def unplug(self, network: Network, container: Container) -> None:
+        for endpoint in self.endpoints(network=network.id, sandbox=container.id):
+            del self.plugged[endpoint.id]
+            self.applied(f"veth{endpoint.id[:7]}")
+            self.events.send(ControllerEvent(kind="endpoint", action="disconnect", network=network, endpoint=endpoint))
+
+
+class FakeSession:
+    """Says what was put in, echoes its input to standard output, ends when its input does."""
+
+    def __init__(self, *output: tuple[int, bytes], ends: bool = True) -> None:
+        self._queue: asyncio.Queue[tuple[int, bytes] | None] = asyncio.Queue()
+        for item in output:
+            self._queue.put_nowait(item)
+        if ends:
+            self._queue.put_nowait(None)
+        self.stdin_closed = False
+        self.closed = asyncio.Event()
+
+    async def read(self) -> tuple[int, bytes] | None:
+        return await self._queue.get()
+
+    def say(self, item: tuple[int, bytes] | None) -> None:
+        self._queue.put_nowait(item)
+
+    async def write(self, data: bytes) -> None:
+        self._queue.put_nowait((1, data))
+
+    async def close_stdin(self) -> None:
+        self.stdin_closed = True
+        self._queue.put_nowait(None)
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+class FakeContainerEvents:
+    def __init__(self) -> None:
+        self._subscribers: list[Callable[[str, Container, Mapping[str, str]], None]] = []
+
+    def subscribe(self, subscriber: Callable[[str, Container, Mapping[str, str]], None]) -> Callable[[], None]:
+        self._subscribers.append(subscriber)
+        return lambda: self._subscribers.remove(subscriber)
+
+    def send(self, action: str, container: Container, **attributes: str) -> None:
+        for subscriber in self._subscribers:
+            subscriber(action, container, attributes)
+
+
+class FakeContainers:
+    def __init__(self, controller: FakeController, images: FakeImages) -> None:
+        self.controller, self.images = controller, images
+        self.events = FakeContainerEvents()
+        self.found: dict[str, Container] = {}
+        self.session = FakeSession((1, b"out\n"), (2, b"err\n"))
+        self.lines: list[tuple[int, bytes]] = [(1, b"one\n"), (2, b"two\n")]
+        self.log_requests: list[dict[str, Any]] = []
+        self.execs: dict[str, ExecState] = {}
+        self.sizes: list[tuple[str, int, int]] = []
+        self.signals: list[str] = []
+        self.exits: dict[str, asyncio.Future[ExitStatus]] = {}
+        self.waits: list[str] = []
+        self.start_delay = 0.0
+        self.starting = asyncio.Event()
+
+    def get(self, reference: str) -> Container:
+        for container in self.found.values():
+            if reference in (container.name, container.id) or container.id.startswith(reference):
+                return container
+        raise NotFound(f"No such container: {reference}")
+
+    def all(self) -> list[Container]:
+        return list(self.found.values())
+
+    def change(self, container: Container, **fields: Any) -> Container:
+        changed = msgspec.structs.replace(container, **fields)
+        self.found[container.id] = changed
+        return changed
+
+    async def create(self, name: str, config: ContainerConfig) -> Container:
+        if any(container.name == name for container in self.found.values()):
+            raise Conflict(f'Conflict. The container name "/{name}" is already in use')
+        container = Container(
+            id=new_id(), name=name or "happy_name", created=now(), config=config, image_id=self.images.get(config.image).id
+        )
+        self.found[container.id] = container
+        self.events.send("create", container)
+        return container
+
+    async def plan_start(self, config: ContainerConfig, name: str) -> list[str]:
+        if any(container.name == name and container.config != config for container in self.found.values()):
+            raise Conflict(f'Conflict. The container name "/{name}" is already in use')
+        return [f"start {name} on {','.join(one.network for one in config.attachments) or config.network_mode}"]
+
+    async def start(self, reference: str) -> None:
+        self.starting.set()
+        await asyncio.sleep(self.start_delay)
+        container = self.change(self.get(reference), status="running", pid=4242, started=now())
+        ports = tuple(
+            PortBinding(protocol=p.protocol, port=p.port, host_ip=p.host_ip, host_port=p.host_port or 49153) for p in container.config.ports
+        )
+        box = Sandbox(
+            id=container.id,
+            created=now(),
+            name=container.name,
+            namespace=f"/run/n/{container.id[:12]}",
+            cookie=1,
+            incarnation="i",
+            ports=ports,
+        )
+        self.controller.boxes[container.id] = box
+        for attachment in container.config.attachments:
+            self.controller.plug(self.controller.network(attachment.network), container, attachment)
+        self.events.send("start", container)
+
+    async def stop(self, reference: str, timeout: int | None = None) -> None:
+        await self._end(reference, 0)
+
+    async def kill(self, reference: str, signal: str = "SIGKILL") -> None:
+        container = self.get(reference)
+        if container.status != "running":
+            raise Conflict(f"Cannot kill container: {reference}: Container {container.id} is not running")
+        self.signals.append(signal)
+        await self._end(reference, 137)
+
+    async def _end(self, reference: str, code: int) -> None:
+        container = self.change(self.get(reference), status="exited", pid=0, exit_code=code, finished=now())
+        self.controller.boxes.pop(container.id, None)
+        for endpoint in self.controller.endpoints(sandbox=container.id):
+            self.controller.unplug(self.controller.found[endpoint.network], container)
+        if container.id in self.exits and not self.exits[container.id].done():
+            self.exits[container.id].set_result(ExitStatus(code))
+        self.events.send("die", container, exitCode=str(code))
+
+    async def remove(self, reference: str, *, force: bool = False, volumes: bool = False) -> None:
+        container = self.get(reference)
+        if container.status == "running":
+            if not force:
+                raise Conflict(f"cannot remove container {reference}: container is running")
+            await self._end(reference, 137)
+        del self.found[container.id]
+        self.events.send("destroy", container)
+
+    def wait(self, reference: str, condition: str = "not-running") -> Awaitable[ExitStatus]:
+        container = self.get(reference)
+        self.waits.append(condition)
+        if condition == "not-running" and container.status == "exited":
+            ended = asyncio.get_running_loop().create_future()
+            ended.set_result(ExitStatus(container.exit_code))
+            return ended
+        return asyncio.shield(self.exits.setdefault(container.id, asyncio.get_running_loop().create_future()))
+
+    async def connect(self, network: str, reference: str, attachment: Attachment) -> None:
+        container, found = self.get(reference), self.controller.network(network)
+        if container.status == "running":
+            self.controller.plug(found, container, attachment)
+            return
+        config = msgspec.structs.replace(container.config, attachments=(*container.config.attachments, attachment))
+        self.change(container, config=config)
+
+    async def disconnect(self, network: str, reference: str, force: bool = False) -> None:
+        self.controller.unplug(self.controller.network(network), self.get(reference))
+
+    async def attach(self, reference: str) -> FakeSession:
+        return self.session
+
+    async def resize(self, reference: str, height: int, width: int) -> None:
+        self.sizes.append((reference, height, width))
+
+    async def logs(self, reference: str, **wanted: Any) -> AsyncIterator[tuple[int, bytes]]:
+        self.log_requests.append(wanted)
+        for line in self.lines:
+            yield line
+        if wanted.get("follow"):
+            await asyncio.Event().wait()
+
+    async def exec_create(self, reference: str, config: ExecConfig) -> str:
+        state = ExecState(id=new_id(), container=self.get(reference).id, config=config)
+        self.execs[state.id] = state
+        return state.id
+
+    async def exec_start(self, id: str, *, tty: bool = False, detach: bool = False) -> FakeSession | None:
+        return None if detach else self.session
+
+    def exec_inspect(self, id: str) -> ExecState:
+        if id not in self.execs:
+            raise NotFound(f"No such exec instance: {id}")
+        return self.execs[id]
+
+    async def exec_resize(self, id: str, height: int, width: int) -> None:
+        self.sizes.append((id, height, width))
+
+
+class FakeImages:
+    def __init__(self) -> None:
+        host = Image(id="sha256:" + hashlib.sha256(b"host").hexdigest(), tags=("host:latest",))
+        busybox = Image(id="sha256:" + "ab" * 32, tags=("busybox:latest",), created=now(), command=("sh",))
+        server = Image(
+            id="sha256:" + "ef" * 32, tags=("server:latest",), created=now(), entrypoint=("serve",), command=("-v",), exposed=("80/tcp",)
+        )
+        self.found = {image.tags[0]: image for image in (host, busybox, server)}
+        self.received = b""
+        self.changes: tuple[str, ...] = ()
+
+    def get(self, reference: str) -> Image:
+        for image in self.found.values():
+            if reference in image.tags or f"{reference}:latest" in image.tags or reference == image.id:
+                return image
+        raise NotFound(f"No such image: {reference}")
+
+    def all(self) -> list[Image]:
+        return list(self.found.values())
+
+    async def import_(self, stream: AsyncIterator[bytes], repository: str, changes: Sequence[str] = ()) -> Image:
+        self.received = b"".join([chunk async for chunk in stream])
+        self.changes = tuple(changes)
+        tag = repository if ":" in repository else f"{repository}:latest"
+        image = Image(id="sha256:" + "cd" * 32, tags=(tag,), created=now(), size=len(self.received))
+        self.found[tag] = image
+        return image
+
+    async def remove(self, reference: str, *, force: bool = False) -> Removed:
+        image = self.get(reference)
+        if "host:latest" in image.tags:
+            raise Forbidden("conflict: unable to remove host")
+        self.found = {name: other for name, other in self.found.items() if other.id != image.id}
+        return Removed(untagged=image.tags, deleted=(image.id,))
+
+
+class FakeEntry(msgspec.Struct, frozen=True):
+    time: str
+    action: str
+    subject: str
+    by: str
+    steps: tuple[Step, ...] = ()
+    error: str = ""
+
+
+class FakeJournal:
+    def __init__(self) -> None:
+        self._entries: list[FakeEntry] = []
+        self.listeners: list[Callable[[FakeEntry], None]] = []
+
+    def record(self, entry: FakeEntry) -> None:
+        self._entries.append(entry)
+        for listener in self.listeners:
+            listener(entry)
+
+    def entries(self, limit: int = 1000) -> list[FakeEntry]:
+        return self._entries[-limit:] if limit > 0 else []
+
+    def subscribe(self, listener: Callable[[FakeEntry], None]) -> Callable[[], None]:
+        self.listeners.append(listener)
+        return lambda: self.listeners.remove(listener)
+
+
+@dataclass
+class FakeSettings:
+    state_dir: Path = Path("/var/lib/netplug")
+
+
+@dataclass
+class Api:
+    """A running server over doubles, and a client of it."""
+
+    path: Path
+    controller: FakeController
+    containers: FakeContainers
+    images: FakeImages
+    journal: FakeJournal
+    application: Application
+    http: aiohttp.ClientSession
+    status: int = 0
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    async def ask(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
+        """The answer's JSON (None where it is empty); its status and headers stay here."""
+        params = {key: value if isinstance(value, str) else msgspec.json.encode(value).decode() for key, value in query.items()}
+        data = None if body is None else io.BytesIO(body if isinstance(body, bytes) else msgspec.json.encode(body))
+        headers = {"Content-Type": "application/json"} if data else None
+        async with self.http.request(method, f"http://netplug{path}", data=data, params=params, headers=headers) as response:
+            self.status, self.headers = response.status, response.headers
+            content = await response.read()
+        return msgspec.json.decode(content) if content and response.content_type == "application/json" else content.decode() or None
+
+    async def run(self, name: str, network: str = "bridge", **body: Any) -> str:
+        """A running container's id."""
+        created = await self.ask(
+            "POST",
+            "/v1.47/containers/create",
+            {"Image": "busybox", "Cmd": ["sleep", "9"], "HostConfig": {"NetworkMode": network}, **body},
+            name=name,
+        )
+        assert self.status == 201, created
+        await self.ask("POST", f"/v1.47/containers/{created['Id']}/start")
+        assert self.status == 204
+        return str(created["Id"])
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until it holds; fail if it does not within ten seconds."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.005)
+
+
+@contextlib.asynccontextmanager
+async def serving() -> AsyncIterator[Api]:
+    """The API on a socket below a short temporary folder: the path of a unix socket has 107 bytes at most."""
+    folder = Path(tempfile.mkdtemp(prefix="npa"))
+    controller, images, journal = FakeController(), FakeImages(), FakeJournal()
+    containers = FakeContainers(controller, images)
+    server = application(Services(controller, containers, images, journal, FakeSettings(), "0.1.0"))
+    try:
+        await server.start(folder / "s")
+        connector = aiohttp.UnixConnector(path=str(folder / "s"))
+        async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=20)) as http:
+            yield Api(folder / "s", controller, containers, images, journal, server, http)
+    finally:
+        await server.close(grace=5)
+        shutil.rmtree(folder)

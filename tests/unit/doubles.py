@@ -1,0 +1,119 @@
+"""Stand-ins for the rooms that the controller calls, which remember what they were asked."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from netplug.errors import NetplugError, StepFailed
+from netplug.plan import FirewallOp, Plan, Remove, Step
+from netplug.resolver.model import EndpointNames, SandboxNames
+from netplug.store import Compare, Delete, Exists, KeyValue, Lost, Missing, Put, Write
+
+
+class MemoryStore:
+    """The store's interface over a dictionary."""
+
+    def __init__(self) -> None:
+        self.data: dict[str, bytes] = {}
+        self.revision = 0
+
+    async def get(self, key: str) -> KeyValue | None:
+        return KeyValue(key, self.data[key], self.revision) if key in self.data else None
+
+    async def range(self, prefix: str) -> tuple[int, list[KeyValue]]:
+        return self.revision, [KeyValue(key, self.data[key], self.revision) for key in sorted(self.data) if key.startswith(prefix)]
+
+    async def txn(self, compares: Sequence[Compare], writes: Sequence[Write], *, durable: bool = False) -> int:
+        for compare in compares:
+            held = (compare.key in self.data) if isinstance(compare, Exists) else (compare.key not in self.data)
+            assert isinstance(compare, Exists | Missing)
+            if not held:
+                raise Lost(compare)
+        for write in writes:
+            if isinstance(write, Put):
+                self.data[write.key] = write.value
+            elif isinstance(write, Delete):
+                self.data.pop(write.key, None)
+        self.revision += 1
+        return self.revision
+
+
+@dataclass
+class Applied:
+    changed: Plan
+
+
+@dataclass
+class Restored:
+    missing: list[str] = field(default_factory=list)
+    strays: list[str] = field(default_factory=list)
+    failed: dict[int, NetplugError] = field(default_factory=dict)
+
+
+class MemoryExecutor:
+    """Says that every plan worked, unless `fail_on` is among its ops."""
+
+    def __init__(self) -> None:
+        self.applied: list[Plan] = []
+        self.removed: list[Plan] = []
+        self.restored: list[Plan] = []
+        self.fail_on: type[Step] | None = None
+        self.gone: set[int] = set()
+
+    async def apply(self, plan: Plan) -> Applied:
+        if self.fail_on is not None and any(isinstance(step, self.fail_on) for step in plan):
+            raise StepFailed("a step", "the kernel said no")
+        self.applied.append(plan)
+        return Applied(plan)
+
+    async def remove(self, plan: Plan) -> list[NetplugError]:
+        self.removed.append(plan)
+        return []
+
+    async def restore(self, plans: Iterable[Plan]) -> Restored:
+        self.restored = list(plans)
+        return Restored(failed={index: NetplugError("its namespace is gone") for index in self.gone})
+
+
+class MemoryFirewall:
+    name = "memory"
+
+    def explain(self, namespace: str, steps: Sequence[FirewallOp | Remove]) -> list[str]:
+        return [f"rule {type(step).__name__}" for step in steps]
+
+
+class MemoryResolver:
+    """Remembers names by (network, endpoint) and sandboxes by id; closes sockets that it is handed."""
+
+    def __init__(self) -> None:
+        self.endpoints: dict[tuple[str, str], EndpointNames] = {}
+        self.sandboxes: dict[str, SandboxNames] = {}
+        self.on_lost = None
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def sync(self, endpoints: Iterable[EndpointNames], sandboxes: Iterable[SandboxNames]) -> set[str]:
+        self.endpoints = {(names.network, names.endpoint): names for names in endpoints}
+        self.sandboxes = {names.id: names for names in sandboxes}
+        return set()
+
+    async def add_sandbox(self, names: SandboxNames, udp: socket.socket, tcp: socket.socket) -> None:
+        udp.close()
+        tcp.close()
+        self.sandboxes[names.id] = names
+
+    async def update_sandbox(self, names: SandboxNames) -> None:
+        self.sandboxes[names.id] = names
+
+    async def remove_sandbox(self, identity: str) -> None:
+        self.sandboxes.pop(identity, None)
+
+    async def put(self, endpoint: EndpointNames) -> None:
+        self.endpoints[(endpoint.network, endpoint.endpoint)] = endpoint
+
+    async def drop(self, network: str, endpoint: str) -> None:
+        self.endpoints.pop((network, endpoint), None)

@@ -1,0 +1,102 @@
+"""`netplug daemon`: flags and file become settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_fixtures import Cli
+
+import netplug.daemon
+from netplug import settings
+from netplug.cli.daemon import daemon_command
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What the daemon was called with, each time."""
+    calls: list[dict[str, Any]] = []
+    monkeypatch.setattr(netplug.daemon, "run", lambda values: calls.append(values) or 7)
+    return calls
+
+
+def test_nothing_said_is_the_daemons_own_defaults(cli: Cli, ran: list[dict[str, Any]]) -> None:
+    assert cli("daemon").code == 7
+    assert ran == [{}]
+
+
+def test_flags(cli: Cli, ran: list[dict[str, Any]]) -> None:
+    flags = """--socket /s --state-dir /a --run-dir=/b --firewall-backend nftables --default-address-pool base=10.0.0.0/8,size=24
+        --default-address-pool base=192.168.0.0/16,size=24 --bip 10.9.0.1/24 --fixed-cidr 10.9.0.128/25 --bridge br0 --mtu 1400
+        --dns 1.1.1.1 --dns 9.9.9.9 --dns-search a.example --dns-opt ndots:2 --icc=false --ip 10.0.0.1 --ip-forward false --ip-masq
+        --log-level debug"""
+    cli("daemon", *flags.split())
+
+    assert ran == [
+        {
+            "socket": "/s",
+            "state_dir": "/a",
+            "run_dir": "/b",
+            "firewall_backend": "nftables",
+            "default_address_pool": ("base=10.0.0.0/8,size=24", "base=192.168.0.0/16,size=24"),
+            "bip": "10.9.0.1/24",
+            "fixed_cidr": "10.9.0.128/25",
+            "bridge": "br0",
+            "mtu": 1400,
+            "dns": ("1.1.1.1", "9.9.9.9"),
+            "dns_search": ("a.example",),
+            "dns_opt": ("ndots:2",),
+            "icc": False,
+            "ip": "10.0.0.1",
+            "ip_forward": False,
+            "ip_masq": True,
+            "log_level": "debug",
+        }
+    ]
+    assert settings.decode(ran[0]).mtu == 1400
+
+
+def test_every_flag_is_a_setting() -> None:
+    ours = {parameter.name for parameter in daemon_command.params} - {"config", "dry_run"}
+
+    assert ours <= set(settings.Settings.__struct_fields__)
+
+
+def test_flags_win_over_the_file(cli: Cli, ran: list[dict[str, Any]], tmp_path: Path) -> None:
+    file = tmp_path / "netplug.toml"
+    file.write_text('mtu = 1300\nbridge = "br1"\nstate-dir = "/x"\ndns = ["1.1.1.1"]\nip_masq = false\n')
+    cli("daemon", "--config", str(file), "--mtu", "1400")
+
+    assert ran == [{"mtu": 1400, "bridge": "br1", "state_dir": "/x", "dns": ["1.1.1.1"], "ip_masq": False}]
+
+
+def test_files_that_cannot_be_read(cli: Cli, ran: list[dict[str, Any]], tmp_path: Path) -> None:
+    file = tmp_path / "netplug.toml"
+    file.write_text("mtu = = 3")
+
+    assert cli("daemon", "--config", "/nosuch") == (1, "", "netplug daemon: cannot read /nosuch: No such file or directory\n")
+    assert cli("daemon", "--config", str(file)).err.startswith(f"netplug daemon: {file} is not TOML: ")
+    assert ran == []
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "sentence"),
+    [
+        (["--mtu", "x"], 125, 'invalid argument "x" for "--mtu" flag: strconv.ParseInt: parsing "x": invalid syntax'),
+        (["--icc", "maybe"], 125, 'invalid argument "maybe" for "--icc" flag: strconv.ParseBool: parsing "maybe": invalid syntax'),
+        (["extra"], 1, '"netplug daemon" accepts no arguments.'),
+        (["--dry-run", "--bip", "x"], 1, "netplug daemon: invalid --bip x: an address with its prefix is needed, as in 192.168.5.1/24"),
+    ],
+)
+def test_bad_flags(cli: Cli, args: list[str], code: int, sentence: str) -> None:
+    result = cli("daemon", *args)
+
+    assert (result.code, result.err.splitlines()[0]) == (code, sentence)
+
+
+def test_a_dry_run_prints_what_a_first_start_runs(cli: Cli, ran: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(netplug.daemon, "explain", lambda values: ["sysctl -w net.ipv4.ip_forward=1", f"# {values['bridge']}"])
+
+    assert cli("daemon", "--dry-run", "--bridge", "br0").out.splitlines() == ["sysctl -w net.ipv4.ip_forward=1", "# br0"]
+    assert ran == []
