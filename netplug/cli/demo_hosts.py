@@ -175,9 +175,12 @@ class Host:
                     break
         finally:
             os.close(process)
-        said = self.log.read_text(errors="replace")[-3000:]
         self.kill9()
-        raise RuntimeError(f"the daemon did not become ready:\n{said}")
+        raise RuntimeError(f"the daemon did not become ready:\n{self.said()}")
+
+    def said(self) -> str:
+        """The end of what the daemons of this host have written."""
+        return self.log.read_text(errors="replace")[-5000:] if self.log.exists() else ""
 
     def stop(self, timeout: float = 20) -> int:
         """End the daemon by SIGTERM; its exit code. Containers and the resolver go on."""
@@ -218,6 +221,8 @@ class Host:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if error is not None:
+            error.add_note(f"the daemon's log:\n{self.said()}")
         self.close()
 
 

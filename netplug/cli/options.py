@@ -160,7 +160,7 @@ def attachment(text: str) -> Attachment:
     if "=" not in text:
         return Attachment(text, {})
     name, endpoint = "", _Endpoint()
-    for part in next(csv.reader([text]), []):
+    for part in _fields(text):
         key, equals, value = part.strip().partition("=")
         key, value = key.lower(), value.strip()
         if not equals:
@@ -172,6 +172,14 @@ def attachment(text: str) -> Attachment:
     if not name:
         raise ValueError("network name/id is not specified")
     return Attachment(name, endpoint.settings)
+
+
+def _fields(text: str) -> list[str]:
+    """Comma separated, with quotes where a value has commas of its own."""
+    try:
+        return next(csv.reader([text]), [])
+    except csv.Error as error:
+        raise ValueError(f"invalid network: {error}") from None
 
 
 class _Endpoint:

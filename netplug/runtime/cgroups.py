@@ -1,4 +1,4 @@
-"""Our corner of the cgroup tree, and a way to have the kernel ready when the runtime moves a process into it."""
+"""A way to have the kernel ready when the runtime moves a process into its cgroup."""
 
 from __future__ import annotations
 
@@ -7,13 +7,6 @@ import os
 from pathlib import Path
 
 _ROOT = Path("/sys/fs/cgroup")
-
-
-def remove(path: str) -> None:
-    """Remove the empty cgroup `path` from every hierarchy; what is still in use stays."""
-    for hierarchy in (_ROOT, *(folder for folder in _ROOT.iterdir() if folder.is_dir())):
-        with contextlib.suppress(OSError):
-            (hierarchy / path.lstrip("/")).rmdir()
 
 
 def warm_up() -> None:

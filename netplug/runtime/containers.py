@@ -13,7 +13,7 @@ import msgspec
 from netplug.controller.requests import ControllerEvent
 from netplug.errors import Conflict, Forbidden, InvalidArgument
 from netplug.model import new_id, now
-from netplug.runtime import cgroups, configure, conmon, execs, logs, names, signals
+from netplug.runtime import configure, conmon, execs, logs, names, signals
 from netplug.runtime.attach import AttachSession
 from netplug.runtime.conmon import Conmon
 from netplug.runtime.events import ContainerEvents
@@ -86,8 +86,6 @@ class Containers:
         await self._tasks.close()
         for life in self._keeper.lives():
             life.release()
-        if not self._records.running():
-            cgroups.remove(self._paths.cgroup)
 
     def get(self, reference: str) -> Container:
         return self._records.get(reference)

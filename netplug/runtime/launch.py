@@ -64,7 +64,7 @@ class Launcher:
             user=user,
             hostname=self._files.hostname(container),
             domainname=config.domainname,
-            cgroup=f"{self._paths.cgroup}/{container.id}",
+            cgroup=self._paths.cgroup(container.id),
             namespace=joined.namespace,
             own_network=joined.own,
             working_directory=config.working_directory or "/",

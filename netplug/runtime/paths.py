@@ -48,10 +48,12 @@ class Paths:
     def images(self) -> Path:
         return self.state / "images"
 
-    @property
-    def cgroup(self) -> str:
-        """The cgroup above those of all our containers, its own for each daemon of a machine."""
-        return f"/netplug-{hashlib.sha256(str(self.run).encode()).hexdigest()[:8]}"
+    def cgroup(self, container: str) -> str:
+        """A cgroup at the top, which the runtime makes and removes: one above all containers would stay for ever.
+
+        The digits say which daemon of the machine it belongs to.
+        """
+        return f"/netplug-{hashlib.sha256(str(self.run).encode()).hexdigest()[:8]}-{container}"
 
     def bundle(self, container: str) -> Path:
         return self.bundles / container

@@ -32,10 +32,12 @@ def read_inside(root: Path, path: str, limit: int = 1 << 20) -> str:
         descriptor = open_inside(root, path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return ""
-    with open(descriptor, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return ""
-        return file.read(limit).decode(errors="replace")
+        return os.read(descriptor, limit).decode(errors="replace")
+    finally:
+        os.close(descriptor)
 
 
 def exists_inside(root: Path, path: str) -> bool:

@@ -11,6 +11,7 @@ import io
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 import time
@@ -69,6 +70,8 @@ class Netplug:
         return sorted(set(self.host.processes()) - set(self.pids().values()))
 
     def close(self) -> None:
+        if self.host.daemon is not None and self.host.daemon.poll() is not None:
+            print(f"netplug's daemon ended with {self.host.daemon.returncode}:\n{self.host.said()}", file=sys.stderr)
         self.api.close()
         self.host.close()
 

@@ -31,14 +31,18 @@ def lan() -> Iterator[Lan]:
 @pytest.fixture
 def hosts(lan: Lan) -> Iterator[Callable[..., Host]]:
     """Makes hosts on the LAN: `hosts(*daemon_flags, resolv_conf=…, environment=…)`; their daemons run already."""
+    made: list[Host] = []
     with contextlib.ExitStack() as stack:
 
         def make(*flags: str, resolv_conf: str | None = None, environment: dict[str, str] | None = None) -> Host:
             host = stack.enter_context(Host(lan, *flags, resolv_conf=resolv_conf, environment=environment))
+            made.append(host)
             host.start()
             return host
 
         yield make
+        for host in made:  # pytest shows it with a test that failed
+            print(f"daemon of {host.namespace.name}:\n{host.said()}")
 
 
 @pytest.fixture

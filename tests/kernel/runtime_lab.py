@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from netplug.runtime import cgroups, mounts
+from netplug.runtime import mounts
 from netplug.runtime.containers import Containers
 from netplug.runtime.images import Images
 from netplug.runtime.model import Container, ContainerConfig
@@ -80,15 +80,10 @@ class Lab:
     def leftovers(self) -> list[str]:
         """What is still there of this lab's containers: mounts, cgroups, processes, namespaces, files."""
         found = [f"mount {point}" for point in mounts.at_or_below(self.folder)]
-        found += [f"cgroup {path}" for path in self.cgroups() if path.name != self.paths.cgroup.strip("/")]
+        found += [f"cgroup {path}" for path in Path("/sys/fs/cgroup").glob(f"*{self.paths.cgroup('*')}")]
         found += [f"process {pid}" for pid in self.processes()]
         found += [f"file {path}" for folder in ("netns", "mounts", "containers", "exits", "attach", "runtime") for path in self._in(folder)]
         return found
-
-    def cgroups(self) -> list[Path]:
-        """Those of our containers, and the one above them, which stays until the daemon stops."""
-        tops = [path for path in Path("/sys/fs/cgroup").glob(f"*{self.paths.cgroup}") if path.is_dir()]
-        return tops + [path for top in tops for path in top.iterdir() if path.is_dir()]
 
     def processes(self) -> list[int]:
         """Those whose command line or cgroup is ours."""
@@ -99,7 +94,7 @@ class Lab:
                 cgroup = Path(f"/proc/{entry}/cgroup").read_text()
                 state = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[0]
                 # A zombie has ended: it waits for the machine's init.
-                if state != "Z" and (os.fsencode(self.folder) in line or self.paths.cgroup in cgroup):
+                if state != "Z" and (os.fsencode(self.folder) in line or self.paths.cgroup("") in cgroup):
                     found.append(int(entry))
         return [pid for pid in found if pid != os.getpid()]
 
@@ -129,7 +124,6 @@ async def laboratory() -> AsyncIterator[Lab]:
                     await lab.containers.remove(container.id, force=True)
             await lab.stop()
         assert lab.leftovers() == []
-        assert lab.cgroups() == []
         assert list(lab.paths.records.iterdir()) == []
     finally:
         sweep(lab)
@@ -144,6 +138,7 @@ def sweep(lab: Lab) -> None:
         subprocess.run(["runc", "--root", str(lab.run / "runtime"), "delete", "--force", entry.name], check=False, timeout=10)
     for point in sorted(mounts.at_or_below(lab.folder), key=len, reverse=True):
         subprocess.run(["umount", "--lazy", point], check=False, timeout=10)
-    cgroups.remove(lab.paths.cgroup)
+    for folder in Path("/sys/fs/cgroup").glob(f"*{lab.paths.cgroup('*')}"):
+        folder.rmdir()
     if not mounts.at_or_below(lab.folder):
         shutil.rmtree(lab.folder)

@@ -47,11 +47,11 @@ def run_container(host: Host, name: str, network: str) -> bool:
 
 
 def connect(host: Host) -> bool:
-    return do(host, "POST", "/networks/other/connect", {"Container": "a", "EndpointConfig": {"Aliases": ["alias"]}})
+    return do(host, "POST", "/networks/other/connect", {"Container": "aa", "EndpointConfig": {"Aliases": ["alias"]}})
 
 
 def disconnect(host: Host) -> bool:
-    return do(host, "POST", "/networks/other/disconnect", {"Container": "a"})
+    return do(host, "POST", "/networks/other/disconnect", {"Container": "aa"})
 
 
 def create_network(host: Host) -> bool:
@@ -83,16 +83,24 @@ CHANGES: dict[str, tuple[Change, Change]] = {
 
 
 def snapshot(host: Host) -> dict[str, Any]:
-    """Kernel, records, mounts and processes, without what is random: ids and names made from them."""
-    text = json.dumps({**host.state(), "records": records(host), "processes": processes(host)}, sort_keys=True)
+    """Kernel, records, mounts and processes, without what is random: ids and names made from them, and what they are sorted by."""
+    state = host.state()
+    state["sandboxes"] = list(state["sandboxes"].values())
+    for link in state["host"]["links"]:
+        if link["kind"] == "veth":
+            link.pop("address")
+    text = json.dumps({**state, "records": records(host), "processes": processes(host)})
     text = re.sub(r"veth[0-9a-f]{7}", "veth", text)
     text = re.sub(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{12}\b", "id", text)
-    return json.loads(_without_ports(text))  # type: ignore[no-any-return]
+    # The resolver's ports in a sandbox are chosen at random.
+    text = re.sub(r'("127\.0\.0\.11", )\d{5}', r"\g<1>0", text)
+    return in_one_order(json.loads(text))  # type: ignore[no-any-return]
 
 
-def _without_ports(text: str) -> str:
-    """The resolver's ports in a sandbox are chosen at random."""
-    return re.sub(r'("127\.0\.0\.11", )\d{5}', r"\g<1>0", text)
+def in_one_order(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: in_one_order(one) for key, one in value.items()}
+    return sorted((in_one_order(one) for one in value), key=json.dumps) if isinstance(value, list) else value
 
 
 def records(host: Host) -> dict[str, Any]:
@@ -127,8 +135,8 @@ def test_the_daemon_dies_at_every_fault_point(hosts: Callable[..., Host], name: 
     host = hosts(environment={"NETPLUG_FAULTS": "1"})
     for network, subnet in (("demo", "10.75.0.0/24"), ("other", "10.76.0.0/24")):
         host.api("POST", "/networks/create", {"Name": network, "IPAM": {"Config": [{"Subnet": subnet}]}})
-    assert run_container(host, "a", "demo")
-    assert run_container(host, "b", "demo")
+    assert run_container(host, "aa", "demo")
+    assert run_container(host, "bb", "demo")
     if name in {"disconnect", "network-rm", "rm"}:
         assert back(host)
     before = snapshot(host)
@@ -138,7 +146,7 @@ def test_the_daemon_dies_at_every_fault_point(hosts: Callable[..., Host], name: 
     assert back(host)
     assert list(differences(snapshot(host), before)) == []
     deaths = []
-    with host.flood(host.container_address("b", "demo"), sandbox="a") as flood:
+    with host.flood(host.container_address("bb", "demo"), sandbox="aa") as flood:
         for number in itertools.count(1):
             host.api("POST", f"/netplug/faults?at={number}")
             if change(host):

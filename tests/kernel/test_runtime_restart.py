@@ -11,16 +11,31 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from netplug.errors import NotFound
 from netplug.runtime.model import ExecConfig
-from tests.kernel.runtime_lab import BUSYBOX, Lab, laboratory, shell
+from netplug.runtime.waiting import open_pid, readable
+from tests.kernel.runtime_lab import BUSYBOX, Lab, laboratory
 
 
 @pytest.fixture
 async def lab() -> AsyncIterator[Lab]:
     async with laboratory() as made, asyncio.timeout(90):
         yield made
+
+
+async def gone(pid: int) -> None:
+    """Wait for the end of a process that is not our child."""
+    descriptor = open_pid(pid)
+    if descriptor is None:
+        return
+    try:
+        async with asyncio.timeout(5):
+            await readable(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 async def test_a_running_container_goes_on_with_its_streams(lab: Lab):
@@ -30,7 +45,7 @@ async def test_a_running_container_goes_on_with_its_streams(lab: Lab):
     assert (after.pid, after.status) == (before.pid, "running")
     session = await lab.containers.attach("web")
     await session.write(b"two\n")
-    assert "one\ngot two\n" == await lab.said("web", "two")
+    assert await lab.said("web", "two") == "one\ngot two\n"
     session.close()
     await lab.containers.kill("web")
     assert lab.containers.get("web").exit_code == 137
@@ -57,9 +72,7 @@ async def test_the_exit_code_of_one_that_ended_meanwhile(lab: Lab):
     while await session.read() is not None:
         pass
     session.close()
-    async with asyncio.timeout(5):
-        while not lab.paths.exit_file(container.id).exists():
-            await asyncio.sleep(0)
+    await gone(container.conmon_pid)
     await lab.start()
     assert (await lab.containers.wait(container.id)).code == 42
     assert lab.containers.get(container.id).status == "exited"
@@ -82,27 +95,25 @@ async def test_auto_remove_also_after_the_restart(lab: Lab):
     await lab.stop()
     os.kill(container.pid, signal.SIGKILL)
     await lab.start()
-    with contextlib.suppress(LookupError, Exception):
+    with contextlib.suppress(NotFound):
         await lab.containers.wait(container.id, "removed")
     assert lab.containers.all() == []
 
 
 async def test_a_pid_that_belongs_to_somebody_else_now_is_not_taken_for_ours(lab: Lab):
     """After a reboot the record's pids mean nothing."""
-    import msgspec
-
     container = await lab.running("sleep", "100")
-    stranger = subprocess.Popen(["sleep", "100"])
+    stranger = await asyncio.create_subprocess_exec("sleep", "100")
     try:
         forged = msgspec.structs.replace(container, pid=stranger.pid, conmon_pid=stranger.pid)
         await lab.containers._records.put(forged)
         await lab.restart()
         assert lab.containers.get(container.id).status == "exited"
         assert lab.containers.get(container.id).exit_code == 137
-        assert stranger.poll() is None
+        assert stranger.returncode is None
     finally:
         stranger.kill()
-        stranger.wait()
+        await stranger.wait()
 
 
 async def test_exec_sessions_with_a_client_end_and_detached_ones_go_on(lab: Lab):
@@ -113,14 +124,9 @@ async def test_exec_sessions_with_a_client_end_and_detached_ones_go_on(lab: Lab)
     detached = await lab.containers.exec_create("web", ExecConfig(command=(BUSYBOX, "sleep", "1002"), detach=True))
     await lab.containers.exec_start(detached)
     pids = [lab.containers.exec_inspect(one).pid for one in (attached, detached)]
-    descriptor = os.pidfd_open(pids[0])
     await lab.restart()
     session.close()
-    with contextlib.closing(os.fdopen(descriptor)) as watched:
-        from netplug.runtime.waiting import readable
-
-        async with asyncio.timeout(5):
-            await readable(watched.fileno())
+    await gone(pids[0])
     assert Path(f"/proc/{pids[1]}").exists()
 
 

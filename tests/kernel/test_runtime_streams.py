@@ -9,10 +9,11 @@ import random
 from collections.abc import AsyncIterator
 
 import pytest
-from netplug.runtime.execs import ExecSession
 
 from netplug.errors import Conflict, InvalidArgument, NetplugError, NotFound
 from netplug.runtime.attach import AttachSession
+from netplug.runtime.execs import ExecSession
+from netplug.runtime.logs import seconds
 from netplug.runtime.model import ExecConfig
 from tests.kernel.runtime_lab import BUSYBOX, Lab, laboratory, shell
 
@@ -178,8 +179,6 @@ class TestLogs:
         await until(session, b"late")
         session.close()
         late = b"".join([text async for _, text in lab.containers.logs(container.id, timestamps=True, tail=1)]).decode()
-        from netplug.runtime.logs import seconds
-
         since = seconds(late.split()[0].replace("Z", "+00:00").encode())
         assert b"".join([text async for _, text in lab.containers.logs(container.id, since=since)]) == b"late\n"
         assert b"".join([text async for _, text in lab.containers.logs(container.id, until=since - 1e-6)]) == b"early\n"
@@ -272,6 +271,6 @@ class TestExec:
         session = await lab.containers.exec_start(identity)
         session.close()
         assert await session.wait() == 8
-        async with asyncio.timeout(5):
-            while len(os.listdir("/proc/self/fd")) > before:
-                await asyncio.sleep(0.005)
+        await lab.containers.stop("web", 0)
+        await lab.containers.start("web")
+        assert len(os.listdir("/proc/self/fd")) == before

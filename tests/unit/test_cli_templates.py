@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -133,19 +134,53 @@ def test_a_function_in_a_row_is_a_method() -> None:
     assert Template('{{.Label "a"}}{{range .L}}{{$.Label .}}{{end}}').render({"Label": {"a": "1", "b": "2"}.get, "L": ["b"]}) == "12"
 
 
-_PIECES = st.sampled_from(
-    ["{{", "}}", "{{-", "-}}", ".Name", ".", "$", "$x", ":=", "=", "|", "(", ")", '"', "`", " ", "\n", "if", "range", "end", "else", "with"]
-    + ["json", "index", "printf", "eq", "and", "1", "-2.5", "nil", "/*", "*/", "\\", "%d", "break", "é", ",", "len", "slice", "truncate"]
-)
+_PIECES = [
+    "{{",
+    "}}",
+    "{{-",
+    "-}}",
+    ".Name",
+    ".",
+    "$",
+    "$x",
+    ":=",
+    "=",
+    "|",
+    "(",
+    ")",
+    '"',
+    "`",
+    "if",
+    "range",
+    "end",
+    "else",
+    "with",
+    "json",
+    "index",
+    "printf",
+    "eq",
+    "and",
+    "1",
+    "-2.5",
+    "nil",
+    "/*",
+    "*/",
+    "\\",
+    "%d",
+    "break",
+    "é",
+    ",",
+    "len",
+    "slice",
+    "truncate",
+]
 
 
-@given(st.lists(_PIECES, max_size=14).map("".join) | st.text(max_size=20))
+@given(st.lists(st.sampled_from([*_PIECES, " ", "\n"]), max_size=14).map("".join) | st.text(max_size=20))
 def test_whatever_is_typed_renders_or_is_a_template_error(text: str) -> None:
     for source in (text, "{{" + text + "}}"):
-        try:
+        with contextlib.suppress(TemplateError):
             assert isinstance(Template(source).render(WEB), str)
-        except TemplateError as error:
-            assert str(error).startswith("template: :")
 
 
 @given(st.text(alphabet=st.characters(blacklist_characters="{"), max_size=30))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,24 +83,22 @@ def test_understood(parse: Callable[[str], Any], text: str, expected: Any) -> No
     ],
 )
 def test_refused(parse: Callable[[str], Any], text: str, reason: str) -> None:
-    with pytest.raises(ValueError, match=".") as caught:
+    with pytest.raises(ValueError, match=re.escape(reason)) as caught:
         parse(text)
 
     assert str(caught.value) == reason
 
 
-_PARSERS = st.sampled_from(
-    [options.attachment, options.extra_host, options.dns_search, options.dns_server, options.link, options.sysctl, options.mac_address]
-    + [options.filter_pair, options.label, options.environment, options.volume, units.duration, units.since, command.integer]
-)
+_PARSERS: list[Callable[[str], Any]] = [
+    *(options.attachment, options.extra_host, options.dns_search, options.dns_server, options.link, options.sysctl, options.mac_address),
+    *(options.filter_pair, options.label, options.environment, options.volume, units.duration, units.since, command.integer),
+]
 
 
-@given(_PARSERS, st.text(alphabet="abz019.:=,-/[]!\"' \n", max_size=30) | st.text(max_size=10))
+@given(st.sampled_from(_PARSERS), st.text(alphabet="abz019.:=,-/[]!\"' \n", max_size=30) | st.text(max_size=10))
 def test_whatever_is_typed_is_a_value_or_a_value_error(parse: Callable[[str], Any], text: str) -> None:
-    try:
-        parse(text)
-    except ValueError as error:
-        assert str(error)
+    with contextlib.suppress(ValueError):
+        assert parse(text) is not None
 
 
 def test_a_relative_volume_is_where_we_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
