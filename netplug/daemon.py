@@ -26,7 +26,7 @@ from netplug.api import Services, application
 from netplug.controller import Controller, Core
 from netplug.driver import Drivers
 from netplug.errors import Conflict, NetplugError
-from netplug.kernel import firewall
+from netplug.kernel import descriptors, firewall
 from netplug.kernel.executor import Executor
 from netplug.kernel.journal import Journal
 from netplug.resolver.client import Resolver
@@ -78,6 +78,7 @@ async def _serve(chosen: Settings) -> None:
     _make_directories(run_dir, state_dir)
     # The store's thread must get its turn soon also while the loop is busy; Python's default is 5 ms.
     sys.setswitchinterval(0.0005)
+    descriptors.raised_limit()
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -7,6 +7,7 @@ digits; the first 12 are what people see. Times are RFC 3339 in UTC with nanosec
 from __future__ import annotations
 
 import datetime
+import ipaddress
 import secrets
 import time
 from typing import Literal
@@ -30,6 +31,13 @@ def now() -> str:
     seconds, fraction = divmod(nanoseconds, 1_000_000_000)
     moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"
+
+
+def mac_of(address: str, identity: str) -> str:
+    """`02:42:` and the IPv4 address, so that a new owner of an address has its old MAC too; else from the endpoint's id."""
+    if address and ":" not in address:
+        return "02:42:" + ":".join(f"{byte:02x}" for byte in ipaddress.IPv4Interface(address).ip.packed)
+    return "02:42:" + ":".join(identity[index : index + 2] for index in range(0, 8, 2))
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -101,10 +101,12 @@ class Veth(Op, frozen=True, kw_only=True):
     def explain(self) -> tuple[str, ...]:
         mtu = f" mtu {self.mtu}" if self.mtu else ""
         master = f" master {self.master}" if self.master else ""
-        peer = f"peer name {self.peer} address {self.mac}{mtu} netns {shlex.quote(self.peer_namespace)}"
+        # One queue per end is enough for software, and quicker to make.
+        queues = " numtxqueues 1 numrxqueues 1"
+        peer = f"peer name {self.peer}{queues} address {self.mac}{mtu} netns {shlex.quote(self.peer_namespace)}"
         hairpin = " type bridge_slave hairpin on" if self.master else ""
         return self._shell(
-            f"ip link add {self.name} up group {LINK_GROUP}{mtu}{master} type veth {peer}",
+            f"ip link add {self.name}{queues} up group {LINK_GROUP}{mtu}{master} type veth {peer}",
             f"ip link set {self.name} alias {shlex.quote(self.alias)}{hairpin}",
         )
 
@@ -190,8 +192,8 @@ class FlushFlows(Op, frozen=True, kw_only=True):
 class Isolate(FirewallOp, frozen=True, kw_only=True):
     """A network behind `bridge` with these subnets: reachable as `mode` says, never from another network.
 
-    `nat`: by published ports only; `internal`: not at all, and nothing goes out. With `icc=False` its containers do not reach one another by
-    way of the host either (`BlockPeers` closes the bridge, but a frame to the host's MAC may carry a neighbour's address).
+    `nat`: by published ports only; `internal`: not at all, and nothing goes out. With `icc=False` its containers do not reach one another
+    by way of the host either (`BlockPeers` closes the bridge, but a frame to the host's MAC may carry a neighbour's address).
     """
 
     bridge: str

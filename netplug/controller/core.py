@@ -22,7 +22,7 @@ from netplug.errors import NetplugError
 from netplug.kernel.executor import Executor
 from netplug.kernel.firewall import Firewall
 from netplug.kernel.journal import Journal
-from netplug.model import Network, PoolConfig
+from netplug.model import Endpoint, Network, PoolConfig, mac_of
 from netplug.plan import FirewallOp, Plan, Remove, Step
 from netplug.resolver.client import Resolver
 from netplug.store import Store
@@ -60,6 +60,8 @@ class Core:
     ports: HostPorts = field(default_factory=HostPorts)
     events: Events = field(default_factory=Events)
     allocators: dict[str, list[tuple[PoolConfig, Allocator]]] = field(default_factory=dict)
+    last_macs: dict[tuple[str, str], str] = field(default_factory=dict)
+    """By (network, address): the MAC of the last owner, where that was of the user's choice."""
     _locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     def lock(self, identity: str) -> asyncio.Lock:
@@ -101,6 +103,17 @@ class Core:
             else:
                 lines += itertools.chain.from_iterable(step.explain() for step in group)
         return lines
+
+    def retire(self, endpoint: Endpoint) -> None:
+        """Its address is free. Where its MAC was of the user's choice, neighbours know the address by that for a while."""
+        self.free(endpoint.network, endpoint.address)
+        if endpoint.mac != mac_of(endpoint.address, endpoint.id):
+            self.last_macs[endpoint.network, endpoint.address] = endpoint.mac
+
+    def known_otherwise(self, endpoint: Endpoint) -> bool:
+        """Whether neighbours may know its address by another MAC. One made from the address is every owner's."""
+        usual = mac_of(endpoint.address, endpoint.id)
+        return self.last_macs.get((endpoint.network, endpoint.address), usual) != endpoint.mac
 
     def take(self, network: str, address: str) -> None:
         """Note that somebody has an address of the network."""

@@ -61,7 +61,7 @@ class Endpoints:
                 self._remember(change.updated)
                 await self.forget_names(endpoint)
                 await core.remove("network disconnect", f"{network.name}/{sandbox.name}", change.plan)
-                core.free(network.id, endpoint.address)
+                core.retire(endpoint)
                 if not any(other.ports for other in change.endpoints):
                     core.ports.release(sandbox.id)
                 if sandbox.resolver_udp:
@@ -140,6 +140,7 @@ class Endpoints:
                 opened.close()
             await self._withdraw(msgspec.structs.replace(sandbox, ports=held_before), present, new, change)
             raise
+        core.last_macs.pop((network.id, new.address), None)
         await self._publish_names(change.sandbox, new, sockets)
         return new
 

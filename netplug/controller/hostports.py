@@ -14,6 +14,7 @@ import msgspec
 
 from netplug.errors import InvalidArgument, PortTaken
 from netplug.kernel import sockets
+from netplug.kernel.descriptors import lifted_socket
 from netplug.model import PortBinding
 
 _KINDS = {"tcp": (socket.SOCK_STREAM, 0), "udp": (socket.SOCK_DGRAM, 0), "sctp": (socket.SOCK_STREAM, socket.IPPROTO_SCTP)}
@@ -75,7 +76,7 @@ class HostPorts:
         except BaseException:
             held.close()
             raise
-        return held
+        return lifted_socket(held)
 
     def _refusal(self, binding: PortBinding, port: int, error: OSError) -> Exception:
         where = f"{binding.host_ip or '0.0.0.0'}:{port}"

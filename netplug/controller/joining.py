@@ -15,8 +15,8 @@ from netplug.controller.core import Core
 from netplug.controller.requests import EndpointRequest
 from netplug.driver import HostBinding
 from netplug.errors import AddressesExhausted, AddressInUse, AddressOutOfRange, Forbidden, InvalidArgument
-from netplug.model import Endpoint, Network, PortBinding, Sandbox, new_id, now
-from netplug.plan import DnsRedirect, FirewallOp, Plan, Remove, Step
+from netplug.model import Endpoint, Network, PortBinding, Sandbox, mac_of, new_id, now
+from netplug.plan import Announce, DnsRedirect, FirewallOp, Plan, Remove, Step
 
 INTERFACE_PREFIX = "com.docker.network.container_iface_prefix"
 SERIAL = "com.docker.network.ipam.serial"
@@ -112,17 +112,17 @@ def checked_mac(text: str) -> str:
     return mac
 
 
-def mac_of(address: str, identity: str) -> str:
-    """`02:42:` and the IPv4 address, so that a new owner of an address has its old MAC too; else from the endpoint's id."""
-    if address and ":" not in address:
-        return "02:42:" + ":".join(f"{byte:02x}" for byte in ipaddress.IPv4Interface(address).ip.packed)
-    return "02:42:" + ":".join(identity[index : index + 2] for index in range(0, 8, 2))
-
-
 def free_interface(network: Network, present: Sequence[Endpoint]) -> str:
-    prefix = network.options.get(INTERFACE_PREFIX, "") or "eth"
+    prefix = interface_prefix(network)
     used = {endpoint.interface for endpoint in present}
     return next(name for number in range(len(used) + 1) if (name := f"{prefix}{number}") not in used)
+
+
+def interface_prefix(network: Network) -> str:
+    prefix = network.options.get(INTERFACE_PREFIX, "") or "eth"
+    if not re.fullmatch(r"[\w.-]{1,12}", prefix, re.ASCII):
+        raise InvalidArgument(f'invalid {INTERFACE_PREFIX} "{prefix}": 1 to 12 letters, digits or "_.-" are allowed')
+    return prefix
 
 
 def needs_resolver(core: Core, network: Network) -> bool:
@@ -140,6 +140,9 @@ def joined(core: Core, network: Network, sandbox: Sandbox, present: Sequence[End
         sandbox = msgspec.structs.replace(sandbox, resolver_udp=udp, resolver_tcp=tcp)
         redirect = redirection(sandbox)
     plan = (*core.driver(network).join(network, new, sandbox), *redirect, *moved)
+    if not core.known_otherwise(new):
+        # A broadcast to every port of the bridge, which would tell nobody anything new.
+        plan = tuple(step for step in plan if not isinstance(step, Announce))
     return Change(sandbox, after, updated, plan)
 
 

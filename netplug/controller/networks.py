@@ -12,6 +12,7 @@ import re
 import msgspec
 
 from netplug.controller.core import Core
+from netplug.controller.joining import interface_prefix
 from netplug.controller.records import delete_network, put_network
 from netplug.controller.requests import ControllerEvent, NetworkRequest
 from netplug.driver import Claims
@@ -64,6 +65,7 @@ class Networks:
                 plan = self.plan_removal(network, predefined=predefined)
                 core.records.drop_network(network)
                 core.allocators.pop(network.id, None)
+                core.last_macs = {key: mac for key, mac in core.last_macs.items() if key[0] != network.id}
                 await core.store.txn((), delete_network(network, self._claims(network)), durable=True)
                 await core.remove("network rm", network.name, plan)
         core.events.send(ControllerEvent(kind="network", action="remove", network=network))
@@ -104,6 +106,7 @@ class Networks:
             labels=request.labels,
         )
         driver.validate(network)
+        interface_prefix(network)
         if driver.capabilities.addresses:
             network = msgspec.structs.replace(network, pools=self._pools(request, driver.capabilities.scope))
         driver.validate(network)

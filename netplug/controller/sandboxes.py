@@ -55,7 +55,7 @@ class Sandboxes:
                 await self._endpoints.tell(core.resolver.remove_sandbox(identity))
             await core.remove("sandbox rm", sandbox.name, self.plan_removal(sandbox, endpoints))
             for endpoint in endpoints:
-                core.free(endpoint.network, endpoint.address)
+                core.retire(endpoint)
             core.ports.release(identity)
         for endpoint in endpoints:
             network = core.records.networks.get(endpoint.network)

@@ -6,6 +6,7 @@ import errno
 import socket
 import struct
 
+from netplug.kernel import descriptors
 from netplug.kernel.netlink import NETLINK_NETFILTER, Message, Refused, Socket, attribute, nested, number, parse_attributes
 from netplug.kernel.syscalls import asked
 
@@ -26,9 +27,13 @@ def flush(protocol: str, port: int) -> None:
     """Forget flows to `port`, as their first packet had it, in the calling thread's namespace."""
     with asked(f"flush tracked {protocol} flows to port {port}"):
         try:
-            with Socket(NETLINK_NETFILTER) as netlink:
+            netlink = Socket(NETLINK_NETFILTER)
+            try:
                 for family in (socket.AF_INET, socket.AF_INET6):
                     _flush(netlink, family, PROTOCOLS[protocol], port)
+            finally:
+                # Closing waits until what nftables has deleted before is freed, 11 to 19 ms.
+                descriptors.close_later(netlink.close)
         except OSError as error:
             if error.errno not in _ABSENT:
                 raise

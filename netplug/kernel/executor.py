@@ -16,7 +16,7 @@ from typing import TypeGuard
 
 from netplug import faults
 from netplug.errors import KernelError, NetplugError, StepFailed
-from netplug.kernel import announce, links, settings
+from netplug.kernel import announce, descriptors, links, settings
 from netplug.kernel.deletion import Deletions, Departure
 from netplug.kernel.firewall import Firewall
 from netplug.kernel.links import Link
@@ -257,7 +257,7 @@ def _announce(steps: Sequence[Step | PutBack]) -> None:
         except KernelError as error:
             _log.warning("%s: %s", describe(step), error)
         else:
-            asyncio.get_running_loop().run_in_executor(None, packet_socket.close)
+            descriptors.close_later(packet_socket.close)
 
 
 def _lasts(step: Step) -> bool:

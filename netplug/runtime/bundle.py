@@ -93,10 +93,15 @@ def process(spec: Spec) -> Json:
         "args": list(spec.arguments),
         "env": list(spec.environment),
         "cwd": spec.working_directory or "/",
-        "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), granted),
+        "capabilities": capability_sets(granted),
         "rlimits": [{"type": "RLIMIT_NOFILE", "soft": min(hard, 1 << 20), "hard": hard}],
         "noNewPrivileges": False,
     }
+
+
+def capability_sets(names: list[str]) -> Json:
+    """Not inheritable and not ambient: a program run by another user starts without them."""
+    return dict.fromkeys(("bounding", "effective", "permitted"), names)
 
 
 def environment(*layers: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,16 +41,12 @@ class Answer(msgspec.Struct):
 
 
 class Lines:
-    """The pipe on which conmon tells us things."""
+    """The pipe on which conmon tells us things. `write` is conmon's end."""
 
     def __init__(self) -> None:
         self._read, self.write = os.pipe()
         os.set_blocking(self._read, False)
         self._received = b""
-
-    def spawned(self) -> None:
-        """conmon has its end now."""
-        os.close(self.write)
 
     async def next(self) -> Answer | None:
         """None once conmon has closed its end."""
@@ -78,17 +74,12 @@ class Conmon:
         bundle = self._paths.bundle(container)
         argv = self._arguments(bundle, container, name, f"k8s-file:{self._paths.log(container)}")
         argv += ["--exit-dir", str(self._paths.exits), *_stdio(terminal=terminal, stdin=stdin, stdin_once=stdin_once)]
-        lines = Lines()
-        with memory_file() as errors:
-            faults.point("process.before")
-            child = _spawn(argv, errors, sync=lines)
-            answer = await lines.next()
+        faults.point("process.before")
+        with contextlib.closing(Lines()) as lines, memory_file() as errors:
+            with _spawned(argv, errors, sync=lines) as child:
+                answer = await lines.next()
             faults.point("process.after")
-            lines.close()
-            # This is the first of conmon's two forks: it has ended long ago.
-            child.wait()
-            if answer is None:
-                answer = Answer(-1, f"conmon: {content(errors) or f'exit code {child.returncode}'}")
+            answer = answer or Answer(-1, _last_words(errors, child))
         if answer.data <= 0:
             raise RuntimeFailed("create", clean(answer.message))
         conmon = int((bundle / "conmon.pid").read_text())
@@ -99,20 +90,18 @@ class Conmon:
         argv = self._arguments(folder, container, folder.name, "none")
         argv += ["--exec", "--exec-attach", "--exec-process-spec", str(folder / "process.json")]
         argv += _stdio(terminal=terminal, stdin=stdin, stdin_once=True)
-        sync, attach = Lines(), Lines()
         start_read, start_write = os.pipe()
-        with memory_file() as errors:
-            child = _spawn(argv, errors, sync=sync, attach=attach, start=start_read)
-            os.close(start_read)
-            # The first byte lets conmon make its socket, the second one lets it run the process.
-            os.write(start_write, b"\0")
-            ready = await attach.next()
-            attach.close()
-            child.wait()
-            if ready is None:
-                os.close(start_write)
-                sync.close()
-                raise RuntimeFailed("exec", clean(f"conmon: {content(errors) or f'exit code {child.returncode}'}"))
+        with contextlib.ExitStack() as undo:
+            sync = undo.enter_context(contextlib.closing(Lines()))
+            undo.callback(os.close, start_write)
+            with contextlib.closing(Lines()) as attach, memory_file() as errors:
+                with _spawned(argv, errors, sync=sync, attach=attach, start=start_read) as child:
+                    # The first byte lets conmon make its socket, the second one lets it run the process.
+                    os.write(start_write, b"\0")
+                    ready = await attach.next()
+                if ready is None:
+                    raise RuntimeFailed("exec", _last_words(errors, child))
+            undo.pop_all()
         return Prepared(sync, start_write)
 
     def _arguments(self, folder: Path, container: str, name: str, log: str) -> list[str]:
@@ -166,19 +155,31 @@ def _stdio(*, terminal: bool, stdin: bool, stdin_once: bool) -> list[str]:
     return ["-t"] * terminal + ["-i"] * stdin + ["--leave-stdin-open"] * (terminal or not stdin_once)
 
 
-def _spawn(argv: Sequence[str], errors: int, *, sync: Lines, attach: Lines | None = None, start: int = -1) -> subprocess.Popen[bytes]:
+@contextlib.contextmanager
+def _spawned(
+    argv: Sequence[str], errors: int, *, sync: Lines, attach: Lines | None = None, start: int = -1
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A conmon that has got its ends of the pipes (ours of them are closed). Afterwards the first of its two forks is reaped."""
     environment = {**ENVIRONMENT, "_OCI_SYNCPIPE": str(sync.write)}
-    inherited = [sync.write]
+    theirs = [sync.write]
     if attach is not None:
         environment |= {"_OCI_ATTACHPIPE": str(attach.write), "_OCI_STARTPIPE": str(start)}
-        inherited += [attach.write, start]
+        theirs += [attach.write, start]
     null = subprocess.DEVNULL
     try:
-        return subprocess.Popen(argv, env=environment, pass_fds=inherited, stdin=null, stdout=null, stderr=errors)
+        child = subprocess.Popen(argv, env=environment, pass_fds=theirs, stdin=null, stdout=null, stderr=errors)
     finally:
-        sync.spawned()
-        if attach is not None:
-            attach.spawned()
+        for descriptor in theirs:
+            os.close(descriptor)
+    try:
+        yield child
+    finally:
+        child.wait()
+
+
+def _last_words(errors: int, child: subprocess.Popen[bytes]) -> str:
+    """Why a conmon ended that told us nothing."""
+    return clean(f"conmon: {content(errors) or f'exit code {child.returncode}'}")
 
 
 def exit_status(paths: Paths, container: str) -> int | None:

@@ -23,7 +23,7 @@ from netplug.runtime.keeper import Keeper
 from netplug.runtime.life import Life
 from netplug.runtime.model import Attachment, Container, ContainerConfig, ExecConfig, ExecState, ExitStatus
 from netplug.runtime.network_files import NetworkFiles
-from netplug.runtime.networking import Controller, Networking, attachments, shares
+from netplug.runtime.networking import Controller, Networking, attachments, shares, wanted_attachments
 from netplug.runtime.oci import Oci
 from netplug.runtime.paths import Paths
 from netplug.runtime.records import Records
@@ -318,7 +318,8 @@ class Containers:
         mode = config.network_mode
         if mode.startswith("container:"):
             mode = f"container:{self.get(mode.removeprefix('container:')).id}"
-        named = tuple(msgspec.structs.replace(one, network=self._controller.network(one.network).name) for one in config.attachments)
+        wanted = wanted_attachments(config)
+        named = tuple(msgspec.structs.replace(one, network=self._controller.network(one.network).name) for one in wanted)
         return msgspec.structs.replace(config, network_mode=mode, attachments=named)
 
     def _running(self, reference: str) -> Container:

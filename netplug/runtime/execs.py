@@ -19,9 +19,9 @@ import msgspec
 from netplug import faults
 from netplug.errors import Conflict, NetplugError, NotFound
 from netplug.model import new_id
-from netplug.runtime import cgroups, conmon
+from netplug.runtime import bundle, capabilities, cgroups, conmon
 from netplug.runtime.attach import AttachSession
-from netplug.runtime.bundle import Json, environment
+from netplug.runtime.bundle import Json
 from netplug.runtime.conmon import Conmon, Prepared
 from netplug.runtime.model import Container, ExecConfig, ExecState
 from netplug.runtime.oci import RuntimeFailed
@@ -236,21 +236,23 @@ class Execs:
         config = one.config
         process: Json = msgspec.json.decode((self._paths.bundle(one.container) / "config.json").read_bytes())["process"]
         term = ("TERM=xterm",) if one.terminal else ()
-        process["env"] = environment(process["env"], term, [f"HOME={user.home}"] if config.user else [], config.environment)
+        process["env"] = bundle.environment(process["env"], term, [f"HOME={user.home}"] if config.user else [], config.environment)
         process["args"] = list(config.command)
         process["terminal"] = one.terminal
         if config.user:
             process["user"] = {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.groups)}
+        if config.privileged:
+            process["capabilities"] = bundle.capability_sets(capabilities.chosen((), (), privileged=True))
         if config.working_directory:
             process["cwd"] = config.working_directory
         return process
 
 
-def kill_strays(bundle: Path, container_pid: int) -> None:
-    """End the processes in a container whose clients have gone with an earlier daemon."""
-    for folder in bundle.glob("exec-*"):
+def kill_strays(folder: Path, container_pid: int) -> None:
+    """End the processes in a container whose clients have gone with an earlier daemon. `folder` is its bundle."""
+    for session in folder.glob("exec-*"):
         with contextlib.suppress(FileNotFoundError, ValueError):
-            _kill_inside(int((folder / "pid").read_text()), container_pid)
+            _kill_inside(int((session / "pid").read_text()), container_pid)
 
 
 def _kill_inside(pid: int, container_pid: int) -> None:

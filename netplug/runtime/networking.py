@@ -10,11 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from netplug.controller.requests import EndpointRequest, Events, SandboxRequest
 from netplug.errors import Conflict, Forbidden, InvalidArgument, NetplugError
 from netplug.model import DnsConfig, Endpoint, Network, Sandbox
 from netplug.plan import Plan
-from netplug.runtime.model import Attachment, Container
+from netplug.runtime.model import Attachment, Container, ContainerConfig
 
 DEFAULT_NETWORK = "bridge"
 
@@ -52,12 +54,15 @@ def shares(container: Container) -> str:
 
 def attachments(container: Container) -> tuple[Attachment, ...]:
     """The networks it is on, or will be on when it starts."""
-    config = container.config
-    if config.network_mode in ("host", "none") or shares(container):
+    return container.config.attachments
+
+
+def wanted_attachments(config: ContainerConfig) -> tuple[Attachment, ...]:
+    """The networks that a new container is to be on: those asked for, or the one that its mode names."""
+    mode = config.network_mode
+    if mode in ("host", "none") or mode.startswith("container:"):
         return ()
-    if config.attachments:
-        return config.attachments
-    return (Attachment(network=DEFAULT_NETWORK if config.network_mode in ("", "default") else config.network_mode),)
+    return config.attachments or (Attachment(network=DEFAULT_NETWORK if mode in ("", "default") else mode),)
 
 
 class Networking:
@@ -134,6 +139,27 @@ class Networking:
     def connected(self, container: str) -> set[str]:
         """Ids of the networks that a sandbox is on."""
         return {endpoint.network for endpoint in self._controller.endpoints(sandbox=container)}
+
+    def agreed(self, container: Container) -> Container:
+        """A running container's record with the networks that it is really on.
+
+        A daemon that died between the network's change and the record's has written down the old ones.
+        """
+        names = {self._controller.network(endpoint.network).name: endpoint for endpoint in self._controller.endpoints(sandbox=container.id)}
+        kept = tuple(one for one in attachments(container) if one.network in names)
+        new = tuple(
+            Attachment(
+                network=name,
+                address=endpoint.address.split("/")[0] if endpoint.static_address else "",
+                aliases=endpoint.aliases,
+                gateway_priority=endpoint.gateway_priority,
+                options=endpoint.options,
+            )
+            for name, endpoint in names.items()
+            if name not in {one.network for one in kept}
+        )
+        config = msgspec.structs.replace(container.config, attachments=(*kept, *new))
+        return msgspec.structs.replace(container, config=config)
 
     def present(self, container: str) -> bool:
         return self._controller.sandbox(container) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 from netplug import faults
@@ -27,9 +28,12 @@ def exit_code(message: str) -> int:
 
 
 def clean(message: str) -> str:
-    """The last line of a runtime's stderr, where the message is."""
+    """The last line of a runtime's stderr, where the message is; crun's in runc's words, which the docker command looks for."""
     lines = [line for line in message.strip().splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "it gave no reason"
+    text = lines[-1].strip() if lines else "it gave no reason"
+    for phrase in ("No such file or directory", "Permission denied", "Not a directory", "Is a directory"):
+        text = text.replace(phrase, phrase.lower())
+    return re.sub(r"executable file `(.*?)` not found in \$PATH", r'exec: "\1": executable file not found in $PATH', text)
 
 
 def find(program: str) -> str:

@@ -18,10 +18,9 @@ class Paths:
     state: Path
 
     def create(self) -> None:
-        """Make the folders. Images may hold set-uid programs and containers' secrets: only root looks inside."""
+        """Make the folders. Images may hold set-uid programs, bundles hold secrets in the environment: only root looks inside."""
         for folder in (self.bundles, self.exits, self.runtime, self.mounts, self.records, self.images):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o711)
-        for folder in (self.records, self.images):
+            folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o700)
 
     @property

@@ -54,7 +54,10 @@ class Recovery:
             return
         os.close(conmon)
         execs.kill_strays(self._paths.bundle(container.id), container.pid)
-        self._keeper.watch(container)
+        agreed = self._networking.agreed(container)
+        if agreed != container:
+            await self._records.put(agreed)
+        self._keeper.watch(agreed)
 
     async def _idle(self, container: Container) -> None:
         async with self._keeper.life(container.id).lock:

@@ -8,6 +8,8 @@ import os
 from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
+from netplug.kernel.descriptors import lifted
+
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -94,8 +96,8 @@ def parent(pid: int) -> int:
         return 0
 
 
-def open_pid(pid: int, started: int = 0) -> int | None:
-    """A pidfd of the process; None if it is gone, or is another one than that which began at `started`."""
+def open_pid(pid: int, started: int | None = None) -> int | None:
+    """A pidfd of the process; None if it is gone, or (where `started` is given) is another one than that which began then."""
     if pid <= 0:
         return None
     try:
@@ -103,7 +105,7 @@ def open_pid(pid: int, started: int = 0) -> int | None:
     except ProcessLookupError:
         return None
     # Only now, with the descriptor in hand, can the pid not change its owner any more.
-    if started and start_time(pid) != started:
+    if started is not None and start_time(pid) != started:
         os.close(descriptor)
         return None
-    return descriptor
+    return lifted(descriptor)

@@ -200,6 +200,13 @@ class TestExec:
         output, _ = await execute(lab, "web", "echo $A $B $(id -u):$(id -g) $(pwd) $HOME", **options)
         assert output[1].split()[:4] == [b"2", b"3", b"65534:1", b"/tmp"]
 
+    async def test_privileged(self, lab: Lab):
+        await lab.running("sleep", "100", name="web")
+        usual, _ = await execute(lab, "web", "grep CapEff /proc/self/status")
+        more, _ = await execute(lab, "web", "grep CapEff /proc/self/status", privileged=True)
+        assert usual[1].split()[1] == b"00000000a80425fb"
+        assert int(more[1].split()[1], 16) > int(usual[1].split()[1], 16)
+
     async def test_stdin(self, lab: Lab):
         await lab.running("sleep", "100", name="web")
         identity = await lab.containers.exec_create("web", ExecConfig(command=(BUSYBOX, "md5sum"), stdin=True))

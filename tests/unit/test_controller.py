@@ -28,7 +28,7 @@ from netplug.errors import (
 )
 from netplug.kernel.journal import Journal
 from netplug.model import PoolConfig, PortBinding, Sandbox
-from netplug.plan import Address, DnsRedirect, Publish, Remove, Route, Veth
+from netplug.plan import Address, Announce, DnsRedirect, Publish, Remove, Route, Veth
 from tests.unit.doubles import MemoryExecutor, MemoryFirewall, MemoryResolver, MemoryStore
 
 SUBNET = PoolConfig(subnet="10.50.0.0/24")
@@ -400,3 +400,20 @@ async def test_the_journal_says_what_happened(lab: Lab, tmp_path: Path):
     assert reread.entries() == lab.journal.entries()
     assert reread.entries(1)[0].steps == lab.executor.applied[-1]
     reread.close()
+
+
+async def test_only_news_is_announced(lab: Lab):
+    """A MAC made from the address is known to the neighbours already; one of the user's choice, or what follows it, is not."""
+    await lab.network()
+    sandbox = await lab.sandbox()
+
+    async def announced(**request: str) -> bool:
+        await lab.controller.connect("demo", sandbox.id, EndpointRequest(**request))
+        plan = lab.executor.applied[-1]
+        await lab.controller.disconnect("demo", sandbox.id)
+        return any(isinstance(step, Announce) for step in plan)
+
+    assert not await announced()
+    assert await announced(mac="02:00:00:00:00:aa")
+    assert await announced()
+    assert not await announced()

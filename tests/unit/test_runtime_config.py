@@ -227,6 +227,12 @@ class TestSmallThings:
         assert clean("warning\n\nthe reason\n") == "the reason"
         assert clean("") == "it gave no reason"
 
+    def test_crun_s_words_become_runc_s(self):
+        said = clean("executable file `x` not found in $PATH: No such file or directory")
+        assert said == 'exec: "x": executable file not found in $PATH: no such file or directory'
+        assert exit_code(said) == 127
+        assert exit_code(clean("open executable: Permission denied")) == 126
+
     def test_daemons_have_cgroups_of_their_own(self, tmp_path: Path):
         first, second = (Paths(tmp_path / name, tmp_path).cgroup("x") for name in "ab")
         assert first != second

@@ -10,16 +10,15 @@ from __future__ import annotations
 import errno
 import json
 import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import nftables
 
 from netplug import faults
 from netplug.errors import KernelError
+from netplug.kernel import descriptors
 from netplug.kernel.firewall.elements import Elements, from_json
 
-_closer = ThreadPoolExecutor(1, thread_name_prefix="netplug-nft-close")
 _ERRORS = (errno.ENOENT, errno.EEXIST, errno.EPERM, errno.ENOBUFS, errno.ENOMEM, errno.EBUSY, errno.EOPNOTSUPP)
 
 
@@ -27,6 +26,7 @@ class Context:
     """One libnftables context. Not for use by two threads at once."""
 
     def __init__(self) -> None:
+        descriptors.check_low()
         self._nft = nftables.Nftables()
         # /etc/protocols may be missing: then names are only understood, not printed.
         self._nft.set_numeric_proto_output(True)
@@ -56,7 +56,7 @@ class Context:
         """Free the context without waiting for it. Nothing else may be called after this."""
         last = [self._nft]
         del self._nft
-        _closer.submit(last.clear)
+        descriptors.close_later(last.clear)
 
 
 def _error(operation: str, text: str) -> KernelError:

@@ -1,0 +1,55 @@
+"""File descriptors: where long-lived ones live, and closing those that the kernel is slow to let go of."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import resource
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from netplug.errors import KernelError
+
+FD_SETSIZE = 1024
+"""libnftables waits with select(2), and glibc ends the process when it is given a descriptor from here on."""
+
+_closer = ThreadPoolExecutor(1, thread_name_prefix="netplug-close")
+# Threads start with the first work they get, and in the namespace of whoever gives it: this one belongs to the host's.
+_closer.submit(os.getpid).result()
+
+
+def close_later(close: Callable[[], object]) -> None:
+    """Call `close` in a thread: closing a packet or netfilter socket waits for the kernel, 10 to 40 ms."""
+    _closer.submit(close)
+
+
+def raised_limit() -> None:
+    """As many descriptors as this process may have: each container takes some."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def lifted(descriptor: int) -> int:
+    """The same file under a number from FD_SETSIZE on, so that the low ones stay free for who needs them; `descriptor` is closed."""
+    try:
+        high = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, FD_SETSIZE)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # the limit is lower: nothing to gain
+            raise
+        return descriptor
+    os.close(descriptor)
+    return high
+
+
+def lifted_socket(held: socket.socket) -> socket.socket:
+    return socket.socket(fileno=lifted(held.detach()))
+
+
+def check_low() -> None:
+    """KernelError where the next descriptor would be too high for select(2)."""
+    probe = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    os.close(probe)
+    if probe >= FD_SETSIZE - 8:
+        raise KernelError(errno.EMFILE, "open an nftables context", f"{probe} files are open: too many connections to the daemon at once?")
