@@ -7,6 +7,7 @@ that a daemon that dies in between ends it at its next start; then names, kernel
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Awaitable, Iterable
 
@@ -59,13 +60,15 @@ class Endpoints:
                 await core.store.txn((), writes)
                 core.records.drop_endpoint(endpoint)
                 self._remember(change.updated)
-                await self.forget_names(endpoint)
-                await core.remove("network disconnect", f"{network.name}/{sandbox.name}", change.plan)
+                # The resolver and the kernel work side by side.
+                await asyncio.gather(
+                    self.forget_names(endpoint),
+                    self._follow(sandbox),
+                    core.remove("network disconnect", f"{network.name}/{sandbox.name}", change.plan),
+                )
                 core.retire(endpoint)
                 if not any(other.ports for other in change.endpoints):
                     core.ports.release(sandbox.id)
-                if sandbox.resolver_udp:
-                    await self.tell(self._core.resolver.update_sandbox(self.sandbox_names(sandbox)))
         core.events.send(ControllerEvent(kind="endpoint", action="disconnect", network=network, endpoint=endpoint, sandbox=sandbox))
         return endpoint
 
@@ -182,11 +185,14 @@ class Endpoints:
 
     async def _publish_names(self, sandbox: Sandbox, endpoint: Endpoint, sockets: tuple[socket.socket, socket.socket] | None) -> None:
         names = self.endpoint_names(endpoint)
+        told = [self.hand_over(sandbox, sockets) if sockets is not None else self._follow(sandbox)]
         if names is not None:
-            await self.tell(self._core.resolver.put(names))
-        if sockets is not None:
-            await self.hand_over(sandbox, sockets)
-        elif sandbox.resolver_udp:
+            told.append(self.tell(self._core.resolver.put(names)))
+        await asyncio.gather(*told)
+
+    async def _follow(self, sandbox: Sandbox) -> None:
+        """The resolver learns which networks the sandbox is on now."""
+        if sandbox.resolver_udp:
             await self.tell(self._core.resolver.update_sandbox(self.sandbox_names(sandbox)))
 
     async def forget_names(self, endpoint: Endpoint) -> None:

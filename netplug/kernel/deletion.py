@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from netplug.errors import KernelError
 from netplug.kernel import links
@@ -30,6 +30,10 @@ class Deletions:
         self._monitor = Monitor()
         self._reaper = Reaper()
         self._leaving: dict[str, Departure] = {}
+
+    def watch(self, unexpected: Callable[[str], None]) -> None:
+        """Call `unexpected` with the name of each link that goes without our deleting it."""
+        self._monitor.unexpected = unexpected
 
     def start(self) -> None:
         self._monitor.start()

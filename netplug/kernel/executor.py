@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import TypeGuard
 
@@ -65,6 +65,10 @@ class Executor:
 
     async def start(self) -> None:
         self._deletions.start()
+
+    def watch(self, link_gone: Callable[[str], None]) -> None:
+        """Call `link_gone` with the name of each link of the host that goes without a plan."""
+        self._deletions.watch(link_gone)
 
     async def close(self) -> None:
         """Waits for links that are being deleted."""

@@ -169,6 +169,10 @@ def parse_index(body: bytes) -> tuple[int, int]:
     return family, index
 
 
+def parse_name(body: bytes) -> str:
+    return parse_text(parse_attributes(body, _INFO.size).get(_IFLA_IFNAME, b""))
+
+
 def _flags(link: int | str, flags: int) -> Message:
     return Message(RTM_SETLINK, _reference(link, flags, IFF_UP))
 

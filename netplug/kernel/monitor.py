@@ -12,7 +12,7 @@ import errno
 import logging
 import socket
 import struct
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from netplug.errors import KernelError
 from netplug.kernel import links, netlink
@@ -34,6 +34,8 @@ class Monitor:
 
     def __init__(self) -> None:
         self._waiting: dict[int, asyncio.Future[None]] = {}
+        self.unexpected: Callable[[str], None] = lambda name: None
+        """Called with the name of a link that went without anybody waiting for it: somebody else deleted it, or its namespace ended."""
 
     def start(self) -> None:
         with asked("listen for deleted links"):
@@ -87,6 +89,8 @@ class Monitor:
                 family, index = links.parse_index(message.body)
                 # The bridge family tells of a port that leaves its bridge, not of a link that goes.
                 if message.kind == links.RTM_DELLINK and family == socket.AF_UNSPEC:
+                    if index not in self._waiting:
+                        self.unexpected(links.parse_name(message.body))
                     self.departed(index)
 
     def _look(self, *indexes: int) -> None:

@@ -174,7 +174,12 @@ class Growth:
         self._inotify = inotify.watch(path, inotify.IN_MODIFY) if conmon is not None else -1
 
     def growing(self) -> bool:
-        return self._conmon is not None and not select.select([self._conmon], [], [], 0)[0]
+        if self._conmon is None:
+            return False
+        # Not select(2): a daemon with many containers has descriptors above 1023.
+        poll = select.poll()
+        poll.register(self._conmon, select.POLLIN)
+        return not poll.poll(0)
 
     async def changed(self) -> None:
         assert self._conmon is not None

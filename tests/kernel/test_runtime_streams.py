@@ -127,7 +127,7 @@ class TestTerminal:
         session.close()
 
     async def test_control_c_ends_what_runs_in_it(self, lab: Lab):
-        await lab.containers.create("term", shell("trap 'exit 9' INT; echo ready; sleep 100", tty=True, stdin=True))
+        await lab.containers.create("term", shell("trap 'exit 9' INT; echo ready; while :; do sleep 0.02; done", tty=True, stdin=True))
         session = await lab.containers.attach("term")
         waiting = lab.containers.wait("term", "next-exit")
         await lab.containers.start("term")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from netplug.errors import NetplugError, StepFailed
@@ -61,6 +61,9 @@ class MemoryExecutor:
         self.restored: list[Plan] = []
         self.fail_on: type[Step] | None = None
         self.gone: set[int] = set()
+
+    def watch(self, link_gone: Callable[[str], None]) -> None:
+        self.link_gone = link_gone
 
     async def apply(self, plan: Plan) -> Applied:
         if self.fail_on is not None and any(isinstance(step, self.fail_on) for step in plan):
