@@ -25,11 +25,12 @@ from netplug.addressing import Ipams
 from netplug.api import Services, application
 from netplug.controller import Controller, Core
 from netplug.driver import Drivers
-from netplug.errors import Conflict, NetplugError
+from netplug.errors import Conflict, InvalidArgument, NetplugError
 from netplug.kernel import descriptors, firewall
 from netplug.kernel.executor import Executor
 from netplug.kernel.journal import Journal
 from netplug.resolver.client import Resolver
+from netplug.runtime import oci
 from netplug.runtime.containers import Containers
 from netplug.runtime.images import Images
 from netplug.settings import Settings
@@ -85,6 +86,7 @@ async def _serve(chosen: Settings) -> None:
         loop.add_signal_handler(number, ended.set)
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(_locked(run_dir / "lock"))
+        _check(chosen)
         services = await _start(chosen, run_dir, state_dir, stack)
         server = application(services)
         await server.start(chosen.socket)
@@ -156,6 +158,14 @@ async def _temporary_core(chosen: Settings, backend: firewall.Firewall) -> Async
 def _make_directories(run_dir: Path, state_dir: Path) -> None:
     for folder in (run_dir, run_dir / "netns", state_dir):
         folder.mkdir(mode=0o700 if folder == state_dir else 0o711, parents=True, exist_ok=True)
+
+
+def _check(chosen: Settings) -> None:
+    """Find out now what would end the daemon only after it has made networks."""
+    oci.find(chosen.runtime)
+    folder = Path(chosen.socket).parent
+    if not folder.is_dir():
+        raise InvalidArgument(f"cannot listen on {chosen.socket}: there is no directory {folder}")
 
 
 @contextlib.contextmanager

@@ -21,6 +21,8 @@ LINK_GROUP = 28783
 """IFLA_GROUP of every link we make (0x706f, "po")."""
 DOOMED_GROUP = 28784
 """IFLA_GROUP of links that wait for the reaper."""
+RETIRED_GROUP = 28785
+"""IFLA_GROUP of bridges that are out of use and wait to be deleted when there is time."""
 ROUTE_PROTOCOL = 112
 """rtm_protocol of our routes; free in /etc/iproute2/rt_protos."""
 

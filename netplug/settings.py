@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -42,7 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ip_masq: bool = True
     runtime: str = "runc"
     resolv_conf: str = "/etc/resolv.conf"
-    log_level: str = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     def address_pools(self) -> AddressPools:
         return AddressPools(local=tuple(_address_pool(text) for text in self.default_address_pool))
@@ -74,6 +74,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if self.bip:
             try:
                 bip = ipaddress.IPv4Interface(self.bip)
+                if "/" not in self.bip:
+                    raise ValueError
             except ValueError:
                 raise InvalidArgument(f"invalid --bip {self.bip}: an address with its prefix is needed, as in 192.168.5.1/24") from None
             return (PoolConfig(subnet=str(bip.network), gateway=str(bip.ip), ip_range=self._fixed(bip.network)),)

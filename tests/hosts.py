@@ -10,6 +10,7 @@ import http.client
 import json
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from netplug.cli import demo_hosts
 from netplug.cli.demo_hosts import INTERNET_ADDRESS, OUTSIDE_ADDRESS, Lan, Namespace, command
 from netplug.cli.demo_traffic import Flood, Lookups, serving
+from netplug.plan import RETIRED_GROUP
 
 __all__ = [
     "INTERNET_ADDRESS",
@@ -123,6 +125,10 @@ def namespace_state(path: str = "") -> dict[str, Any]:
         return json.loads(command(*enter, *argv).stdout or "[]")
 
     links = told("ip", "-j", "-d", "link")
+    deadline = time.monotonic() + 10
+    while any(link["group"] == str(RETIRED_GROUP) for link in links) and time.monotonic() < deadline:
+        # A removed bridge is out of use at once, and deleted a little later.
+        links = told("ip", "-j", "-d", "link")
     return {
         "links": sorted((_link(link) for link in links), key=lambda link: str(link["name"])),
         "bridge": sorted(

@@ -145,8 +145,8 @@ class Bridge:
 def bridge_name(network: Network) -> str:
     """What the option says, or `br-` and the short id. At most 15 characters (IFNAMSIZ less the final zero)."""
     name = network.options.get(NAME, "") or f"br-{network.id:.12}"
-    if not re.fullmatch(r"[\w.@+-]{1,15}", name, re.ASCII) or name in {".", ".."}:
-        raise InvalidArgument(f'invalid bridge name "{name}": 1 to 15 letters, digits or "_.@+-" are allowed')
+    if not re.fullmatch(r"[\w.@+-]{1,15}", name, re.ASCII) or name in {".", "..", "all", "default"}:
+        raise InvalidArgument(f'invalid bridge name "{name}": 1 to 15 letters, digits or "_.@+-" are allowed, but not all or default')
     return name
 
 

@@ -10,10 +10,14 @@ from netplug.model import PoolConfig
 from .allocator import PoolAllocator
 from .block import Block, parse_address, parse_block
 
+UNUSABLE = tuple(map(parse_block, ("127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32", "::/127", "ff00::/8")))
+
 
 def canonical(wanted: PoolConfig) -> PoolConfig:
     """The same pool in canonical text; InvalidArgument if its parts do not fit together."""
     subnet = _exact("subnet", wanted.subnet)
+    if any(subnet.overlaps(block) for block in UNUSABLE):
+        raise InvalidArgument(f"invalid subnet {subnet}: it holds loopback or multicast addresses, which no container can have")
     return PoolConfig(
         subnet=str(subnet),
         ip_range=_range(subnet, wanted.ip_range),

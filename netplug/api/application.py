@@ -65,7 +65,9 @@ class Application:
         self._path = Path(path)
         listener = await _bind(self._path)
         self._inode = self._path.stat().st_ino
-        self._web = web.Server(self._serve, request_factory=self._request, handler_cancellation=True, access_log=None)
+        self._web = web.Server(
+            self._serve, request_factory=self._request, handler_cancellation=True, access_log=None, auto_decompress=False
+        )
         self._server = await asyncio.get_running_loop().create_unix_server(self._web, sock=listener, backlog=BACKLOG)
 
     async def close(self, grace: float = GRACE) -> None:

@@ -24,7 +24,7 @@ def parse(data: bytes) -> dict[str, Any]:
         raise InvalidArgument("invalid JSON: got EOF while reading request body")
     try:
         value = msgspec.json.decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidArgument(f"invalid JSON: {error}") from None
     if not isinstance(value, dict):
         raise InvalidArgument("invalid JSON: the request body must be an object")
@@ -59,6 +59,9 @@ def _without_nulls(value: Any, zero: Any = None) -> Any:
         return {key: _without_nulls(member, inner.get(key)) for key, member in members if member is not None}
     if isinstance(value, list):
         return [_without_nulls(member) for member in value]
+    if isinstance(value, str) and "\0" in value:
+        # No argument, path or variable of a process can hold one.
+        raise InvalidArgument(f"invalid JSON: a NUL character in {value!r}")
     return value
 
 
@@ -79,7 +82,7 @@ def network_request(body: shapes.NetworkCreate) -> NetworkRequest:
 
 
 def _refuse_unknown_kinds(body: shapes.NetworkCreate) -> None:
-    if body.enable_ipv6:
+    if body.enable_ipv6 or any(":" in pool.subnet for pool in body.ipam.config):
         raise InvalidArgument("IPv6 is not supported by this daemon yet")
     if not body.enable_ipv4:
         raise InvalidArgument("a network without IPv4 is not supported by this daemon yet")

@@ -88,6 +88,8 @@ def _check(body: shapes.ContainerCreate, mode: str) -> None:
         _refuse(bool(body.exposed_ports), "port exposing and the container type network mode")
     if mode.startswith("container:") or mode == "host":
         _refuse(bool(body.mac_address), "mac-address and the network mode")
+    if mode in ("host", "none") and any(one.ipam_config.ipv4_address for one in body.networking_config.endpoints_config.values()):
+        raise InvalidArgument("user specified IP address is supported on user defined networks only")
     for entry in host.extra_hosts:
         _check_extra_host(entry)
 

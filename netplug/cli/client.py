@@ -38,7 +38,9 @@ class DaemonError(Failure):
 
 
 def segment(text: str) -> str:
-    """A name or id as one segment of a path."""
+    """A name or id as one segment of a path; an empty one would ask for something else, the list of all."""
+    if not text:
+        raise Failure("invalid name or ID: value is empty")
     return quote(text, safe="")
 
 

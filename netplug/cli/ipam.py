@@ -53,8 +53,8 @@ def drawing(item: dict[str, Any], unicode: bool) -> str:
 def _pool(pool: dict[str, Any], unicode: bool) -> str:
     taken, capacity = pool.get("Taken") or [], int(pool.get("Capacity") or 0)
     place = pool["Subnet"] + (f", containers from {pool['IPRange']}" if pool.get("IPRange") else "")
-    # The capacity is of what may be handed out: a gateway outside of the range takes nothing from it.
-    used = len(_within_range(taken, pool.get("IPRange") or pool["Subnet"]))
+    # The capacity is of what containers can get: gateways and reserved addresses take nothing from it.
+    used = sum(entry.get("Kind") == "endpoint" for entry in _within_range(taken, pool.get("IPRange") or pool["Subnet"]))
     share = used / capacity if capacity else 1.0
     lines = [f"  {place}", f"  {bar(share, unicode)} {used} of {capacity} in use ({percent(used, capacity)})", ""]
     table = columns([("ADDRESS", "KIND", "OWNER", "SINCE"), *(_line(entry) for entry in _by_address(taken))])

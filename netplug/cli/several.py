@@ -6,16 +6,16 @@ from collections.abc import Callable, Sequence
 
 import click
 
-from netplug.cli.client import DaemonError
+from netplug.cli.command import Failure
 
 
 def each(names: Sequence[str], action: Callable[[str], object], at_once: bool = False) -> int:
     """Try every name, all at once if wanted; what fails is said on stderr, and makes the exit code 1."""
 
-    def attempt(name: str) -> DaemonError | None:
+    def attempt(name: str) -> Failure | None:
         try:
             action(name)
-        except DaemonError as error:
+        except Failure as error:
             return error
         return None
 
@@ -27,7 +27,7 @@ def each(names: Sequence[str], action: Callable[[str], object], at_once: bool = 
     return code
 
 
-def _at_once(attempt: Callable[[str], DaemonError | None], names: Sequence[str]) -> list[DaemonError | None]:
+def _at_once(attempt: Callable[[str], Failure | None], names: Sequence[str]) -> list[Failure | None]:
     from concurrent.futures import ThreadPoolExecutor  # for the few commands that wait long
 
     with ThreadPoolExecutor(min(len(names), 50)) as pool:

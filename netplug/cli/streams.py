@@ -161,7 +161,8 @@ def raw_terminal(descriptor: int) -> Iterator[None]:
 
     with handling((signal.SIGTERM, signal.SIGHUP), end):
         try:
-            tty.setraw(descriptor)
+            # At once: by default it would first throw away what was typed ahead.
+            tty.setraw(descriptor, termios.TCSANOW)
             yield
         finally:
             termios.tcsetattr(descriptor, termios.TCSADRAIN, before)

@@ -34,14 +34,14 @@ class HostPorts:
         """
         if sandbox in self._held:
             return tuple(binding for binding, _ in self._held[sandbox])
-        held: list[tuple[PortBinding, socket.socket]] = []
+        held = self._held[sandbox] = []
+        self._names[sandbox] = name
         try:
             for binding in bindings:
                 held.append(self._bind(binding))
         except BaseException:
-            _close(held)
+            self.release(sandbox)
             raise
-        self._held[sandbox], self._names[sandbox] = held, name
         return tuple(binding for binding, _ in held)
 
     def release(self, sandbox: str) -> None:

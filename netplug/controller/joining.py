@@ -35,6 +35,8 @@ class Change:
 
 def draft(core: Core, network: Network, sandbox: Sandbox, present: Sequence[Endpoint], request: EndpointRequest) -> Endpoint:
     """The record of a new endpoint, its address taken out of the pool (give it back if the endpoint does not come to be)."""
+    if network.name == "none" and network.predefined:
+        raise Forbidden("container cannot be connected to multiple networks with one of the networks in private (none) mode")
     if core.driver(network).capabilities.singleton:
         raise Forbidden(f"container cannot be disconnected from {network.name} network or connected to {network.name} network")
     if sandbox.kind == "host":

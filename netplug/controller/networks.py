@@ -129,7 +129,8 @@ class Networks:
     def _pools(self, request: NetworkRequest, scope: str) -> tuple[PoolConfig, ...]:
         ipam = self._core.ipams.get(request.ipam_driver)
         others = [pool.subnet for network in self._core.records.networks.values() for pool in network.pools]
-        host = [] if request.options.get("com.docker.network.bridge.name") else routes.host_subnets()
+        # A bridge that the user has made already may carry the network's subnet.
+        host = routes.host_subnets(beside=request.options.get("com.docker.network.bridge.name", ""))
         pools: list[PoolConfig] = []
         for wanted in request.pools or (PoolConfig(subnet=""),):
             automatic = wanted == PoolConfig(subnet="")

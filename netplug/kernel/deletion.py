@@ -16,7 +16,7 @@ from netplug.kernel.monitor import Monitor
 from netplug.kernel.namespaces import MISSING, entered
 from netplug.kernel.netlink import Refused, Socket
 from netplug.kernel.outcome import Change, Failure, Outcome, describe
-from netplug.kernel.reaper import Reaper
+from netplug.kernel.reaper import BridgeReaper, Reaper
 from netplug.kernel.syscalls import asked, refusal
 from netplug.plan import DOOMED_GROUP, HOST, Bridge, Remove, Veth
 
@@ -29,6 +29,7 @@ class Deletions:
     def __init__(self) -> None:
         self._monitor = Monitor()
         self._reaper = Reaper()
+        self._bridge_reaper = BridgeReaper()
         self._leaving: dict[str, Departure] = {}
 
     def watch(self, unexpected: Callable[[str], None]) -> None:
@@ -37,10 +38,11 @@ class Deletions:
 
     def start(self) -> None:
         self._monitor.start()
-        self._reaper.start()
+        self._bridge_reaper.start()
 
     async def close(self) -> None:
         await asyncio.to_thread(self._reaper.stop)
+        await asyncio.to_thread(self._bridge_reaper.stop)
         self._monitor.close()
 
     async def delete(self, namespace: str, steps: Sequence[Remove], outcome: Outcome) -> list[Departure]:
@@ -51,6 +53,8 @@ class Deletions:
             return []
         with asked("delete links"), Socket() as netlink:
             found = [link for name in names if (link := links.find(netlink, name)) is not None and link.ours]
+            self._retire(netlink, [link for link in found if link.kind == "bridge"], names, outcome)
+            found = [link for link in found if link.kind != "bridge"]
             answers = self._doom(netlink, found)
         departures = []
         for link, answer in zip(found, answers, strict=True):
@@ -61,6 +65,18 @@ class Deletions:
                 outcome.changes.append(Change(step, (step.op,)))
                 departures.append(answer)
         return departures
+
+    def _retire(self, netlink: Socket, bridges: Sequence[Link], names: dict[str, Remove], outcome: Outcome) -> None:
+        """A bridge that is down and has another name is out of use: nobody need wait for the rest."""
+        answers = iter(netlink.send([message for bridge in bridges for message in links.retire(bridge.index)]))
+        for bridge in bridges:
+            step, down, named = names[bridge.name], next(answers), next(answers)
+            refused = down or named
+            if refused is None:
+                self._bridge_reaper.take(bridge.index)
+                outcome.changes.append(Change(step, (step.op,)))
+            elif refused.errno != errno.ENODEV:
+                outcome.failures.append(Failure(step, refusal(describe(step), refused)))
 
     async def delete_links(self, doomed: Sequence[Link]) -> None:
         """Delete these and wait until they are gone; raises KernelError."""

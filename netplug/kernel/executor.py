@@ -29,6 +29,7 @@ from netplug.plan import (
     DOOMED_GROUP,
     HOST,
     LINK_GROUP,
+    RETIRED_GROUP,
     Address,
     Announce,
     Bridge,
@@ -180,7 +181,7 @@ class Executor:
         """The host's links, after those have gone which an earlier daemon was about to delete; names of the strays among them."""
         with asked("read links"), Socket() as netlink:
             found = links.dump(netlink)
-        doomed = [link for link in found.values() if link.group == DOOMED_GROUP]
+        doomed = [link for link in found.values() if link.group in (DOOMED_GROUP, RETIRED_GROUP)]
         await self._deletions.delete_links(doomed)
         for link in doomed:
             del found[link.name]

@@ -23,7 +23,7 @@ from netplug.kernel.netlink import (
     parse_text,
     text,
 )
-from netplug.plan import DOOMED_GROUP, LINK_GROUP, Bridge, Veth
+from netplug.plan import DOOMED_GROUP, LINK_GROUP, RETIRED_GROUP, Bridge, Veth
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 IFF_UP = 1
@@ -66,7 +66,7 @@ class Link:
 
     @property
     def ours(self) -> bool:
-        return self.group in (LINK_GROUP, DOOMED_GROUP)
+        return self.group in (LINK_GROUP, DOOMED_GROUP, RETIRED_GROUP)
 
 
 def choose_index() -> int:
@@ -121,6 +121,14 @@ def set_down(link: int | str) -> Message:
 
 def set_group(index: int, group: int) -> Message:
     return Message(RTM_SETLINK, _info(index) + number(_IFLA_GROUP, group))
+
+
+def retire(index: int) -> list[Message]:
+    """Down, so that its routes go, and under another name, so that its own is free."""
+    return [
+        Message(RTM_SETLINK, _info(index, 0, IFF_UP)),
+        Message(RTM_SETLINK, _info(index) + text(_IFLA_IFNAME, f"retired{index:x}") + number(_IFLA_GROUP, RETIRED_GROUP)),
+    ]
 
 
 def delete(index: int) -> Message:

@@ -23,7 +23,7 @@ from netplug.kernel.netlink import (
     parse_number,
 )
 from netplug.kernel.syscalls import asked
-from netplug.plan import LINK_GROUP, ROUTE_PROTOCOL, Route
+from netplug.plan import ROUTE_PROTOCOL, Route
 
 _RTM_NEWROUTE, _RTM_DELROUTE, _RTM_GETROUTE = 24, 25, 26
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_CACHEINFO = 1, 4, 5, 6, 12
@@ -92,13 +92,13 @@ def find(netlink: Socket, op: Route) -> Existing | None:
     return None
 
 
-def host_subnets() -> list[str]:
-    """IPv4 subnets that the calling thread's namespace has addresses in or routes to, other than by our own links.
+def host_subnets(beside: str = "") -> list[str]:
+    """IPv4 subnets that the calling thread's namespace has addresses in or routes to, other than by our own links and the one named `beside`.
 
     Default routes are left out, also in two halves of /1 each, as VPNs write them.
     """
     with asked("read the host's addresses and routes"), Socket() as netlink:
-        ours = {link.index for link in links.dump(netlink).values() if link.group == LINK_GROUP}
+        ours = {link.index for link in links.dump(netlink).values() if link.ours or link.name == beside}
         found = {one.network for one in addresses.dump_ipv4(netlink) if one.index not in ours}
         found |= {_subnet(one) for one in _reachable(netlink) if one.link not in ours}
     return [str(subnet) for subnet in sorted(found) if subnet.prefixlen > 1]

@@ -222,7 +222,8 @@ class Execs:
             one.exit_code = _LOST if code is None else code
             session.ended(one.exit_code)
         except RuntimeFailed as failure:
-            one.exit_code = failure.exit_code
+            # Where Docker ends a container with 128, it ends an exec with 126.
+            one.exit_code = 126 if failure.exit_code == 128 else failure.exit_code
             session.failed(failure)
         finally:
             prepared.close()

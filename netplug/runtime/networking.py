@@ -118,7 +118,7 @@ class Networking:
         """What a container may ask of a network; NotFound if there is no such network."""
         mode = container.config.network_mode
         network = self._controller.network(attachment.network)
-        if mode == "none":
+        if mode == "none" or network.name == "none":
             raise Forbidden("container cannot be connected to multiple networks with one of the networks in private (none) mode")
         if mode == "host" or network.name == "host":
             raise Forbidden("container cannot be disconnected from host network or connected to host network")
@@ -143,8 +143,11 @@ class Networking:
     def agreed(self, container: Container) -> Container:
         """A running container's record with the networks that it is really on.
 
-        A daemon that died between the network's change and the record's has written down the old ones.
+        A daemon that died between the network's change and the record's has written down the old ones. A container whose sandbox is
+        gone, with its end still to be seen, keeps the ones that it is to start with again.
         """
+        if not self.present(container.id):
+            return container
         names = {self._controller.network(endpoint.network).name: endpoint for endpoint in self._controller.endpoints(sandbox=container.id)}
         kept = tuple(one for one in attachments(container) if one.network in names)
         new = tuple(

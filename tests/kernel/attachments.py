@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from netplug.kernel.executor import Executor
-from netplug.plan import Address, Announce, Bridge, Isolate, LinkUp, Masquerade, Plan, Route, Sysctl, Veth
+from netplug.plan import RETIRED_GROUP, Address, Announce, Bridge, Isolate, LinkUp, Masquerade, Plan, Route, Sysctl, Veth
 from tests.kernel.inside import FakeFirewall, addresses, command, ip, routes
 
 BRIDGE = Bridge(name="br-test", mac="02:42:00:00:00:01", alias="netplug:test")
@@ -57,7 +58,10 @@ async def executing(firewall: FakeFirewall | None = None) -> AsyncIterator[Execu
 
 
 def state(*sandboxes: str) -> dict[str, object]:
-    """Links, addresses, routes and one sysctl, without numbers that are made anew."""
+    """Links, addresses, routes and one sysctl, without numbers that are made anew, once retired bridges are gone."""
+    deadline = time.monotonic() + 10
+    while any(one["group"] == str(RETIRED_GROUP) for one in ip("link")) and time.monotonic() < deadline:
+        pass
     return {
         place: {
             "links": sorted(

@@ -33,7 +33,7 @@ def test_a_pool_is_drawn_by_address() -> None:
         "demo",
         "",
         "  172.28.0.0/16, containers from 172.28.5.0/24",
-        f"  [#{'.' * (BAR - 1)}] 3 of 254 in use (1.2 %)",
+        f"  [#{'.' * (BAR - 1)}] 2 of 254 in use (0.8 %)",
         "",
         "  ADDRESS        KIND        OWNER     SINCE",
         "  172.28.1.5     reserved    router    -",
