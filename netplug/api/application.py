@@ -66,7 +66,12 @@ class Application:
         listener = await _bind(self._path)
         self._inode = self._path.stat().st_ino
         self._web = web.Server(
-            self._serve, request_factory=self._request, handler_cancellation=True, access_log=None, auto_decompress=False
+            self._serve,
+            request_factory=self._request,
+            handler_cancellation=True,
+            access_log=None,
+            logger=_unreadable_log(),
+            auto_decompress=False,
         )
         self._server = await asyncio.get_running_loop().create_unix_server(self._web, sock=listener, backlog=BACKLOG)
 
@@ -161,6 +166,21 @@ def _caller(request: web.BaseRequest) -> str:
         return agent
     pid, uid, _ = _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
     return f"{agent} uid {uid} pid {pid}"
+
+
+def _unreadable_log() -> logging.Logger:
+    """Where aiohttp tells of requests that are no HTTP: what is wrong in one line, not where in aiohttp it was found."""
+    found = log.getChild("unreadable")
+    found.addFilter(_in_one_line)
+    return found
+
+
+def _in_one_line(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError):
+        record.msg, record.args, record.exc_info = "%s", (" ".join(str(error).split()),), None
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+    return True
 
 
 async def _bind(path: Path) -> socket.socket:

@@ -245,9 +245,10 @@ def _mounts(container: Container) -> list[Json]:
 
 
 def _published(services: Services, container: Container) -> Sequence[PortBinding]:
-    """With the host ports that were chosen; none before the container runs."""
-    sandbox = services.controller.sandbox(container.id)
-    return sandbox.ports if sandbox and container.status == "running" else ()
+    """With the host ports that were chosen; none before the container runs, nor while it is on no network that leads out."""
+    if container.status != "running":
+        return ()
+    return next((endpoint.ports for endpoint in services.controller.endpoints(sandbox=container.id) if endpoint.ports), ())
 
 
 def _argv(services: Services, container: Container) -> tuple[str, ...]:

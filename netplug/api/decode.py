@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from netplug.api import shapes
-from netplug.controller.requests import EndpointRequest, NetworkRequest
+from netplug.controller.requests import NetworkRequest
 from netplug.errors import InvalidArgument
 from netplug.model import PoolConfig
-from netplug.runtime.model import Attachment, Container
+from netplug.runtime.model import Attachment
 
 Shape = TypeVar("Shape", bound=shapes.Body)
 
@@ -112,16 +112,4 @@ def attachment(network: str, settings: shapes.EndpointSettings) -> Attachment:
         links=settings.links,
         gateway_priority=settings.gw_priority,
         options=settings.driver_opts,
-    )
-
-
-def endpoint_request(container: Container, wanted: Attachment) -> EndpointRequest:
-    """The endpoint that an attachment of a running container makes."""
-    return EndpointRequest(
-        address=wanted.address,
-        mac=wanted.mac,
-        names=(container.name, container.id[:12]),
-        aliases=wanted.aliases,
-        gateway_priority=wanted.gateway_priority,
-        options=wanted.options,
     )

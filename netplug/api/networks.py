@@ -11,6 +11,7 @@ from netplug.controller.requests import EndpointRequest
 from netplug.errors import InvalidArgument, NetworkInUse
 from netplug.model import Network
 from netplug.runtime.model import Container
+from netplug.runtime.networking import endpoint_request
 
 
 async def list_networks(call: Call) -> web.Response:
@@ -77,7 +78,7 @@ async def connect(call: Call) -> web.Response:
     container = containers.get(_named(body.container))
     wanted = decode.attachment(call.name, body.endpoint_config)
     if call.dry_run:
-        return await _plan_connect(call, container, decode.endpoint_request(container, wanted))
+        return await _plan_connect(call, container, endpoint_request(container, wanted))
     _, extra = await call.perform(containers.connect(call.name, container.id, wanted))
     return done(extra, 200)
 

@@ -43,7 +43,7 @@ def draft(core: Core, network: Network, sandbox: Sandbox, present: Sequence[Endp
         raise Forbidden("container sharing network namespace with another container or host cannot be connected to any other network")
     if any(endpoint.network == network.id for endpoint in present):
         raise Forbidden(f"endpoint with name {sandbox.name} already exists in network {network.name}")
-    if any(endpoint.container_name == sandbox.name for endpoint in core.records.of_network(network.id)):
+    if core.records.has_container(network.id, sandbox.name):
         raise Forbidden(f"endpoint with name {sandbox.name} already exists in network {network.name}")
     if network.predefined and request.aliases:
         raise InvalidArgument("network-scoped alias is supported only for containers in user defined networks")

@@ -29,6 +29,7 @@ class Records:
         self._network_names: dict[str, str] = {}
         self._of_network: dict[str, dict[str, Endpoint]] = defaultdict(dict)
         self._of_sandbox: dict[str, dict[str, Endpoint]] = defaultdict(dict)
+        self._container_names: dict[tuple[str, str], str] = {}
 
     async def load(self, store: Store) -> None:
         """Everything, from three ranges."""
@@ -53,9 +54,11 @@ class Records:
         self.endpoints[endpoint.id] = endpoint
         self._of_network[endpoint.network][endpoint.id] = endpoint
         self._of_sandbox[endpoint.sandbox][endpoint.id] = endpoint
+        self._container_names[endpoint.network, endpoint.container_name] = endpoint.id
 
     def drop_endpoint(self, endpoint: Endpoint) -> None:
         self.endpoints.pop(endpoint.id, None)
+        self._container_names.pop((endpoint.network, endpoint.container_name), None)
         for index, key in ((self._of_network, endpoint.network), (self._of_sandbox, endpoint.sandbox)):
             index[key].pop(endpoint.id, None)
             if not index[key]:
@@ -72,6 +75,10 @@ class Records:
 
     def of_sandbox(self, sandbox: str) -> list[Endpoint]:
         return list(self._of_sandbox[sandbox].values()) if sandbox in self._of_sandbox else []
+
+    def has_container(self, network: str, name: str) -> bool:
+        """Whether a container of that name is on the network."""
+        return (network, name) in self._container_names
 
     def network(self, reference: str) -> Network:
         """By full name, then by full id, then by a prefix of an id that fits one network only."""

@@ -93,7 +93,9 @@ def find(netlink: Socket, op: Route) -> Existing | None:
 
 
 def host_subnets(beside: str = "") -> list[str]:
-    """IPv4 subnets that the calling thread's namespace has addresses in or routes to, other than by our own links and the one named `beside`.
+    """IPv4 subnets that the calling thread's namespace has addresses in or routes to.
+
+    Those by our own links, and by the one named `beside`, do not count.
 
     Default routes are left out, also in two halves of /1 each, as VPNs write them.
     """

@@ -65,6 +65,18 @@ def wanted_attachments(config: ContainerConfig) -> tuple[Attachment, ...]:
     return config.attachments or (Attachment(network=DEFAULT_NETWORK if mode in ("", "default") else mode),)
 
 
+def endpoint_request(container: Container, attachment: Attachment) -> EndpointRequest:
+    """The endpoint that an attachment of a running container makes."""
+    return EndpointRequest(
+        address=attachment.address,
+        mac=attachment.mac,
+        names=(container.name, container.id[:12]),
+        aliases=attachment.aliases,
+        gateway_priority=attachment.gateway_priority,
+        options=attachment.options,
+    )
+
+
 class Networking:
     """`find` gives a container by name or id; NotFound if there is none."""
 
@@ -95,24 +107,14 @@ class Networking:
             dns=dns,
             ports=container.config.ports if networks else (),
         )
-        return sandbox, [(one.network, self.endpoint_request(container, one)) for one in networks]
+        return sandbox, [(one.network, endpoint_request(container, one)) for one in networks]
 
     async def down(self, container: str) -> None:
         """Give everything back; fine if there is nothing."""
         await self._controller.remove_sandbox(container)
 
     async def connect(self, container: Container, attachment: Attachment) -> None:
-        await self._controller.connect(attachment.network, container.id, self.endpoint_request(container, attachment))
-
-    def endpoint_request(self, container: Container, attachment: Attachment) -> EndpointRequest:
-        return EndpointRequest(
-            address=attachment.address,
-            mac=attachment.mac,
-            names=(container.name, container.id[:12]),
-            aliases=attachment.aliases,
-            gateway_priority=attachment.gateway_priority,
-            options=attachment.options,
-        )
+        await self._controller.connect(attachment.network, container.id, endpoint_request(container, attachment))
 
     def check(self, container: Container, attachment: Attachment) -> None:
         """What a container may ask of a network; NotFound if there is no such network."""

@@ -54,7 +54,7 @@ class DriverConformance:
     """Subclass it, and say how the driver is made."""
 
     def make_driver(self) -> Driver:
-        raise NotImplementedError("make_driver() returns the driver to test")
+        raise TypeError("make_driver() of the subclass returns the driver to test")
 
     def make_network(self) -> Network:
         """A network that the driver accepts."""

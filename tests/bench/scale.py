@@ -139,7 +139,7 @@ def _rollup(pid: int) -> dict[str, float]:
 def restart(engine: Netplug) -> float:
     """Seconds from the start of a daemon until the kernel is as before its predecessor was killed, all rules lost in between."""
     host = engine.host
-    before = namespace_state(host.namespace.path)
+    before = namespace_state(host.namespace.path, sysctls=False)
     host.kill9()
     engine.api.close()  # it is opened again with the next call
     host.namespace.run("nft", "flush", "ruleset")
@@ -147,7 +147,7 @@ def restart(engine: Netplug) -> float:
     host.start(timeout=60)
     while True:
         elapsed = time.perf_counter() - started
-        after = namespace_state(host.namespace.path)
+        after = namespace_state(host.namespace.path, sysctls=False)
         if after == before:
             return elapsed
         if elapsed > 60:

@@ -359,7 +359,7 @@ def test_each_of_several_names_gets_its_line(host: Host):
             "network {} is ambiguous ({} matches found on ID prefix)",
         ),
         ("create --name {name} host true", "ps -a", "rm", "rm", "Multiple IDs found with provided prefix: {}"),
-        ("image import {folder}/{name}.tar {name}", "image ls", "image rm", "image rm", "ambiguous image name: {}"),
+        ("image import {folder}/{name}.tar {name}", "image ls", "image rm", "image rm", "image {} is ambiguous: {} ids begin like this"),
     ],
     ids=["network", "container", "image"],
 )

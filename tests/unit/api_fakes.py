@@ -124,6 +124,8 @@ class FakeController:
         count = len(self.endpoints(network=network.id)) + 2
         subnet = network.pools[0].subnet if network.pools else "0.0.0.0/0"
         base = subnet.split("/")[0].rsplit(".", 2)[0]
+        box = self.boxes.get(container.id)
+        ports = box.ports if box and not self.endpoints(sandbox=container.id) else ()
         endpoint = Endpoint(
             id=new_id(),
             network=network.id,
@@ -137,6 +139,7 @@ class FakeController:
             aliases=wanted.aliases,
             gateway_priority=wanted.gateway_priority,
             static_address=bool(wanted.address),
+            ports=ports,
         )
         self.plugged[endpoint.id] = endpoint
         self.applied(f"veth{endpoint.id[:7]}")
