@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from collections.abc import AsyncIterator
 
 from aiohttp import web
 
 from netplug.api import filters, views
-from netplug.api.call import JSON, Call, json_line, open_stream, reply
+from netplug.api.call import JSON, Call, json_line, open_stream, planned, reply
 from netplug.api.routes import delete, get, post
 from netplug.errors import InvalidArgument, NotFound
 from netplug.runtime.model import Image
@@ -45,15 +46,33 @@ async def create(call: Call) -> web.StreamResponse:
         )
     if source != "-":
         raise InvalidArgument(f"cannot import from {source!r}: netplug downloads nothing, give the tarball itself (fromSrc=-)")
-    imported = await call.services.images.import_(_body(call), _repository(call), tuple(call.http.query.getall("changes", [])))
+    images, named = call.services.images, call.query.get("source", "-")
+    if call.dry_run:
+        return planned(images.explain_import(await _digest(call), named))
+    imported = await images.import_(_body(call), _repository(call), tuple(call.http.query.getall("changes", [])))
     response = await open_stream(call, JSON)
     await response.write(json_line({"status": imported.id}))
+    if call.explain:
+        await response.write(json_line({"Explain": images.explain_import(imported.id.removeprefix("sha256:"), named)}))
     return response
 
 
 async def remove(call: Call) -> web.Response:
-    removed = await call.services.images.remove(call.name, force=call.flag("force"))
-    return reply([*({"Untagged": tag} for tag in removed.untagged), *({"Deleted": identity} for identity in removed.deleted)])
+    """Docker's answer is a list; where commands are asked for, it is a member beside them."""
+    images, force = call.services.images, call.flag("force")
+    lines = images.explain_removal(call.name, force=force) if call.dry_run or call.explain else []
+    if call.dry_run:
+        return planned(lines)
+    removed = await images.remove(call.name, force=force)
+    answer = [*({"Untagged": tag} for tag in removed.untagged), *({"Deleted": identity} for identity in removed.deleted)]
+    return planned(lines, {"Removed": answer}) if call.explain else reply(answer)
+
+
+async def _digest(call: Call) -> str:
+    digest = hashlib.sha256()
+    async for chunk in _body(call):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 async def _body(call: Call) -> AsyncIterator[bytes]:

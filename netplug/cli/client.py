@@ -77,8 +77,10 @@ class Answer:
         try:
             while chunk := self._response.read1(65536):
                 yield chunk
-        except (http.client.HTTPException, OSError) as error:
-            raise Failure(f"the daemon ended the connection: {error or 'unexpected EOF'}") from error
+        except http.client.HTTPException as error:  # in the middle of an answer that is as long as it takes
+            raise Failure("the daemon ended the connection: unexpected EOF") from error
+        except OSError as error:
+            raise Failure(f"the daemon ended the connection: {error}") from error
         finally:
             self.close()
 

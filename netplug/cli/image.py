@@ -1,7 +1,8 @@
-"""`netplug image …` and `netplug images`: root file systems. They change nothing in the kernel, so there is nothing to explain."""
+"""`netplug image …` and `netplug images`: root file systems."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
@@ -10,7 +11,7 @@ import click
 
 from netplug.cli import completion, options, units
 from netplug.cli.client import Client, filters_query, segment
-from netplug.cli.command import FORMAT_HELP, Command, Failure, Group, Value
+from netplug.cli.command import FORMAT_HELP, Command, Explain, Failure, Group, Value, explainable
 from netplug.cli.several import each
 from netplug.cli.tables import Row, print_list
 
@@ -77,19 +78,24 @@ def _rows(item: dict[str, Any], whole_id: bool) -> Iterator[Row]:
 @click.option("-m", "--message", default="", help="Commit message")
 @click.argument("file", metavar="FILE|-")
 @click.argument("repository", metavar="[REPOSITORY[:TAG]]", required=False)
+@explainable
 @click.pass_obj
-def import_image(client: Client, file: str, repository: str | None, changes: Sequence[str], message: str) -> None:
+def import_image(client: Client, /, file: str, repository: str | None, changes: Sequence[str], message: str, explain: Explain) -> None:
     """Import the contents of a tarball as a root file system"""
     from urllib.parse import urlencode
 
     name, _, tag = (repository or "").partition(":")
+    named = file if file == "-" else os.path.abspath(file)
     pairs = [("fromSrc", "-"), ("repo", name), ("tag", tag), ("message", message)]
+    if explain.query:
+        pairs += [("source", named), *explain.query.items()]
     query = urlencode([(key, value) for key, value in pairs if value] + [("changes", change) for change in changes])
     with _opened(file) as source:
         answer = client.open("POST", f"/images/create?{query}", stream=_blocks(source))
         for line in answer.lines():
             if error := line.get("error"):
                 raise Failure(str(error))
+            explain.heard(line)
             if status := line.get("status"):
                 click.echo(str(status))
 
@@ -112,12 +118,17 @@ def _blocks(source: IO[bytes]) -> Iterator[bytes]:
 @click.option("-f", "--force", is_flag=True, help="Force removal of the image")
 @click.option("--no-prune", is_flag=True, hidden=True)
 @click.argument("images", metavar="IMAGE [IMAGE...]", nargs=-1, required=True, shell_complete=completion.images)
+@explainable
 @click.pass_obj
-def rm(client: Client, images: Sequence[str], force: bool, no_prune: bool) -> int:
+def rm(client: Client, /, images: Sequence[str], force: bool, no_prune: bool, explain: Explain) -> int:
     """Remove one or more images"""
 
     def remove(name: str) -> None:
-        for item in client.call("DELETE", f"/images/{segment(name)}", {"force": "1"} if force else None):
+        answer = client.call("DELETE", f"/images/{segment(name)}", {**({"force": "1"} if force else {}), **explain.query})
+        if isinstance(answer, dict):
+            explain.heard(answer)
+            answer = answer.get("Removed", [])
+        for item in answer:
             for kind, what in item.items():
                 click.echo(f"{kind}: {what}")
 

@@ -136,7 +136,10 @@ class _Attached:
 
 def _status(waiting: Answer) -> int:
     """The exit code out of the answer to a wait."""
-    answer = waiting.json()
+    try:
+        answer = waiting.json()
+    except Failure:
+        answer = {}
     if message := (answer.get("Error") or {}).get("Message"):
         raise Failure(str(message), _DAEMON_ERROR)
     if "StatusCode" not in answer:

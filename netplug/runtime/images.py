@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import shlex
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -93,8 +94,29 @@ class Images:
         await self._write([image, *self._without(tag, identity)])
         return image
 
+    def explain_import(self, digest: str, source: str) -> list[str]:
+        """The commands that unpack `source`, a file's name or `-`, to where its image lies."""
+        folder = shlex.quote(str(self._folder / digest))
+        return [f"mkdir -p {folder}", f"tar --extract --numeric-owner --directory {folder} --file {shlex.quote(source)}"]
+
+    def explain_removal(self, reference: str, *, force: bool = False) -> list[str]:
+        """The command that deletes its files; none where only a tag goes."""
+        image, _, kept, users = self._going(reference, force)
+        return [] if kept or users else [f"rm -r {shlex.quote(str(self._folder / image.id.removeprefix('sha256:')))}"]
+
     async def remove(self, reference: str, *, force: bool = False) -> Removed:
         """Take the tag away; with the last tag goes the image, unless (with force) containers still use it."""
+        image, gone, kept, users = self._going(reference, force)
+        if kept or users:
+            await self._write([msgspec.structs.replace(image, tags=kept)])
+            return Removed(untagged=gone)
+        await self._store.txn((), [Delete(_key(image.id))])
+        del self._images[image.id]
+        await asyncio.to_thread(remove_tree, self._folder / image.id.removeprefix("sha256:"))
+        return Removed(untagged=gone, deleted=(image.id,))
+
+    def _going(self, reference: str, force: bool) -> tuple[Image, tuple[str, ...], tuple[str, ...], list[Container]]:
+        """What a removal takes: the image, the tags that go, those that stay, and its users if there are any; raises if it may not be."""
         image = self.get(reference)
         if image.id == _HOST.id:
             raise Forbidden(f"conflict: unable to remove {HOST_IMAGE}: it is the host's own file system")
@@ -106,13 +128,7 @@ class Images:
         users = [] if kept else list(self.users(image.id))
         if users and not force:
             raise _in_use(reference, image, users[0], by_tag)
-        if kept or users:
-            await self._write([msgspec.structs.replace(image, tags=kept)])
-            return Removed(untagged=gone)
-        await self._store.txn((), [Delete(_key(image.id))])
-        del self._images[image.id]
-        await asyncio.to_thread(remove_tree, self._folder / image.id.removeprefix("sha256:"))
-        return Removed(untagged=gone, deleted=(image.id,))
+        return image, gone, kept, users
 
     def _without(self, tag: str, keeper: str) -> list[Image]:
         """Other images that have the tag, as they are after losing it."""

@@ -136,3 +136,29 @@ def test_a_dry_run_prints_and_changes_nothing(host: Host):
     assert host.netplug("rm", "-f", "web").returncode == 0
     assert dry("network", "rm", "--dry-run", "demo")
     assert dry("network", "prune", "--dry-run", "-f")
+
+
+def test_images_are_explained_too(host: Host, tmp_path: Path):
+    """What import and rm print makes and deletes the same files."""
+    (tmp_path / "root" / "etc").mkdir(parents=True)
+    (tmp_path / "root" / "etc" / "motd").write_text("hello\n")
+    tarball = tmp_path / "root.tar"
+    subprocess.run(["tar", "--create", "--file", tarball, "--directory", tmp_path / "root", "."], check=True)
+
+    planned = host.netplug("image", "import", "--dry-run", str(tarball), "small").stdout.splitlines()
+    assert host.netplug("images", "-q", "small").stdout == ""
+    done = host.netplug("image", "import", "--explain", str(tarball), "small")
+    assert done.stdout.splitlines()[1:] == planned
+    folder = Path(planned[0].split()[-1])
+    made = (folder / "etc" / "motd").stat()
+
+    planned_removal = host.netplug("image", "rm", "--dry-run", "small").stdout.splitlines()
+    removed = host.netplug("image", "rm", "--explain", "small")
+    assert removed.stdout.splitlines()[-1:] == planned_removal
+    assert not folder.exists()
+
+    paste(host.namespace, planned)
+    pasted = (folder / "etc" / "motd").stat()
+    assert (pasted.st_mode, pasted.st_uid, pasted.st_size) == (made.st_mode, made.st_uid, made.st_size)
+    paste(host.namespace, planned_removal)
+    assert not folder.exists()

@@ -228,6 +228,37 @@ def test_exit_codes_of_exec(host: Host):
     assert (refused.returncode, refused.stderr) == (1, f"Error response from daemon: Container {identity} is not running\n")
 
 
+def test_streams_of_run_and_exec(host: Host):
+    swapped = ("host", "busybox", "sh", "-c", "tr a-z A-Z; echo complaint >&2; exit 3")
+    done = host.netplug("run", "-i", "--rm", *swapped, stdin="some words\n")
+    assert (done.returncode, done.stdout) == (3, "SOME WORDS\n")
+    assert done.stderr.endswith("complaint\n")
+    much = "line after line\n" * 100_000
+    assert host.netplug("run", "-i", "--rm", "host", "cat", stdin=much).stdout == much
+    assert host.netplug("run", "--rm", "host", "cat", stdin="nobody reads this").stdout == ""
+    run(host, "web", *IDLE)
+    assert host.netplug("exec", "-i", "web", "cat", stdin=much).stdout == much
+    assert host.netplug("exec", "-d", "web", "sh", "-c", "echo done > /tmp/made").stdout == ""
+    until(lambda: host.netplug("exec", "web", "cat", "/tmp/made").stdout == "done\n", "it has run in the background")
+
+
+def test_who_waits_is_told_when_the_daemon_goes(host: Host):
+    """The container goes on; the command in the foreground says so, and does not end as if all were well."""
+    argv = [sys.executable, "-m", "netplug.cli", "run", "--name", "web", "host", "busybox", "sh", "-c", "echo begun; sleep 1000"]
+    with subprocess.Popen(argv, env=host.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as attached:
+        try:
+            assert attached.stdout is not None
+            assert attached.stdout.readline() == "begun\n"
+            assert host.stop() == 0
+            _, complaint = attached.communicate(timeout=DEADLINE)
+        finally:
+            attached.kill()
+    assert attached.returncode == 125
+    assert complaint.endswith("\nnetplug: the daemon ended the connection before the container did.\nSee 'netplug run --help'.\n")
+    host.start()
+    assert host.container("web")["State"]["Running"]
+
+
 # At a terminal
 
 
@@ -356,8 +387,8 @@ def test_logs_are_followed_over_a_restart(host: Host):
         assert follower.stdout.readline() == "one\n"
         host.restart()
         rest = follower.communicate(timeout=DEADLINE)[0]
-        assert "Traceback" not in rest
-        assert "two" not in rest
+        assert rest == "the daemon ended the connection: unexpected EOF\n"
+        assert follower.returncode == 1
     with following() as follower:
         assert follower.stdout is not None
         assert follower.stdout.readline() == "one\n"
@@ -369,8 +400,11 @@ def test_logs_are_followed_over_a_restart(host: Host):
 # The host goes and comes
 
 
-def reboot(host: Host) -> None:
-    """What a reboot leaves: the disk. No process, no mount, no cgroup, nothing in /run, and a network namespace that is new."""
+def reboot(host: Host, *, keeps_run: bool) -> None:
+    """What a reboot leaves: no process, no mount, no cgroup, and a network namespace that is new.
+
+    `keeps_run`: the run directory lies on a disk, and only the boot is another one.
+    """
     containers = [host.container(entry["Id"]) for entry in host.api("GET", "/containers/json")]
     host.kill9()
     end_processes([*host.processes(), *(container["State"]["Pid"] for container in containers)])
@@ -381,7 +415,11 @@ def reboot(host: Host) -> None:
     for point in reversed(mounts_below(host.run_directory)):
         subprocess.run(["umount", "--lazy", point], check=True)
     assert mounts_below(host.run_directory) == []
-    shutil.rmtree(host.run_directory)
+    if keeps_run:
+        # Its first part names the boot.
+        (host.run_directory / "incarnation").write_text("00000000-0000-0000-0000-000000000000.0123456789abcdef\n")
+    else:
+        shutil.rmtree(host.run_directory)
     name = host.namespace.name
     host.namespace.remove()
     port = f"h{host.address.rpartition('.')[2]}"
@@ -391,7 +429,8 @@ def reboot(host: Host) -> None:
     host.namespace.ip("route", "add", "default", "via", OUTSIDE_ADDRESS)
 
 
-def test_a_host_that_reboots_gives_everything_back(host: Host, lan: Lan):
+@pytest.mark.parametrize("keeps_run", [False, True], ids=["run-is-new", "run-is-kept"])
+def test_a_host_that_reboots_gives_everything_back(host: Host, lan: Lan, keeps_run: bool):
     network(host, "--subnet", "10.72.0.0/24", "demo")
     network(host, "--subnet", "10.73.0.0/24", "other")
     before = host.state()
@@ -400,7 +439,7 @@ def test_a_host_that_reboots_gives_everything_back(host: Host, lan: Lan):
     run(host, "brief", "--rm", *IDLE)
     run(host, "done", "--network", "demo", "host", "busybox", "sh", "-c", "echo said; exit 3")
     assert ended(host, "done") == 3
-    reboot(host)
+    reboot(host, keeps_run=keeps_run)
     host.start()
     after = host.state()
     assert after["sandboxes"] == {}

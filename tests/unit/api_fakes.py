@@ -366,6 +366,12 @@ class FakeImages:
         self.found[tag] = image
         return image
 
+    def explain_import(self, digest: str, source: str) -> list[str]:
+        return [f"tar {digest[:4]} {source}"]
+
+    def explain_removal(self, reference: str, *, force: bool = False) -> list[str]:
+        return [f"rm {self.get(reference).tags[0]}"]
+
     async def remove(self, reference: str, *, force: bool = False) -> Removed:
         image = self.get(reference)
         if "host:latest" in image.tags:
