@@ -53,7 +53,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def predefined_networks(self) -> list[NetworkRequest]:
         """`none`, `host` and, unless `--bridge none`, `bridge`."""
-        networks = [NetworkRequest(name="none", driver="none"), NetworkRequest(name="host", driver="host")]
+        networks = [NetworkRequest(name="none", driver="null"), NetworkRequest(name="host", driver="host")]
         if self.bridge != "none":
             networks.append(NetworkRequest(name="bridge", driver="bridge", options=self._bridge_options(), pools=self._bridge_pool()))
         return networks

@@ -66,7 +66,7 @@ class Images:
             if tag in image.tags or image.id == reference:
                 return image
         prefix = reference.removeprefix("sha256:")
-        fits = [image for image in self.all() if re.fullmatch(r"[0-9a-f]{1,64}", prefix) and image.id[7:].startswith(prefix)]
+        fits = [image for image in self.all() if re.fullmatch(r"[0-9a-f]{2,64}", prefix) and image.id[7:].startswith(prefix)]
         if len(fits) > 1:
             raise Ambiguous(f"image {reference} is ambiguous: {len(fits)} ids begin like this")
         if not fits:

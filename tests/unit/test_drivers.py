@@ -140,5 +140,5 @@ def test_two_networks_cannot_share_a_bridge():
 
 
 def test_an_unknown_driver_is_named_with_those_there_are():
-    with pytest.raises(NotFound, match='plugin "carrier-pigeon" not found: the drivers here are bridge, host, none'):
+    with pytest.raises(NotFound, match='plugin "carrier-pigeon" not found: the drivers here are bridge, host, none, null'):
         Drivers().get("carrier-pigeon")
