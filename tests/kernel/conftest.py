@@ -21,6 +21,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="needs root: it makes network namespaces"))
 
 
+NO_SERVER = "nameserver 127.0.0.1\n"
+"""Hosts have no DNS server unless a test gives them one: a lookup of an unknown name is refused at once, not timed out."""
+
+
 @pytest.fixture
 def lan() -> Iterator[Lan]:
     """A switch, with a neighbour outside."""
@@ -34,7 +38,7 @@ def hosts(lan: Lan) -> Iterator[Callable[..., Host]]:
     made: list[Host] = []
     with contextlib.ExitStack() as stack:
 
-        def make(*flags: str, resolv_conf: str | None = None, environment: dict[str, str] | None = None) -> Host:
+        def make(*flags: str, resolv_conf: str | None = NO_SERVER, environment: dict[str, str] | None = None) -> Host:
             host = stack.enter_context(Host(lan, *flags, resolv_conf=resolv_conf, environment=environment))
             made.append(host)
             host.start()

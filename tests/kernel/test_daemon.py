@@ -20,7 +20,7 @@ from netplug.cli.demo_hosts import OUTSIDE_ADDRESS, Lan
 from netplug.cli.demo_traffic import serving
 from tests.differences import differences
 from tests.hosts import Host, command
-from tests.kernel.test_networks import IDLE, ask, network, run, serve
+from tests.kernel.daily import IDLE, ask, network, run, serve
 
 OPTION = "com.docker.network."
 

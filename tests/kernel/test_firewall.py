@@ -300,9 +300,10 @@ def test_nothing_of_ours_keeps_a_namespace_alive(firewall: Firewall, sandbox: st
 
 def wait_for_closing() -> None:
     """Contexts are closed one after the other: when a new one is, all earlier ones are."""
-    from netplug.kernel.firewall import libnftables
 
-    libnftables._closer.submit(lambda: None).result(5)
+    from netplug.kernel import descriptors
+
+    descriptors._closer.submit(lambda: None).result(5)
 
 
 def test_explained_commands_do_the_same(firewall: Firewall, sandbox: str) -> None:

@@ -26,15 +26,9 @@ from netplug.cli.demo_hosts import OUTSIDE_ADDRESS, Lan, end_processes, mounts_b
 from netplug.kernel.namespaces import open_socket
 from tests.differences import differences
 from tests.hosts import Api, Host, Namespace
-from tests.kernel.test_networks import IDLE, ask, network, run, serve
+from tests.kernel.daily import IDLE, ask, network, run, serve
 
 DEADLINE = 10.0
-
-
-@pytest.fixture
-def host(hosts: Callable[..., Host]) -> Host:
-    """A host whose DNS server refuses at once, so that nobody waits to hear that a name is gone."""
-    return hosts(resolv_conf="nameserver 127.0.0.1\n")
 
 
 SLEEPER = ("--stop-signal", "SIGKILL", *IDLE)

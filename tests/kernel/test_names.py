@@ -17,16 +17,11 @@ import pytest
 
 from netplug.kernel.namespaces import open_socket
 from tests.hosts import OUTSIDE_ADDRESS, Host, Lan
-from tests.kernel.test_networks import IDLE, network, run
+from tests.kernel.daily import IDLE, network, run
 
 DEADLINE = 10.0
 REFUSING = "nameserver 127.0.0.1\n"
 """A host's resolv.conf that leads nowhere, and says so at once."""
-
-
-@pytest.fixture
-def host(hosts: Callable[..., Host]) -> Host:
-    return hosts(resolv_conf=REFUSING)
 
 
 def until(condition: Callable[[], object], what: str) -> None:

@@ -4,60 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
-import sys
-from typing import Any
 
 import pytest
 
 from netplug.cli.demo_hosts import INTERNET_ADDRESS, OUTSIDE_ADDRESS, Lan
-from netplug.cli.demo_traffic import MODULE, serving
+from netplug.cli.demo_traffic import serving
 from netplug.kernel.namespaces import open_socket
 from tests.hosts import Host
-
-SERVER = ("host", sys.executable, "-m", MODULE, "serve", "0.0.0.0")
-IDLE = ("host", "busybox", "sleep", "1000")
-PATIENCE = 0.4
-"""Seconds after which a packet counts as dropped; within one machine an answer takes microseconds."""
-
-
-def ask(namespace: str, address: str, port: int, kind: str = "tcp", source: str = "") -> str:
-    """What the server there says: the caller's address as it sees it; `""` when nothing comes back."""
-    with open_socket(namespace, socket.AF_INET, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM) as client:
-        client.settimeout(PATIENCE)
-        try:
-            if source:
-                client.bind((source, 0))
-            client.connect((address, port))
-            if kind == "udp":
-                client.send(b"hello")
-            return client.recv(100).decode().splitlines()[0]
-        except OSError:
-            return ""
-
-
-def run(host: Host, name: str, *arguments: str) -> None:
-    done = host.netplug("run", "-d", "--name", name, *arguments)
-    assert done.returncode == 0, done.stderr
-
-
-def serve(host: Host, name: str, *options: str, port: int = 80) -> None:
-    """A container with the server; returns when it answers on its own loopback."""
-    run(host, name, *options, *SERVER, str(port))
-    while not ask(host.sandbox(name), "127.0.0.1", port):
-        assert host.container(name)["State"]["Running"], host.netplug("logs", name)
-
-
-def network(host: Host, *arguments: str) -> None:
-    done = host.netplug("network", "create", *arguments)
-    assert done.returncode == 0, done.stderr
-
-
-def address(host: Host, name: str, network_name: str = "demo") -> str:
-    return host.container_address(name, network_name)
-
-
-def inspected(host: Host, name: str) -> dict[str, Any]:
-    return host.container(name)["NetworkSettings"]
+from tests.kernel.daily import IDLE, ROOT, SERVER, address, ask, inspected, network, run, serve
 
 
 def test_containers_reach_each_other_by_name(host: Host):
@@ -235,7 +189,7 @@ def test_links_on_the_default_bridge(host: Host):
 def test_host_none_and_shared_namespaces(host: Host, lan: Lan):
     run(host, "alone", "--network", "none", *IDLE)
     assert [link["ifname"] for link in json.loads(host.inside("alone", "ip", "-j", "link").stdout)] == ["lo"]
-    run(host, "bare", "--network", "host", *SERVER, "8090")
+    run(host, "bare", "--network", "host", "-v", f"{ROOT}:{ROOT}:ro", *SERVER, "8090")
     while not ask(lan.outside.path, host.address, 8090):
         assert host.container("bare")["State"]["Running"], host.netplug("logs", "bare")
     serve(host, "web")

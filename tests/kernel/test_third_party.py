@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.hosts import OUTSIDE_ADDRESS, Host, Lan
-from tests.kernel.test_networks import ask, serve
+from tests.kernel.daily import ask, serve
 
 PAGE = Path(__file__).parents[2] / "docs/drivers.md"
 
