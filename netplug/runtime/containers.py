@@ -35,6 +35,9 @@ from netplug.store import Store
 
 log = logging.getLogger(__name__)
 
+FILES_FOLLOW = 0.002
+"""Seconds after which a container's hosts and resolv.conf show a change of its network."""
+
 Condition = Literal["not-running", "next-exit", "removed"]
 
 
@@ -65,6 +68,8 @@ class Containers:
             self._records, self._paths, oci, supervisor, self._networking, self._files, self.events, self._tasks, self._execs
         )
         self._host_resolv_conf = FileWatcher(Path(settings.resolv_conf), self._refresh_all)
+        self._stale: set[str] = set()
+        """Containers whose hosts and resolv.conf do not show a change of the network yet."""
         self._unsubscribe: Callable[[], None] = lambda: None
         images.users = lambda image: (container for container in self.all() if container.image_id == image)
 
@@ -81,6 +86,7 @@ class Containers:
     async def close(self) -> None:
         """Let go of everything. Containers and detached exec sessions go on; attached exec sessions end, their clients are gone."""
         self._unsubscribe()
+        self._refresh_stale()
         for container in self._records.running():
             execs.kill_strays(self._paths.bundle(container.id), container.pid)
         await self._tasks.close()
@@ -309,7 +315,13 @@ class Containers:
 
     async def _attach_record(self, container: Container, wanted: tuple[Attachment, ...]) -> None:
         config = msgspec.structs.replace(container.config, attachments=wanted)
-        await self._records.put(msgspec.structs.replace(container, config=config))
+        changed = msgspec.structs.replace(container, config=config)
+        if container.status != "running":
+            await self._records.put(changed)
+            return
+        # The endpoint is the record that counts while it runs (see Networking.agreed): nobody need wait for this one.
+        self._records.remember(changed)
+        self._tasks.spawn(self._records.put(changed))
 
     # Smaller things
 
@@ -335,9 +347,16 @@ class Containers:
         """An endpoint came or went: its container's files change, and those of containers with links to it."""
         if event.kind != "endpoint" or event.endpoint is None:
             return
-        for container in self._records.running():
-            linked = container.config.links or any(one.links for one in container.config.attachments)
-            if container.id == event.endpoint.sandbox or linked:
+        if not self._stale:
+            # What is asked for next takes longer than this, and several changes at once are one writing.
+            asyncio.get_running_loop().call_later(FILES_FOLLOW, self._refresh_stale)
+        self._stale |= {event.endpoint.sandbox, *(container.id for container in self._records.linked())}
+
+    def _refresh_stale(self) -> None:
+        stale, self._stale = self._stale, set()
+        for identity in stale:
+            container = self._records.find(identity)
+            if container is not None and container.status == "running":
                 self._refresh(container)
 
     def _exec_ended(self, container: str, identity: str, code: int) -> None:

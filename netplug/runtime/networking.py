@@ -14,7 +14,7 @@ import msgspec
 
 from netplug.controller.requests import EndpointRequest, Events, SandboxRequest
 from netplug.errors import Conflict, Forbidden, InvalidArgument, NetplugError
-from netplug.model import DnsConfig, Endpoint, Network, Sandbox
+from netplug.model import DnsConfig, Endpoint, Network, Sandbox, mac_of
 from netplug.plan import Plan
 from netplug.runtime.model import Attachment, Container, ContainerConfig
 
@@ -156,6 +156,7 @@ class Networking:
             Attachment(
                 network=name,
                 address=endpoint.address.split("/")[0] if endpoint.static_address else "",
+                mac="" if endpoint.mac == mac_of(endpoint.address, endpoint.id) else endpoint.mac,
                 aliases=endpoint.aliases,
                 gateway_priority=endpoint.gateway_priority,
                 options=endpoint.options,

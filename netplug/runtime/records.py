@@ -15,6 +15,7 @@ class Records:
         self._store = store
         self._by_id: dict[str, Container] = {}
         self._names: dict[str, str] = {}
+        self._linked: set[str] = set()
 
     async def load(self) -> None:
         _, found = await self._store.range(f"{PREFIX}containers/")
@@ -69,14 +70,25 @@ class Records:
         await self._store.txn((), [Put(_key(container.id), encode(container))])
         self._remember(container)
 
+    def remember(self, container: Container) -> None:
+        """A newer version, known at once; the caller sees to it that it is written."""
+        self._remember(container)
+
+    def linked(self) -> list[Container]:
+        """Those that run and have links: their files name other containers."""
+        return [container for identity in self._linked if (container := self._by_id[identity]).status == "running"]
+
     async def remove(self, container: Container) -> None:
         await self._store.txn((), [Delete(_key(container.id)), Delete(f"{PREFIX}container-names/{container.name}")])
         del self._by_id[container.id]
         del self._names[container.name]
+        self._linked.discard(container.id)
 
     def _remember(self, container: Container) -> None:
         self._by_id[container.id] = container
         self._names[container.name] = container.id
+        if container.config.links or any(one.links for one in container.config.attachments):
+            self._linked.add(container.id)
 
     def check_free(self, name: str) -> None:
         """Conflict, naming the container that has the name."""
