@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 
 FILES_FOLLOW = 0.002
 """Seconds after which a container's hosts and resolv.conf show a change of its network."""
+FILES_AT_ONCE = 8
+"""Containers whose files are written in one go."""
 
 Condition = Literal["not-running", "next-exit", "removed"]
 
@@ -86,7 +89,8 @@ class Containers:
     async def close(self) -> None:
         """Let go of everything. Containers and detached exec sessions go on; attached exec sessions end, their clients are gone."""
         self._unsubscribe()
-        self._refresh_stale()
+        while self._stale:
+            self._refresh_some()
         for container in self._records.running():
             execs.kill_strays(self._paths.bundle(container.id), container.pid)
         await self._tasks.close()
@@ -347,14 +351,20 @@ class Containers:
         """An endpoint came or went: its container's files change, and those of containers with links to it."""
         if event.kind != "endpoint" or event.endpoint is None:
             return
-        if not self._stale:
-            # What is asked for next takes longer than this, and several changes at once are one writing.
-            asyncio.get_running_loop().call_later(FILES_FOLLOW, self._refresh_stale)
-        self._stale |= {event.endpoint.sandbox, *(container.id for container in self._records.linked())}
+        self._refresh_soon(event.endpoint.sandbox, *(container.id for container in self._records.linked()))
 
-    def _refresh_stale(self) -> None:
-        stale, self._stale = self._stale, set()
-        for identity in stale:
+    def _refresh_soon(self, *identities: str) -> None:
+        """What is asked for next takes longer than this; and several changes at once are one writing."""
+        if identities and not self._stale:
+            asyncio.get_running_loop().call_later(FILES_FOLLOW, self._refresh_some)
+        self._stale.update(identities)
+
+    def _refresh_some(self) -> None:
+        """A few at a time: a thousand take most of a second, in which the loop would do nothing else."""
+        some = list(itertools.islice(self._stale, FILES_AT_ONCE))
+        rest, self._stale = self._stale - set(some), set()
+        self._refresh_soon(*rest)
+        for identity in some:
             container = self._records.find(identity)
             if container is not None and container.status == "running":
                 self._refresh(container)
@@ -365,8 +375,7 @@ class Containers:
             self.events.send("exec_die", found, execID=identity, exitCode=str(code))
 
     def _refresh_all(self) -> None:
-        for container in self._records.running():
-            self._refresh(container)
+        self._refresh_soon(*(container.id for container in self._records.running()))
 
     def _refresh(self, container: Container) -> None:
         try:

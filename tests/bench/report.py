@@ -193,7 +193,7 @@ FOOTER = """
 - Memory: the sum of RSS (and PSS) of daemon and resolver, or of dockerd and containerd. What is there once per container is not in
   it: {supervisors}.
 - Restart: the daemon is killed with SIGKILL and the whole nftables ruleset flushed; the clock runs from the new daemon's start until links,
-  addresses, routes, rules and sysctls of the host are what they were.
+  addresses, routes and rules of the host are what they were.
 """
 
 
