@@ -36,8 +36,8 @@ from netplug.store import Store
 
 log = logging.getLogger(__name__)
 
-FILES_FOLLOW = 0.002
-"""Seconds after which a container's hosts and resolv.conf show a change of its network."""
+FILES_FOLLOW = 0.02
+"""Seconds after which a container's hosts and resolv.conf show a change of its network: less than it takes to start a command there."""
 FILES_AT_ONCE = 8
 """Containers whose files are written in one go."""
 
