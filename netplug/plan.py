@@ -107,9 +107,12 @@ class Veth(Op, frozen=True, kw_only=True):
         queues = " numtxqueues 1 numrxqueues 1"
         peer = f"peer name {self.peer}{queues} address {self.mac}{mtu} netns {shlex.quote(self.peer_namespace)}"
         hairpin = " type bridge_slave hairpin on" if self.master else ""
+        # A bridge port needs no address; with an MTU below IPv6's least it has no IPv6 to say this of.
+        plain = " addrgenmode none" if self.master and not 0 < self.mtu < 1280 else ""
         return self._shell(
-            f"ip link add {self.name}{queues} up group {LINK_GROUP}{mtu}{master} type veth {peer}",
-            f"ip link set {self.name} alias {shlex.quote(self.alias)}{hairpin}",
+            f"ip link add {self.name}{queues} group {LINK_GROUP}{mtu}{master} type veth {peer}",
+            f"ip link set {self.name} alias {shlex.quote(self.alias)}{plain}{hairpin}",
+            f"ip link set {self.name} up",
         )
 
     def explain_removal(self) -> tuple[str, ...]:

@@ -237,6 +237,9 @@ class Containers:
     async def exec_start(self, identity: str, *, detach: bool | None = None, tty: bool | None = None) -> ExecSession:
         """None: as `exec_create` was told."""
         container = self._running(self._execs.inspect(identity).container)
+        if container.id in self._stale:
+            self._stale.discard(container.id)
+            self._refresh(container)
         session = await self._execs.start(identity, container, self._keeper.launcher.user, detach=detach, tty=tty)
         self.events.send("exec_start", container, execID=identity)
         return session

@@ -92,10 +92,10 @@ def test_large_batches_are_split_by_size_and_by_number():
 def test_a_veth_with_its_far_end_in_one_message():
     op = Veth(name="veth1", peer="eth0", peer_namespace="/x", mac="02:42:0a:00:00:02", mtu=1400, master="br0", alias="netplug:a/b")
 
-    new, dress = links.new_veth(op, 2_000_000, 3_000_000, 7, 42)
+    new, dress, up = links.new_veth(op, 2_000_000, 3_000_000, 7, 42)
 
     message = decoded(ifinfmsg, new)
-    assert (message["index"], message["flags"] & 1, message["change"]) == (2_000_000, 1, 1)
+    assert (message["index"], message["flags"] & 1, message["change"]) == (2_000_000, 0, 0)
     assert message.get_attr("IFLA_IFNAME") == "veth1"
     assert message.get_attr("IFLA_GROUP") == LINK_GROUP
     assert message.get_attr("IFLA_MASTER") == 42
@@ -111,6 +111,8 @@ def test_a_veth_with_its_far_end_in_one_message():
     second = decoded(ifinfmsg, dress)
     assert second.get_attr("IFLA_IFALIAS") == "netplug:a/b"
     assert second.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_SLAVE_KIND") == "bridge"
+    third = decoded(ifinfmsg, up)
+    assert (third["index"], third["flags"], third["change"]) == (2_000_000, 1, 1)
 
 
 def test_a_bridge():
