@@ -61,6 +61,8 @@ class Network(Record, frozen=True, kw_only=True):
     driver: str
     created: str
     scope: Literal["local", "global"] = "local"
+    ipv4: bool = True
+    ipv6: bool = False
     internal: bool = False
     attachable: bool = False
     predefined: bool = False
@@ -72,7 +74,11 @@ class Network(Record, frozen=True, kw_only=True):
 
 
 class PortBinding(Record, frozen=True, kw_only=True):
-    """A host port that leads to a container port. `host_ip` `""` means every host address; `host_port` 0: not chosen yet."""
+    """A host port that leads to a container port; with `count`, so many in a row (`host_port + n` leads to `port + n`).
+
+    A sandbox has them as they were asked for: `host_ip` `""` means every host address of each IP version that the container has, and
+    `host_port` 0 that the choice is ours. An endpoint has them as they are: one per IP version, with `0.0.0.0` or `::` written out.
+    """
 
     protocol: Protocol
     port: int
@@ -80,6 +86,9 @@ class PortBinding(Record, frozen=True, kw_only=True):
     host_port: int = 0
     host_port_end: int = 0
     """The last of the ports to choose from, where a range of host ports was given for one container port; else 0."""
+    count: int = 1
+    preferred: int = 0
+    """Where the choice is ours: the host port that it had last, taken again if it is free."""
 
     def __str__(self) -> str:
         return f"{self.host_ip or '0.0.0.0'}:{self.host_port}->{self.port}/{self.protocol}"
@@ -88,8 +97,9 @@ class PortBinding(Record, frozen=True, kw_only=True):
 class Endpoint(Record, frozen=True, kw_only=True):
     """One attachment of one sandbox to one network.
 
-    `address` carries its prefix (`172.18.0.2/16`), `gateway` does not. `host_interface` is the end that stays in the host's
-    namespace. `names` are what the resolver answers with this address: container name, aliases, short id.
+    `address` carries its prefix (`172.18.0.2/16`), `gateway` does not; `address6` and `gateway6` are their IPv6 twins. `host_interface`
+    is the end that stays in the host's namespace. `names` are what the resolver answers with this address: container name, aliases,
+    short id.
     """
 
     id: str
@@ -101,12 +111,17 @@ class Endpoint(Record, frozen=True, kw_only=True):
     host_interface: str = ""
     address: str = ""
     gateway: str = ""
+    address6: str = ""
+    gateway6: str = ""
     mac: str = ""
     names: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     ports: tuple[PortBinding, ...] = ()
     gateway_priority: int = 0
     static_address: bool = False
+    static_address6: bool = False
+    links: tuple[str, ...] = ()
+    """Ids of sandboxes whose exposed ports this endpoint may reach also where `icc` is off."""
     options: dict[str, str] = {}
 
 
@@ -136,7 +151,9 @@ class Sandbox(Record, frozen=True, kw_only=True):
     hostname: str = ""
     dns: DnsConfig = DnsConfig()
     ports: tuple[PortBinding, ...] = ()
-    """Every port that is published for this sandbox, host ports chosen; its gateway endpoint carries them."""
+    """What is to be published for this sandbox, as asked for; its gateway endpoint carries what came of it."""
+    exposed: tuple[str, ...] = ()
+    """Ports that it serves, published or not: `80/tcp`."""
     resolver_udp: int = 0
     resolver_tcp: int = 0
     """The ports in the sandbox where the resolver listens; 127.0.0.11:53 leads there. 0: no resolver."""

@@ -10,7 +10,7 @@ Marks that say what is ours: links carry `LINK_GROUP`, routes `ROUTE_PROTOCOL`, 
 from __future__ import annotations
 
 import shlex
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -25,6 +25,8 @@ RETIRED_GROUP = 28785
 """IFLA_GROUP of bridges that are out of use and wait to be deleted when there is time."""
 ROUTE_PROTOCOL = 112
 """rtm_protocol of our routes; free in /etc/iproute2/rt_protos."""
+
+GatewayMode = Literal["nat", "nat-unprotected", "routed"]
 
 
 def inside(namespace: str, command: str) -> str:
@@ -182,10 +184,11 @@ class Announce(Op, frozen=True, kw_only=True):
 
 
 class FlushFlows(Op, frozen=True, kw_only=True):
-    """Forget tracked flows to a host port: their NAT was decided before the port led where it leads now."""
+    """Forget tracked flows to `count` host ports from `port` on: their NAT was decided before the port led where it leads now."""
 
     protocol: Protocol
     port: int
+    count: int = 1
 
     def explain(self) -> tuple[str, ...]:
         return self._shell(f"conntrack -D -p {self.protocol} --orig-port-dst {self.port} >/dev/null 2>&1 || true")
@@ -195,48 +198,74 @@ class FlushFlows(Op, frozen=True, kw_only=True):
 
 
 class Isolate(FirewallOp, frozen=True, kw_only=True):
-    """A network behind `bridge` with these subnets: reachable as `mode` says, never from another network.
+    """A network behind `bridge` with these subnets: reachable as its gateway modes say, never from another network.
 
-    `nat`: by published ports only; `internal`: not at all, and nothing goes out. With `icc=False` its containers do not reach one another
-    by way of the host either (`BlockPeers` closes the bridge, but a frame to the host's MAC may carry a neighbour's address).
+    `mode4` and `mode6` are `nat` (from outside by published ports only), `routed` (published ports and ping by the containers' own
+    addresses) or `nat-unprotected` (everything by their own addresses, published ports too). `internal`: not at all, and nothing goes
+    out. `trusted` are interfaces of the host behind which everybody reaches the containers by their own addresses. With `icc=False` its
+    containers do not reach one another by way of the host either (`Guard` closes the bridge, but a frame to the host's MAC may carry a
+    neighbour's address).
     """
 
     bridge: str
     subnets: tuple[str, ...]
-    mode: str = "nat"
+    mode4: GatewayMode = "nat"
+    mode6: GatewayMode = "nat"
+    internal: bool = False
     icc: bool = True
+    trusted: tuple[str, ...] = ()
 
 
 class Masquerade(FirewallOp, frozen=True, kw_only=True):
-    """Traffic out of `subnet` to anywhere but our bridges takes the address of the interface it leaves by."""
+    """Traffic out of `subnet` to anywhere but our bridges takes `source`, or (`""`) the address of the interface it leaves by."""
 
     subnet: str
+    source: str = ""
 
 
-class BlockPeers(FirewallOp, frozen=True, kw_only=True):
-    """`icc=false`: the bridge port `link` talks to the host and beyond, not to its neighbours."""
+class Guard(FirewallOp, frozen=True, kw_only=True):
+    """What the bridge port `link` may send.
+
+    With `antispoof` nothing but what comes from `mac` and one of `addresses` (IPv4, IPv6; the link-local one made of the MAC besides), in
+    ARP and neighbour discovery too. With `icc=False` to the host and beyond, but not to its neighbours (save for `AllowPeer`).
+    """
 
     link: str
     bridge: str
     bridge_mac: str
+    mac: str = ""
+    addresses: tuple[str, ...] = ()
+    antispoof: bool = False
+    icc: bool = True
+
+
+class AllowPeer(FirewallOp, frozen=True, kw_only=True):
+    """A link under `icc=false`: `client` reaches `port` of `server` (addresses of two containers on one bridge)."""
+
+    client: str
+    server: str
+    protocol: Protocol
+    port: int
 
 
 class Publish(FirewallOp, frozen=True, kw_only=True):
-    """`host_port` on `host_ip` (`""`: every address of the host) leads to `address`:`port`."""
+    """`host_port` on `host_ip` (`""`: every address of the host) leads to `address`:`port`; so do the `count - 1` ports behind it."""
 
     protocol: Protocol
     host_port: int
     address: str
     port: int
     host_ip: str = ""
+    count: int = 1
 
 
 class Direct(FirewallOp, frozen=True, kw_only=True):
-    """`port` of a container may be reached by the container's own `address` from outside, since it is published to all."""
+    """`port` (and the `count - 1` behind it) may be reached by the container's own `address` from outside: published, without NAT."""
 
     protocol: Protocol
     address: str
     port: int
+    count: int = 1
 
 
 class DnsRedirect(FirewallOp, frozen=True, kw_only=True):
@@ -258,7 +287,8 @@ AnyOp: TypeAlias = (
     | FlushFlows
     | Isolate
     | Masquerade
-    | BlockPeers
+    | Guard
+    | AllowPeer
     | Publish
     | Direct
     | DnsRedirect

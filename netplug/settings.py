@@ -40,6 +40,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Host address for ports of the default network that are published without one."""
     ip_forward: bool = True
     ip_masq: bool = True
+    iptables: bool = True
+    """False: no firewall rules of ours at all; the backend is `none`."""
+    bridge_accept_fwmark: str = ""
+    """`MARK[/MASK]`: packets with that mark are let into every network, whoever sends them."""
+    heal: bool = True
+    """Put back what somebody else takes away of ours."""
     runtime: str = "runc"
     resolv_conf: str = "/etc/resolv.conf"
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -15,8 +15,8 @@ from netplug.model import Endpoint, Network, Sandbox
 from netplug.plan import (
     Address,
     Announce,
-    BlockPeers,
     FlushFlows,
+    Guard,
     Isolate,
     LinkUp,
     Masquerade,
@@ -117,8 +117,9 @@ class Bridge:
 
     def _rules(self, network: Network) -> list[Step]:
         subnets = tuple(pool.subnet for pool in network.pools)
-        mode = "internal" if network.internal else "nat"
-        steps: list[Step] = [Isolate(bridge=bridge_name(network), subnets=subnets, mode=mode, icc=flag(network, ICC))]
+        steps: list[Step] = [
+            Isolate(bridge=bridge_name(network), subnets=subnets, internal=network.internal, icc=flag(network, ICC)),
+        ]
         if not network.internal and flag(network, MASQUERADE):
             steps += [Masquerade(subnet=subnet) for subnet in subnets]
         return steps
@@ -126,7 +127,7 @@ class Bridge:
     def _port_rules(self, network: Network, endpoint: Endpoint) -> Plan:
         if flag(network, ICC):
             return ()
-        return (BlockPeers(link=endpoint.host_interface, bridge=bridge_name(network), bridge_mac=bridge_mac(network)),)
+        return (Guard(link=endpoint.host_interface, bridge=bridge_name(network), bridge_mac=bridge_mac(network), icc=False),)
 
     def _published(self, endpoint: Endpoint) -> Plan:
         address = endpoint.address.split("/")[0]

@@ -15,6 +15,8 @@ class NetworkRequest(Record, frozen=True, kw_only=True):
 
     name: str
     driver: str = "bridge"
+    ipv4: bool = True
+    ipv6: bool = False
     internal: bool = False
     attachable: bool = False
     ipam_driver: str = "default"
@@ -35,17 +37,22 @@ class SandboxRequest(Record, frozen=True, kw_only=True):
     dns: DnsConfig = DnsConfig()
     ports: tuple[PortBinding, ...] = ()
     """To publish; a `host_port` of 0 is chosen when the first network that can publish is joined."""
+    exposed: tuple[str, ...] = ()
+    """Ports that it serves, published or not: `80/tcp`."""
 
 
 class EndpointRequest(Record, frozen=True, kw_only=True):
     """One attachment: `""` leaves the choice to IPAM and to the driver."""
 
     address: str = ""
+    address6: str = ""
     mac: str = ""
     names: tuple[str, ...] = ()
     """Container name and short id."""
     aliases: tuple[str, ...] = ()
     gateway_priority: int = 0
+    links: tuple[str, ...] = ()
+    """Ids of sandboxes whose exposed ports it may reach also where `icc` is off."""
     options: dict[str, str] = {}
 
 

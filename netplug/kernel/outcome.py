@@ -9,13 +9,14 @@ from netplug.errors import KernelError, NetplugError
 from netplug.kernel.netlink import Message
 from netplug.plan import (
     Address,
+    AllowPeer,
     Announce,
     AnyOp,
-    BlockPeers,
     Bridge,
     Direct,
     DnsRedirect,
     FlushFlows,
+    Guard,
     Isolate,
     LinkUp,
     Masquerade,
@@ -130,7 +131,7 @@ def _removing(op: AnyOp) -> str:
             return f"remove {op.address} from {op.link}"
         case Publish():
             return f"unpublish {_noun(op)}"
-        case Route() | Isolate() | Masquerade() | BlockPeers() | Direct() | DnsRedirect():
+        case Route() | Isolate() | Masquerade() | Guard() | AllowPeer() | Direct() | DnsRedirect():
             return f"remove {_noun(op)}"
         case _:
             return _making(op)
@@ -146,8 +147,10 @@ def _noun(op: AnyOp) -> str:
             return f"isolation of {op.bridge}"
         case Masquerade():
             return f"masquerading of {op.subnet}"
-        case BlockPeers():
-            return f"block between {op.link} and its neighbours"
+        case Guard():
+            return f"guard of {op.link}" if op.icc else f"block between {op.link} and its neighbours"
+        case AllowPeer():
+            return f"link from {op.client} to {op.server}:{op.port}/{op.protocol}"
         case Direct():
             return f"direct access to {op.address}:{op.port}/{op.protocol}"
         case _:

@@ -18,15 +18,15 @@ from netplug import faults
 from netplug.errors import KernelError
 from netplug.kernel import namespaces
 from netplug.kernel.firewall import Firewall, backend
-from netplug.plan import HOST, AnyOp, BlockPeers, Direct, DnsRedirect, FirewallOp, Isolate, Masquerade, Publish, Remove
+from netplug.plan import HOST, AnyOp, Direct, DnsRedirect, FirewallOp, Guard, Isolate, Masquerade, Publish, Remove
 
 NETWORK: list[FirewallOp] = [
     Isolate(bridge="br-one", subnets=("172.20.0.0/24", "fd20::/64")),
     Masquerade(subnet="172.20.0.0/24"),
     Masquerade(subnet="fd20::/64"),
-    Isolate(bridge="br two!", subnets=("172.21.0.0/24",), mode="internal"),
+    Isolate(bridge="br two!", subnets=("172.21.0.0/24",), internal=True),
     Isolate(bridge="tcp", subnets=("10.0.0.1/32",), icc=False),
-    BlockPeers(link="veth1", bridge="tcp", bridge_mac="02:42:AC:14:00:01"),
+    Guard(link="veth1", bridge="tcp", bridge_mac="02:42:AC:14:00:01", icc=False),
 ]
 WEB = Publish(protocol="tcp", host_port=8080, address="172.20.0.2", port=80)
 ELSEWHERE = Publish(protocol="tcp", host_port=8080, address="172.20.0.3", port=80)
@@ -196,7 +196,7 @@ def test_elements_added_by_somebody_else(firewall: Firewall) -> None:
 @pytest.mark.parametrize("table", ["inet", "bridge", "all"])
 def test_tables_deleted_by_somebody_else(firewall: Firewall, table: str, caplog: pytest.LogCaptureFixture) -> None:
     """They come back whole, with all they held, and the log says so."""
-    peer = BlockPeers(link="veth2", bridge="tcp", bridge_mac="02:42:ac:14:00:01")
+    peer = Guard(link="veth2", bridge="tcp", bridge_mac="02:42:ac:14:00:01", icc=False)
     firewall.apply(HOST, [*NETWORK, *PORTS, peer])
     before = ruleset()
     nft(*(["flush", "ruleset"] if table == "all" else ["delete", "table", table, "netplug"]))

@@ -14,7 +14,7 @@ import pytest
 
 from netplug.kernel.firewall import Firewall, backend
 from netplug.kernel.namespaces import entered, open_socket
-from netplug.plan import HOST, AnyOp, BlockPeers, Direct, DnsRedirect, FirewallOp, Isolate, Masquerade, Publish, Remove
+from netplug.plan import HOST, AnyOp, Direct, DnsRedirect, FirewallOp, Guard, Isolate, Masquerade, Publish, Remove
 from tests.kernel.firewall_lab import (
     ADDRESS,
     ANSWERED_WITHIN,
@@ -48,7 +48,7 @@ def removal(ops: list[FirewallOp]) -> list[Remove]:
     return [Remove(op=cast(AnyOp, op)) for op in ops]
 
 
-BLOCKED_PEERS = [BlockPeers(link=f"v-{name}", bridge="brC", bridge_mac=MAC["C"]) for name in ("c1", "c2")]
+BLOCKED_PEERS = [Guard(link=f"v-{name}", bridge="brC", bridge_mac=MAC["C"], icc=False) for name in ("c1", "c2")]
 OPS: list[FirewallOp] = [
     Isolate(bridge="brA", subnets=("172.20.0.0/24", "fd20::/64")),
     Masquerade(subnet="172.20.0.0/24"),
@@ -57,7 +57,7 @@ OPS: list[FirewallOp] = [
     Isolate(bridge="brC", subnets=("172.22.0.0/24",), icc=False),
     Masquerade(subnet="172.22.0.0/24"),
     *BLOCKED_PEERS,
-    Isolate(bridge="brI", subnets=("172.23.0.0/24",), mode="internal"),
+    Isolate(bridge="brI", subnets=("172.23.0.0/24",), internal=True),
     *published(8080, "a1", 80),
     *direct("a1", 80),
     *published(8080, "fd20::2", 80),

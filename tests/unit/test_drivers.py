@@ -11,8 +11,8 @@ from netplug.model import PortBinding
 from netplug.plan import (
     Address,
     Announce,
-    BlockPeers,
     FlushFlows,
+    Guard,
     Isolate,
     LinkUp,
     Masquerade,
@@ -54,7 +54,7 @@ def test_a_network_is_a_bridge_with_its_gateway_and_its_rules():
         Sysctl(key="net.ipv6.conf.br-4e4e4e4e4e4e.disable_ipv6", value="1"),
         Sysctl(key="net.ipv4.conf.br-4e4e4e4e4e4e.route_localnet", value="1"),
         Address(link="br-4e4e4e4e4e4e", address="172.30.0.1/16"),
-        Isolate(bridge="br-4e4e4e4e4e4e", subnets=("172.30.0.0/16",), mode="nat"),
+        Isolate(bridge="br-4e4e4e4e4e4e", subnets=("172.30.0.0/16",)),
         Masquerade(subnet="172.30.0.0/16"),
     )
 
@@ -80,7 +80,7 @@ def test_an_endpoint_is_a_pair_born_in_the_sandbox():
 
 def test_an_internal_network_is_not_masqueraded():
     plan = Bridge().create_network(example_network("bridge", internal=True))
-    assert Isolate(bridge="br-4e4e4e4e4e4e", subnets=("172.30.0.0/16",), mode="internal") in plan
+    assert Isolate(bridge="br-4e4e4e4e4e4e", subnets=("172.30.0.0/16",), internal=True) in plan
     assert not [op for op in plan if isinstance(op, Masquerade)]
 
 
@@ -92,7 +92,7 @@ def test_masquerade_can_be_switched_off():
 def test_without_icc_the_port_is_blocked_before_it_is_born():
     network, sandbox = example_network("bridge", options={ICC: "false"}), example_sandbox()
     plan = Bridge().join(network, example_endpoint(network, sandbox), sandbox)
-    assert plan[0] == BlockPeers(link="vethe0e0e0e", bridge="br-4e4e4e4e4e4e", bridge_mac="02:42:ac:1e:00:01")
+    assert plan[0] == Guard(link="vethe0e0e0e", bridge="br-4e4e4e4e4e4e", bridge_mac="02:42:ac:1e:00:01", icc=False)
 
 
 def test_publishing_udp_forgets_flows_from_before():

@@ -11,7 +11,7 @@ from netplug.errors import InvalidArgument, KernelError
 from netplug.kernel.firewall import backend
 from netplug.kernel.firewall.elements import Elements, Place, additions, deletions, elements, from_json, judge
 from netplug.kernel.firewall.ruleset import BASE, EMPTY
-from netplug.plan import HOST, BlockPeers, Bridge, Direct, DnsRedirect, FirewallOp, Isolate, Masquerade, Op, Publish, Remove, Step
+from netplug.plan import HOST, Bridge, Direct, DnsRedirect, FirewallOp, Guard, Isolate, Masquerade, Op, Publish, Remove, Step
 
 WEB = Publish(protocol="tcp", host_port=8080, address="172.20.0.2", port=80)
 ELSEWHERE = Publish(protocol="tcp", host_port=8080, address="172.20.0.3", port=80)
@@ -33,7 +33,7 @@ PLACE = Place("inet netplug pub4any", "tcp . 8080")
             id="network",
         ),
         pytest.param(
-            Isolate(bridge="br0", subnets=("10.0.0.1/32",), mode="internal", icc=False),
+            Isolate(bridge="br0", subnets=("10.0.0.1/32",), internal=True, icc=False),
             [
                 'add element inet netplug bridges { "br0" }',
                 'add element inet netplug internal { "br0" }',
@@ -44,7 +44,7 @@ PLACE = Place("inet netplug pub4any", "tcp . 8080")
         pytest.param(Masquerade(subnet="172.20.0.0/24"), ["add element inet netplug masq4 { 172.20.0.0/24 }"], id="masquerade"),
         pytest.param(Masquerade(subnet="fd20::/64"), ["add element inet netplug masq6 { fd20::/64 }"], id="masquerade-IPv6"),
         pytest.param(
-            BlockPeers(link="veth1", bridge="br0", bridge_mac="02:42:AC:14:00:01"),
+            Guard(link="veth1", bridge="br0", bridge_mac="02:42:AC:14:00:01", icc=False),
             [
                 'add element bridge netplug ports { "veth1" : goto icc }',
                 'add element bridge netplug gw { "veth1" . 02:42:ac:14:00:01 }',
@@ -97,7 +97,6 @@ def test_deletions_name_keys_only() -> None:
     [
         pytest.param(Isolate(bridge='br"', subnets=()), id="quote"),
         pytest.param(Isolate(bridge="br*", subnets=()), id="wildcard"),
-        pytest.param(Isolate(bridge="br0", subnets=(), mode="open"), id="mode"),
         pytest.param(Publish(protocol="tcp", host_port=1, address="172.20.0.2", port=1, host_ip="fd99::1"), id="IP-versions"),
         pytest.param(Bridge(name="br0", mac="02:42:00:00:00:01"), id="no-firewall-op"),
     ],

@@ -1,7 +1,7 @@
 """The firewall seam: what the executor asks of a firewall, whichever tool keeps the rules.
 
-Drivers say *what* is wanted (`Isolate`, `Masquerade`, `BlockPeers`, `Publish`, `Direct`, `DnsRedirect`: data, in `netplug.plan`); a backend
-knows *how*. All backends pass the same tests. What they must keep to:
+Drivers say *what* is wanted (`Isolate`, `Masquerade`, `Guard`, `AllowPeer`, `Publish`, `Direct`, `DnsRedirect`: data, in `netplug.plan`);
+a backend knows *how*. All backends pass the same tests. What they must keep to:
 
 - all steps of one call take effect together or not at all;
 - nothing that an administrator wrote is changed: own tables only, and the chain `user`, which is asked first, is never flushed;
@@ -44,6 +44,12 @@ class Firewall(Protocol):
 
     def replace(self, steps: Sequence[FirewallOp]) -> None:
         """In HOST, make our state exactly that of these ops, in one transaction: no packet meets a half-filled table."""
+
+    def heal(self) -> list[str]:
+        """Compare HOST with what we made it, and put back what somebody has taken; words for each such thing, `[]` if all is well.
+
+        What an administrator wrote (chain `user`, other tables) is none of ours, and no reason to do anything.
+        """
 
     def explain(self, namespace: str, steps: Sequence[FirewallStep]) -> list[str]:
         """Shell commands that do what `apply` does, to paste after those of `explain_base`."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from netplug.errors import InvalidArgument, KernelError
-from netplug.plan import BlockPeers, Direct, DnsRedirect, Isolate, Masquerade, Op, Publish, Remove, Step
+from netplug.plan import Direct, DnsRedirect, Guard, Isolate, Masquerade, Op, Publish, Remove, Step
 
 RESOLVER = "127.0.0.11"
 PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
@@ -35,7 +35,7 @@ def elements(op: Op) -> Elements:
             return _network(op)
         case Masquerade(subnet=subnet):
             return {_inet("masq", subnet, _prefix(subnet)): ""}
-        case BlockPeers(link=link, bridge_mac=mac):
+        case Guard(link=link, bridge_mac=mac):
             port = _interface(link)
             return {
                 Place("bridge netplug ports", port): "goto icc",
@@ -127,13 +127,11 @@ def from_json(listing: dict[str, Any]) -> Elements:
 
 
 def _network(op: Isolate) -> Elements:
-    if op.mode not in ("nat", "internal"):
-        raise InvalidArgument(f'unknown mode "{op.mode}" of network isolation: nat or internal')
     bridge = _interface(op.bridge)
     found = {Place("inet netplug bridges", bridge): ""}
     if op.icc:
         found[Place("inet netplug self", f"{bridge} . {bridge}")] = ""
-    if op.mode == "internal":
+    if op.internal:
         found[Place("inet netplug internal", bridge)] = ""
     else:
         found[Place("inet netplug net_in", bridge)] = "goto in_nat"

@@ -57,6 +57,14 @@ class Nftables:
     def replace(self, steps: Sequence[FirewallOp]) -> None:
         self._load(judge({}, _checked(HOST, steps)).add)
 
+    def heal(self) -> list[str]:
+        found = self._read()
+        if found == self._state:
+            return []
+        words = ["our firewall tables"] if found is None else [f"{place.key} in {place.set}" for place in self._state.keys() - found.keys()]
+        self._load(self._state)
+        return words
+
     def explain(self, namespace: str, steps: Sequence[FirewallStep]) -> list[str]:
         plan = _checked(namespace, steps)
         return _explained_in_host(plan) if namespace == HOST else _explained_in_sandbox(namespace, plan)
