@@ -7,6 +7,7 @@ digits; the first 12 are what people see. Times are RFC 3339 in UTC with nanosec
 from __future__ import annotations
 
 import datetime
+import hashlib
 import ipaddress
 import secrets
 import time
@@ -15,6 +16,8 @@ from typing import Literal
 import msgspec
 
 Protocol = Literal["tcp", "udp", "sctp"]
+Family = Literal[4, 6]
+"""IP version."""
 
 
 def new_id() -> str:
@@ -34,10 +37,21 @@ def now() -> str:
 
 
 def mac_of(address: str, identity: str) -> str:
-    """`02:42:` and the IPv4 address, so that a new owner of an address has its old MAC too; else from the endpoint's id."""
-    if address and ":" not in address:
-        return "02:42:" + ":".join(f"{byte:02x}" for byte in ipaddress.IPv4Interface(address).ip.packed)
-    return "02:42:" + ":".join(identity[index : index + 2] for index in range(0, 8, 2))
+    """`02:42:` and the IPv4 address, or four bytes hashed from the IPv6 one; without an address, of the endpoint's id.
+
+    So a new owner of an address has its old MAC too, and nobody's neighbour cache is wrong.
+    """
+    if not address:
+        tail = bytes.fromhex(identity[:8])
+    else:
+        packed = ipaddress.ip_interface(address).ip.packed
+        tail = packed if len(packed) == 4 else hashlib.sha256(packed).digest()[:4]
+    return "02:42:" + tail.hex(":")
+
+
+def usual_mac(endpoint: Endpoint) -> str:
+    """The MAC that an endpoint has unless the user chose another."""
+    return mac_of(endpoint.address or endpoint.address6, endpoint.id)
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -51,6 +65,17 @@ class PoolConfig(Record, frozen=True, kw_only=True):
     ip_range: str = ""
     gateway: str = ""
     auxiliary: dict[str, str] = {}
+
+
+class FoundLink(Record, frozen=True, kw_only=True):
+    """A link that the user had made before the network came to use it, as it was then. It stays when the network goes."""
+
+    name: str
+    kind: str = "bridge"
+    """As the kernel calls it; `""` for hardware and `lo`."""
+    mac: str = ""
+    addresses: tuple[str, ...] = ()
+    """With their prefixes."""
 
 
 class Network(Record, frozen=True, kw_only=True):
@@ -71,6 +96,7 @@ class Network(Record, frozen=True, kw_only=True):
     pools: tuple[PoolConfig, ...] = ()
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
+    found: tuple[FoundLink, ...] = ()
 
 
 class PortBinding(Record, frozen=True, kw_only=True):
@@ -91,7 +117,11 @@ class PortBinding(Record, frozen=True, kw_only=True):
     """Where the choice is ours: the host port that it had last, taken again if it is free."""
 
     def __str__(self) -> str:
-        return f"{self.host_ip or '0.0.0.0'}:{self.host_port}->{self.port}/{self.protocol}"
+        host_ip = f"[{self.host_ip}]" if ":" in self.host_ip else self.host_ip or "0.0.0.0"
+        host, port = str(self.host_port), str(self.port)
+        if self.count > 1:
+            host, port = f"{host}-{self.host_port + self.count - 1}", f"{port}-{self.port + self.count - 1}"
+        return f"{host_ip}:{host}->{port}/{self.protocol}"
 
 
 class Endpoint(Record, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ Marks that say what is ours: links carry `LINK_GROUP`, routes `ROUTE_PROTOCOL`, 
 from __future__ import annotations
 
 import shlex
+import zlib
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -26,7 +27,13 @@ RETIRED_GROUP = 28785
 ROUTE_PROTOCOL = 112
 """rtm_protocol of our routes; free in /etc/iproute2/rt_protos."""
 
+IPV6_FORWARDING = "net.ipv6.conf.all.forwarding"
+"""Sysctl of a host that routes IPv6. With it, links take no more router advertisements unless their accept_ra is 2."""
+
 GatewayMode = Literal["nat", "nat-unprotected", "routed"]
+MacvlanMode = Literal["bridge", "private", "vepa", "passthru"]
+IpvlanMode = Literal["l2", "l3", "l3s"]
+IpvlanFlag = Literal["bridge", "private", "vepa"]
 
 
 def inside(namespace: str, command: str) -> str:
@@ -55,6 +62,36 @@ class FirewallOp(Op, frozen=True, kw_only=True):
     """A change in the firewall; all of one namespace go into one transaction."""
 
 
+class LinkOp(Op, frozen=True, kw_only=True):
+    """A link `name` in the op's own namespace."""
+
+    name: str
+
+    def explain_removal(self) -> tuple[str, ...]:
+        return self._shell(f"ip link del {self.name}")
+
+
+class StackedOp(Op, frozen=True, kw_only=True):
+    """A link `name` in `link_namespace`, where its removal acts, on a `parent` in the op's own."""
+
+    name: str
+    parent: str
+    link_namespace: str
+    mtu: int = 0
+
+    def explain_removal(self) -> tuple[str, ...]:
+        return (inside(self.link_namespace, f"ip link del {self.name}"),)
+
+    def _born(self, kind: str) -> tuple[str, ...]:
+        """Made under a name that is free here, then moved: before Linux 6.13 a link could not be born elsewhere under a name taken here."""
+        passing = f"np{zlib.crc32(f'{self.link_namespace}/{self.name}'.encode()):08x}"
+        mtu = f" mtu {self.mtu}" if self.mtu else ""
+        return self._shell(
+            f"ip link add link {self.parent} name {passing} group {LINK_GROUP}{mtu} {kind}",
+            f"ip link set {passing} netns {shlex.quote(self.link_namespace)} name {self.name}",
+        )
+
+
 class Netns(Op, frozen=True, kw_only=True):
     """A network namespace kept alive by a bind mount on `path`, with `lo` up."""
 
@@ -72,29 +109,30 @@ class Netns(Op, frozen=True, kw_only=True):
         return (f"umount {shlex.quote(self.path)} && rm {shlex.quote(self.path)}",)
 
 
-class Bridge(Op, frozen=True, kw_only=True):
-    """A bridge, up. One that is there already (made by the user) is used as it is and never removed by us."""
+class Bridge(LinkOp, frozen=True, kw_only=True):
+    """A bridge, up. One that is there already, made by the user, is used as it is and never removed by us.
 
-    name: str
+    `given`: it was there when the network was made. Its MAC (`mac`) is held fast; a bridge otherwise takes the least of its ports'.
+    """
+
     mac: str
     mtu: int = 0
     alias: str = ""
+    given: bool = False
 
     def explain(self) -> tuple[str, ...]:
+        if self.given:
+            return self._shell(f"ip link set {self.name} address {self.mac} up")
         mtu = f" mtu {self.mtu}" if self.mtu else ""
         return self._shell(
             f"ip link add {self.name} group {LINK_GROUP} address {self.mac}{mtu} type bridge",
             f"ip link set {self.name} alias {shlex.quote(self.alias)} up",
         )
 
-    def explain_removal(self) -> tuple[str, ...]:
-        return self._shell(f"ip link del {self.name}")
 
-
-class Veth(Op, frozen=True, kw_only=True):
+class Veth(LinkOp, frozen=True, kw_only=True):
     """A veth pair: `name` here, up and (if given) a hairpin port of `master`; `peer` born in `peer_namespace` under its final name."""
 
-    name: str
     peer: str
     peer_namespace: str
     mac: str
@@ -117,15 +155,80 @@ class Veth(Op, frozen=True, kw_only=True):
             f"ip link set {self.name} up",
         )
 
-    def explain_removal(self) -> tuple[str, ...]:
-        return self._shell(f"ip link del {self.name}")
+
+class Parent(Op, frozen=True, kw_only=True):
+    """Changes nothing: makes sure that links of the kind `carries` can be put on the link `name`."""
+
+    name: str
+    carries: Literal["macvlan", "ipvlan"]
+
+    def explain(self) -> tuple[str, ...]:
+        return self._shell(f"ip link show {self.name} >/dev/null")
+
+
+class Dummy(LinkOp, frozen=True, kw_only=True):
+    """A link that leads nowhere, up: a parent for links that are to reach one another and nobody else.
+
+    A kernel without `dummy` gives an `ifb`, which drops what is sent through it just so.
+    """
+
+    mtu: int = 0
+    alias: str = ""
+
+    def explain(self) -> tuple[str, ...]:
+        mtu = f" mtu {self.mtu}" if self.mtu else ""
+        add = inside(self.namespace, f"ip link add {self.name} group {LINK_GROUP}{mtu} type")
+        return (
+            f"{add} dummy 2>/dev/null || {add} ifb",
+            *self._shell(f"ip link set {self.name} alias {shlex.quote(self.alias)} up"),
+        )
+
+
+class Vlan(LinkOp, frozen=True, kw_only=True):
+    """VLAN `tag` of `parent`, up. One that is there already (made by the user) is used as it is and never removed by us."""
+
+    parent: str
+    tag: int
+    alias: str = ""
+
+    def explain(self) -> tuple[str, ...]:
+        return self._shell(
+            f"ip link add link {self.parent} name {self.name} group {LINK_GROUP} type vlan id {self.tag}",
+            f"ip link set {self.name} alias {shlex.quote(self.alias)} up",
+        )
+
+
+class Macvlan(StackedOp, frozen=True, kw_only=True):
+    """A link with a MAC of its own."""
+
+    mac: str
+    mode: MacvlanMode = "bridge"
+
+    def explain(self) -> tuple[str, ...]:
+        return self._born(f"address {self.mac} type macvlan mode {self.mode}")
+
+
+class Ipvlan(StackedOp, frozen=True, kw_only=True):
+    """A link with the MAC of its parent and addresses of its own."""
+
+    mode: IpvlanMode = "l2"
+    flag: IpvlanFlag = "bridge"
+
+    def explain(self) -> tuple[str, ...]:
+        return self._born(f"type ipvlan mode {self.mode} {self.flag}")
 
 
 class LinkUp(Op, frozen=True, kw_only=True):
+    """`mac` and `alias` are set with it; a link that is up already keeps its own."""
+
     link: str
+    mac: str = ""
+    alias: str = ""
 
     def explain(self) -> tuple[str, ...]:
-        return self._shell(f"ip link set {self.link} up")
+        mac = f" address {self.mac}" if self.mac else ""
+        alias = f" alias {shlex.quote(self.alias)}" if self.alias else ""
+        return self._shell(f"ip link set {self.link}{mac}{alias} up")
 
     def explain_removal(self) -> tuple[str, ...]:
         return self._shell(f"ip link set {self.link} down")
@@ -173,25 +276,40 @@ class Sysctl(Op, frozen=True, kw_only=True):
 
 
 class Announce(Op, frozen=True, kw_only=True):
-    """Gratuitous ARP (RFC 5227 section 3): neighbours that knew the address under another MAC learn this one at once."""
+    """Neighbours that knew the address under another MAC learn this one at once.
+
+    By gratuitous ARP (RFC 5227 section 3) or by an unsolicited neighbour advertisement (RFC 4861 section 7.2.6).
+    """
 
     link: str
     address: str
     mac: str
 
     def explain(self) -> tuple[str, ...]:
-        return self._shell(f"arping -q -U -c 1 -I {self.link} {self.address}")
+        if ":" not in self.address:
+            return self._shell(f"arping -q -U -c 1 -I {self.link} {self.address}")
+        # No common tool sends one, but the kernel does for all addresses of a link whose MAC is set, even to what it was.
+        notify = f"sysctl -qw net.ipv6.conf.{self.link.replace('.', '/')}.ndisc_notify"
+        return self._shell(f"{notify}=1", f"ip link set {self.link} address {self.mac}", f"{notify}=0")
 
 
 class FlushFlows(Op, frozen=True, kw_only=True):
-    """Forget tracked flows to `count` host ports from `port` on: their NAT was decided before the port led where it leads now."""
+    """Forget tracked flows to `count` host ports from `port` on: their NAT was decided before the port led where it leads now.
+
+    Those that were led to `address`; without one, those to wherever else they went. Containers' own way out to such ports stays.
+    """
 
     protocol: Protocol
     port: int
     count: int = 1
+    address: str = ""
 
     def explain(self) -> tuple[str, ...]:
-        return self._shell(f"conntrack -D -p {self.protocol} --orig-port-dst {self.port} >/dev/null 2>&1 || true")
+        led = f" --reply-src {self.address}" if self.address else ""
+        if self.count == 1:
+            return self._shell(f"conntrack -D -p {self.protocol} --orig-port-dst {self.port}{led} >/dev/null 2>&1 || true")
+        each = f"for port in $(seq {self.port} {self.port + self.count - 1}); do"
+        return self._shell(f"sh -c '{each} conntrack -D -p {self.protocol} --orig-port-dst $port{led}; done' >/dev/null 2>&1 || true")
 
     def explain_removal(self) -> tuple[str, ...]:
         return self.explain()
@@ -217,10 +335,14 @@ class Isolate(FirewallOp, frozen=True, kw_only=True):
 
 
 class Masquerade(FirewallOp, frozen=True, kw_only=True):
-    """Traffic out of `subnet` to anywhere but our bridges takes `source`, or (`""`) the address of the interface it leaves by."""
+    """Traffic out of `subnet` to anywhere but our bridges takes `source`, or (`""`) the address of the interface it leaves by.
+
+    `bridge` is the network's own, for a backend whose rule names it.
+    """
 
     subnet: str
     source: str = ""
+    bridge: str = ""
 
 
 class Guard(FirewallOp, frozen=True, kw_only=True):
@@ -279,6 +401,11 @@ AnyOp: TypeAlias = (
     Netns
     | Bridge
     | Veth
+    | Parent
+    | Dummy
+    | Vlan
+    | Macvlan
+    | Ipvlan
     | LinkUp
     | Address
     | Route

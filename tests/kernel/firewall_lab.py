@@ -1,12 +1,13 @@
 """A host with networks, containers and a neighbour on its LAN, made by plain `ip` commands, for tests with real packets.
 
-            out 10.99.0.2 ── 10.99.0.1, .3  h
-                                            ├─ brA 172.20.0.1/24  a1 .2  a2 .3   (IPv6: fd20::/64, LAN fd99::/64)
-                                            ├─ brB 172.21.0.1/24  b1 .2
-                                            ├─ brC 172.22.0.1/24  c1 .2  c2 .3   icc=false (IPv6: fd22::/64)
-                                            └─ brI 172.23.0.1/24  i1 .2  i2 .3   internal
+            out 10.99.0.2 ── up0  10.99.0.1, .3  h
+            vpn 10.98.0.2 ── up1  10.98.0.1      ├─ brA 172.20.0.1/24  a1 .2  a2 .3
+                                                 ├─ brB 172.21.0.1/24  b1 .2
+                                                 ├─ brC 172.22.0.1/24  c1 .2  c2 .3  c3 .4
+                                                 └─ brI 172.23.0.1/24  i1 .2  i2 .3
 
-`out` has routes to the containers by way of the host, so that nothing but the firewall keeps it from them.
+The same in IPv6: the LAN is fd99::/64, behind the tunnel is fd98::/64, the networks are fd20::/64 to fd23::/64. A container's MAC is made
+of its IPv4 address. `out` and `vpn` have routes to the containers by way of the host, so that nothing but the firewall keeps them from it.
 """
 
 from __future__ import annotations
@@ -15,31 +16,51 @@ import itertools
 import os
 import selectors
 import socket
-import struct
 import subprocess
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 from netplug.kernel.namespaces import entered, open_socket
+from netplug.model import Protocol, mac_of
 
 BLOCKED_AFTER = 0.3
 """Seconds without an answer that count as blocked."""
 ANSWERED_WITHIN = 3.0
 """Seconds in which an answer must come; on a quiet machine it takes a millisecond."""
 
-NETWORKS = {"A": ("172.20.0", ("a1", "a2")), "B": ("172.21.0", ("b1",)), "C": ("172.22.0", ("c1", "c2")), "I": ("172.23.0", ("i1", "i2"))}
-IPV6 = {"A": "fd20", "C": "fd22"}
-CONTAINERS = {name: f"{prefix}.{number}" for prefix, names in NETWORKS.values() for number, name in enumerate(names, 2)}
+NETWORKS = {"A": ("a1", "a2"), "B": ("b1",), "C": ("c1", "c2", "c3"), "I": ("i1", "i2")}
+PREFIX = {network: f"172.{number}.0" for number, network in enumerate(NETWORKS, 20)}
+PREFIX6 = {network: f"fd{number}:" for number, network in enumerate(NETWORKS, 20)}
+SUBNETS = {network: (f"{PREFIX[network]}.0/24", f"{PREFIX6[network]}:/64") for network in NETWORKS}
 MAC = {network: f"02:42:ac:00:00:{number:02x}" for number, network in enumerate(NETWORKS, 1)}
 """Of each bridge."""
 UPLINK_MAC = "02:42:ac:00:00:99"
-ADDRESS = {"h": "10.99.0.1", "out": "10.99.0.2", **CONTAINERS}
-ETH_P_IP = 0x0800
-"""linux/if_ether.h; in the socket module from Python 3.12."""
-KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+
+_HOSTS = [(network, number, name) for network, names in NETWORKS.items() for number, name in enumerate(names, 2)]
+Addresses: TypeAlias = Mapping[str, str]
+ADDRESS: Addresses = {
+    "h": "10.99.0.1",
+    "h2": "10.99.0.3",
+    "out": "10.99.0.2",
+    "vpn": "10.98.0.2",
+    **{f"gateway{network}": f"{prefix}.1" for network, prefix in PREFIX.items()},
+    **{name: f"{PREFIX[network]}.{number}" for network, number, name in _HOSTS},
+}
+"""IPv4 addresses: `h` and `h2` are the host's on the LAN, `gatewayA` is that of the bridge of network A."""
+ADDRESS6: Addresses = {
+    "h": "fd99::1",
+    "h2": "fd99::3",
+    "out": "fd99::2",
+    "vpn": "fd98::2",
+    **{f"gateway{network}": f"{prefix}:1" for network, prefix in PREFIX6.items()},
+    **{name: f"{PREFIX6[network]}:{number}" for network, number, name in _HOSTS},
+}
+CONTAINERS = {name: network for network, _, name in _HOSTS}
+NAMES = ("h", "out", "vpn", *CONTAINERS)
+KINDS: dict[Protocol, socket.SocketKind] = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 
 _numbers = itertools.count()
 
@@ -64,6 +85,10 @@ class Lab:
         for name in self._names:
             subprocess.run(["ip", "netns", "del", self._prefix + name], check=False, timeout=10)
 
+    @staticmethod
+    def mac(container: str) -> str:
+        return mac_of(ADDRESS[container], "")
+
     def path(self, name: str) -> str:
         return f"/run/netns/{self._prefix}{name}"
 
@@ -72,16 +97,17 @@ class Lab:
             return subprocess.run(["nft", "-f", "-"], input=text, check=True, timeout=10, capture_output=True, text=True).stdout
 
     def serve(self, name: str, *ports: int, address: str = "::") -> None:
-        """TCP and UDP servers, by default on all addresses of both IP versions."""
+        """TCP and UDP servers, by default on all addresses of both IP versions; in place of those that are there."""
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         for (protocol, kind), port in itertools.product(KINDS.items(), ports):
-            server = open_socket(self.path(name), family, kind)
+            if (earlier := self._servers.pop((name, protocol, port), None)) is not None:
+                earlier.close()
+            server = self._servers[name, protocol, port] = open_socket(self.path(name), family, kind)
             server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             server.bind((address, port))
             server.settimeout(ANSWERED_WITHIN)
             if protocol == "tcp":
                 server.listen(64)
-            self._servers[name, protocol, port] = server
 
     def source(self, protocol: str, client: str, address: str, port: int, server: str, server_port: int = 80) -> str:
         """Who the server sees when the client talks to `address`:`port`. The answer is read too: TimeoutError if one of them fails."""
@@ -99,6 +125,10 @@ class Lab:
                     return plain(peer)
             assert asking.recv(100) == b"answer"
             return plain(peer)
+
+    def sources(self, client: str, address: str, port: int, server: str, server_port: int = 80) -> set[str]:
+        """Who the server sees by TCP and by UDP."""
+        return {self.source(protocol, client, address, port, server, server_port) for protocol in KINDS}
 
     def answered(self, *flows: tuple[str, str, int], within: float = BLOCKED_AFTER) -> list[tuple[str, str, str, int]]:
         """Those of the flows (client, address, port), by TCP and UDP and all at once, that are not met by silence."""
@@ -142,6 +172,11 @@ class Lab:
             return True
         return False
 
+    def pings(self, client: str, address: str, within: float = ANSWERED_WITHIN) -> bool:
+        """Whether an echo request is answered."""
+        with entered(self.path(client)):
+            return subprocess.run(["ping", "-n", "-q", "-c1", f"-W{within}", address], stdout=subprocess.DEVNULL).returncode == 0
+
     def stream(self, client: str, address: str, port: int, server: str, server_port: int = 80) -> tuple[socket.socket, socket.socket]:
         """Both ends of a TCP connection."""
         asking = self._connect("tcp", client, address, port, ANSWERED_WITHIN)
@@ -174,26 +209,20 @@ class Lab:
                 os.close(reading)
 
     def _build(self, bridge_nf: int) -> None:
-        for name in ADDRESS:
+        for name in NAMES:
             subprocess.run(["ip", "netns", "add", self._prefix + name], check=True, timeout=10)
             self._names.append(name)
             # A link-local address that waits for duplicate-address detection asks for no neighbour: no IPv6 for a second or two.
             self.set("net/ipv6/conf/default/accept_dad", 0, name)
         self.ip("h", *self._host_commands())
-        self.ip("out", "link set lo up", "link set eth0 up", "addr add 10.99.0.2/24 dev eth0", "addr add fd99::2/64 dev eth0 nodad",
-                 "route add 172.16.0.0/12 via 10.99.0.1", "route add fd20::/64 via fd99::1")  # fmt: skip
-        for prefix, names in NETWORKS.values():
-            for name in names:
-                self.ip(
-                    name,
-                    "link set lo up",
-                    "link set eth0 up",
-                    f"addr add {CONTAINERS[name]}/24 dev eth0",
-                    f"route add default via {prefix}.1",
-                )
-        for network, prefix in IPV6.items():
-            for number, name in enumerate(NETWORKS[network][1], 2):
-                self.ip(name, f"addr add {prefix}::{number}/64 dev eth0 nodad", f"route add default via {prefix}::1")
+        for name, number in (("out", 99), ("vpn", 98)):
+            self.ip(name, "link set lo up", "link set eth0 up", *_addressed(f"10.{number}.0.2/24", f"fd{number}::2/64"),
+                     f"route add 172.16.0.0/12 via 10.{number}.0.1", f"route add fd20::/14 via fd{number}::1")  # fmt: skip
+        for name, network in CONTAINERS.items():
+            self.ip(name, "link set lo up", "link set eth0 up", *_addressed(f"{ADDRESS[name]}/24", f"{ADDRESS6[name]}/64"),
+                     f"route add default via {PREFIX[network]}.1", f"route add default via {PREFIX6[network]}:1")  # fmt: skip
+        for key in ("ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"):  # a refusal must not be taken for silence
+            self.set(f"net/{key}", 0)
         self.set("net/ipv4/ip_forward", 1)
         self.set("net/ipv6/conf/all/forwarding", 1)
         for network in NETWORKS:
@@ -203,19 +232,19 @@ class Lab:
 
     def _host_commands(self) -> Iterator[str]:
         yield "link set lo up"
-        yield f"link add up0 up address {UPLINK_MAC} type veth peer name eth0 netns {self._prefix}out"
-        yield "addr add 10.99.0.1/24 dev up0"
-        yield "addr add 10.99.0.3/24 dev up0"
-        yield "addr add fd99::1/64 dev up0 nodad"
-        for network, (prefix, names) in NETWORKS.items():
+        for link, peer, mac, number in (("up0", "out", UPLINK_MAC, 99), ("up1", "vpn", "02:42:ac:00:00:98", 98)):
+            yield f"link add {link} up address {mac} type veth peer name eth0 netns {self._prefix}{peer}"
+            yield from _addressed(f"10.{number}.0.1/24", f"fd{number}::1/64", link)
+        yield f"addr add {ADDRESS['h2']}/24 dev up0"
+        yield f"addr add {ADDRESS6['h2']}/64 dev up0 nodad preferred_lft 0"  # else it would be the source, as the latest
+        for network, names in NETWORKS.items():
             yield f"link add br{network} address {MAC[network]} type bridge"
             yield f"link set br{network} up"
-            yield f"addr add {prefix}.1/24 brd + dev br{network}"
+            yield from _addressed(f"{PREFIX[network]}.1/24", f"{PREFIX6[network]}:1/64", f"br{network}")
             for name in names:
-                yield f"link add v-{name} up master br{network} type veth peer name eth0 netns {self._prefix}{name}"
+                peer = f"peer name eth0 address {self.mac(name)} netns {self._prefix}{name}"
+                yield f"link add v-{name} up master br{network} type veth {peer}"
                 yield f"link set v-{name} type bridge_slave hairpin on"
-        for network, prefix in IPV6.items():
-            yield f"addr add {prefix}::1/64 dev br{network} nodad"
 
     def ip(self, name: str, *commands: str) -> None:
         subprocess.run(["ip", "-n", self._prefix + name, "-batch", "-"], input="\n".join(commands), check=True, timeout=20, text=True)
@@ -223,6 +252,10 @@ class Lab:
     def set(self, key: str, value: int, name: str = "h") -> None:
         with entered(self.path(name)):
             Path("/proc/sys", key).write_text(str(value))
+
+
+def _addressed(address: str, address6: str, link: str = "eth0") -> tuple[str, str]:
+    return f"addr add {address} brd + dev {link}", f"addr add {address6} dev {link} nodad"
 
 
 def plain(peer: tuple[str, int]) -> str:
@@ -243,60 +276,3 @@ def _answer(servers: Sequence[socket.socket], stop: int) -> None:
                 else:
                     data, peer = key.fileobj.recvfrom(100)
                     key.fileobj.sendto(data, peer)
-
-
-@contextmanager
-def wire(lab: Lab, name: str) -> Iterator[socket.socket]:
-    """A packet socket (packet(7)) on `eth0` of `name`: IPv4 frames as they come and go."""
-    with open_socket(lab.path(name), socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_IP)) as found:
-        found.bind(("eth0", ETH_P_IP))
-        yield found
-
-
-def send_to_host(lab: Lab, attacker: str, packet: bytes) -> None:
-    """Put an IPv4 packet on the wire by hand, in a frame for the host's MAC."""
-    target = bytes.fromhex((UPLINK_MAC if attacker == "out" else MAC["A"]).replace(":", ""))
-    with wire(lab, attacker) as sender:
-        sender.send(target + sender.getsockname()[4] + struct.pack("!H", ETH_P_IP) + packet)
-
-
-def comes_by(wire: socket.socket, packet: bytes, within: float) -> bool:
-    """Whether a TCP packet with the addresses, ports and flags of `packet` is seen."""
-    deadline = time.monotonic() + within
-    while (left := deadline - time.monotonic()) > 0:
-        wire.settimeout(left)
-        try:
-            seen = wire.recv(2000)[14:]
-        except TimeoutError:
-            return False
-        if (seen[9], seen[12:24], seen[33]) == (socket.IPPROTO_TCP, packet[12:24], packet[33]):
-            return True
-    return False
-
-
-def tcp_packet(source: str, source_port: int, target: str, port: int, flags: int) -> bytes:
-    """An IPv4 packet with a TCP header (RFC 791, RFC 9293)."""
-    addresses = socket.inet_aton(source) + socket.inet_aton(target)
-    tcp = struct.pack("!HHIIBBHHH", source_port, port, 1, 0, 5 << 4, flags, 1000, 0, 0)
-    tcp = tcp[:16] + _checksum(addresses + struct.pack("!HH", socket.IPPROTO_TCP, len(tcp)) + tcp) + tcp[18:]
-    return _ip_header(addresses, socket.IPPROTO_TCP, len(tcp)) + tcp
-
-
-def udp_packet(source: str, source_port: int, target: str, port: int, data: bytes) -> bytes:
-    """An IPv4 packet with a datagram, without its checksum (RFC 768 allows that)."""
-    addresses = socket.inet_aton(source) + socket.inet_aton(target)
-    udp = struct.pack("!HHHH", source_port, port, 8 + len(data), 0) + data
-    return _ip_header(addresses, socket.IPPROTO_UDP, len(udp)) + udp
-
-
-def _ip_header(addresses: bytes, protocol: int, length: int) -> bytes:
-    header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + length, 0, 0, 64, protocol, 0) + addresses
-    return header[:10] + _checksum(header) + header[12:]
-
-
-def _checksum(data: bytes) -> bytes:
-    """RFC 1071."""
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return struct.pack("!H", ~total & 0xFFFF)

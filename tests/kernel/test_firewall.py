@@ -7,10 +7,8 @@ import itertools
 import json
 import logging
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
@@ -18,7 +16,9 @@ from netplug import faults
 from netplug.errors import KernelError
 from netplug.kernel import namespaces
 from netplug.kernel.firewall import Firewall, backend
-from netplug.plan import HOST, AnyOp, Direct, DnsRedirect, FirewallOp, Guard, Isolate, Masquerade, Publish, Remove
+from netplug.plan import HOST, AllowPeer, Direct, DnsRedirect, FirewallOp, Guard, Isolate, Masquerade, Publish, Remove
+from tests.kernel.firewall_rules import removal as removals
+from tests.kernel.nft_tables import elements, nft, paste, ruleset
 
 NETWORK: list[FirewallOp] = [
     Isolate(bridge="br-one", subnets=("172.20.0.0/24", "fd20::/64")),
@@ -27,6 +27,28 @@ NETWORK: list[FirewallOp] = [
     Isolate(bridge="br two!", subnets=("172.21.0.0/24",), internal=True),
     Isolate(bridge="tcp", subnets=("10.0.0.1/32",), icc=False),
     Guard(link="veth1", bridge="tcp", bridge_mac="02:42:AC:14:00:01", icc=False),
+    Isolate(bridge="br-3", subnets=("172.22.0.0/24",), mode4="routed", mode6="nat-unprotected", trusted=("tun0", "wg.1")),
+    Masquerade(subnet="172.22.0.0/24", source="192.0.2.9"),
+    Masquerade(subnet="fd22::/64", source="2001:db8::9"),
+    Guard(
+        link="veth3",
+        bridge="br-3",
+        bridge_mac="02:42:ac:16:00:01",
+        mac="02:42:AC:16:00:02",
+        addresses=("172.22.0.2", "fd22::2", "::2"),
+        antispoof=True,
+    ),
+    Guard(
+        link="veth4",
+        bridge="br-3",
+        bridge_mac="02:42:ac:16:00:01",
+        mac="02:42:ac:16:00:03",
+        addresses=("172.22.0.3",),
+        antispoof=True,
+        icc=False,
+    ),
+    AllowPeer(client="172.22.0.2", server="172.22.0.3", protocol="tcp", port=80),
+    AllowPeer(client="fd22::2", server="fd22::3", protocol="sctp", port=80),
 ]
 WEB = Publish(protocol="tcp", host_port=8080, address="172.20.0.2", port=80)
 ELSEWHERE = Publish(protocol="tcp", host_port=8080, address="172.20.0.3", port=80)
@@ -38,6 +60,12 @@ PORTS: list[FirewallOp] = [
     Publish(protocol="sctp", host_port=8080, address="fd20::2", port=80),
     Publish(protocol="tcp", host_port=8080, address="fd20::2", port=80, host_ip="fd99::1"),
     Direct(protocol="udp", address="fd20::2", port=80),
+    Publish(protocol="tcp", host_port=9000, address="172.20.0.2", port=9000, count=1000),
+    Publish(protocol="udp", host_port=9000, address="fd20::2", port=9000, host_ip="::", count=2),
+    Publish(protocol="tcp", host_port=9000, address="172.20.0.2", port=9000, host_ip="192.0.2.1", count=2),
+    Publish(protocol="tcp", host_port=9000, address="fd20::2", port=9000, host_ip="fd99::1", count=2),
+    Publish(protocol="tcp", host_port=20000, address="172.20.0.2", port=1, count=1500),
+    Direct(protocol="tcp", address="172.20.0.2", port=9000, count=1000),
 ]
 DNS = DnsRedirect(udp_port=40001, tcp_port=40002)
 
@@ -80,36 +108,7 @@ def firewall(host: str) -> Firewall:
 
 
 def removal(*ops: FirewallOp) -> list[FirewallOp | Remove]:
-    return [Remove(op=cast(AnyOp, op)) for op in ops]
-
-
-def nft(*arguments: str) -> str:
-    return subprocess.run(["nft", *arguments], check=True, capture_output=True, text=True, timeout=10).stdout
-
-
-def ruleset() -> list[Any]:
-    """Everything nftables holds in this namespace, without handles and in a fixed order."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {
-                key: sorted(map(json.dumps, found)) if key == "elem" else plain(found) for key, found in value.items() if key != "handle"
-            }
-        return [plain(item) for item in value] if isinstance(value, list) else value
-
-    found: list[Any] = plain(json.loads(nft("-j", "list", "ruleset"))["nftables"])
-    return found
-
-
-def elements(*names: str) -> dict[str, list[str]]:
-    """What is in the sets and maps of these names, or in all that are not empty."""
-    sets = [item[kind] for item in ruleset() for kind in ("set", "map") if kind in item]
-    return {item["name"]: item.get("elem", []) for item in sets if item["name"] in names or (not names and "elem" in item)}
-
-
-def paste(commands: list[str]) -> None:
-    """Type them into a shell, as a reader of --explain does."""
-    subprocess.run(["sh", "-e"], input="\n".join(commands) + "\n", check=True, text=True, timeout=20)
+    return [*removals(ops)]
 
 
 def test_starting_twice_keeps_elements_and_user_chains(firewall: Firewall) -> None:

@@ -7,13 +7,15 @@ a backend knows *how*. All backends pass the same tests. What they must keep to:
 - nothing that an administrator wrote is changed: own tables only, and the chain `user`, which is asked first, is never flushed;
 - what is there already, or gone already, is no error and no change.
 
-Modules: `nftables` (the backend), `ruleset` (the rules that never change), `elements` (what changes: one op is a few elements of a map),
-`libnftables` (a transaction, in process).
+Modules of `nftables`, the backend of choice: `ruleset` (the rules that never change), `elements` (what changes: one op is a few elements of
+a map), `tables` (what is in the host), `libnftables` (a transaction, in process). Of `iptables`: `iptables_rules` (both kinds of rules),
+`iptables_chains` (what the programs print and read), `iptables_programs` (running them), `iptables_bridge` (what iptables cannot do).
+`none` has no rules. `leftovers`: the change from one to another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeAlias
 
 from netplug.errors import InvalidArgument
@@ -22,7 +24,7 @@ from netplug.plan import FirewallOp, Remove, Step
 FirewallStep: TypeAlias = FirewallOp | Remove
 """A firewall op, or `Remove` of one."""
 
-BACKENDS = ("nftables",)
+BACKENDS = ("nftables", "iptables", "none")
 
 
 class Firewall(Protocol):
@@ -61,10 +63,30 @@ class Firewall(Protocol):
         """Take everything of ours out of HOST, `user` chains included."""
 
 
-def backend(name: str) -> Firewall:
-    """The backend of that name; InvalidArgument says which there are."""
-    if name == "nftables":
-        from netplug.kernel.firewall.nftables import Nftables
+def backend(name: str, *, accept_mark: str = "") -> Firewall:
+    """The backend of that name; InvalidArgument says which there are. Packets with `accept_mark` are let into every network."""
+    match name:
+        case "nftables":
+            from netplug.kernel.firewall.nftables import Nftables
 
-        return Nftables()
-    raise InvalidArgument(f'unknown firewall backend "{name}": there is {", ".join(BACKENDS)}')
+            return Nftables(accept_mark=accept_mark)
+        case "iptables":
+            from netplug.kernel.firewall.iptables import Iptables
+
+            return Iptables(accept_mark=accept_mark)
+        case "none":
+            from netplug.kernel.firewall.none import NoFirewall
+
+            return NoFirewall()
+        case _:
+            raise InvalidArgument(f'unknown firewall backend "{name}": there is {", ".join(BACKENDS)}')
+
+
+def clean_up_others(name: str, sandboxes: Iterable[str] = ()) -> list[str]:
+    """Take away what backends other than `name` left in the caller's namespace and in `sandboxes`; words for each such thing.
+
+    To be called when the backend has its own rules in place, so that there is no gap.
+    """
+    from netplug.kernel.firewall.leftovers import clean_up
+
+    return clean_up(name, sandboxes)

@@ -7,15 +7,19 @@ set. `Elements` is a whole state; `judge` compares one with what is asked for.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Mapping, Sequence
+import ipaddress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from netplug.errors import InvalidArgument, KernelError
-from netplug.plan import Direct, DnsRedirect, Guard, Isolate, Masquerade, Op, Publish, Remove, Step
+from netplug.plan import AllowPeer, Direct, DnsRedirect, GatewayMode, Guard, Isolate, Masquerade, Op, Publish, Remove, Step
 
 RESOLVER = "127.0.0.11"
 PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
+VERDICTS: dict[GatewayMode, str] = {"nat": "goto in_nat", "routed": "goto in_routed", "nat-unprotected": "goto in_open"}
+_PER_COMMAND = 1000
+"""Elements in one command: explained, a command is one argument of a shell's, which takes 128 KiB."""
 
 
 class Place(NamedTuple):
@@ -33,18 +37,18 @@ def elements(op: Op) -> Elements:
     match op:
         case Isolate():
             return _network(op)
-        case Masquerade(subnet=subnet):
-            return {_inet("masq", subnet, _prefix(subnet)): ""}
-        case Guard(link=link, bridge_mac=mac):
-            port = _interface(link)
-            return {
-                Place("bridge netplug ports", port): "goto icc",
-                Place("bridge netplug gw", f"{port} . {mac.lower()}"): "",
-            }
+        case Masquerade():
+            return _masqueraded(op)
+        case Guard():
+            return _guarded(op)
+        case AllowPeer(client=client, server=server, protocol=protocol, port=port):
+            key = f"{client} . {server} . {protocol} . {port}"
+            return {_versioned(f"{family} netplug links", client, key): "" for family in ("bridge", "inet")}
         case Publish():
             return _published(op)
-        case Direct(protocol=protocol, address=address, port=number):
-            return {_inet("direct", address, f"{address} . {protocol} . {number}"): ""}
+        case Direct(protocol=protocol, address=address, port=port, count=count):
+            suffix = "r" if count > 1 else ""
+            return {_inet("direct", address, f"{address} . {protocol} . {_ports(port, count)}", suffix): ""}
         case DnsRedirect(udp_port=udp, tcp_port=tcp):
             return {
                 Place("ip netplug dns", f"{RESOLVER} . {protocol} . 53"): f"{RESOLVER} . {port}"
@@ -75,8 +79,8 @@ class Change:
         state.update(self.add)
 
 
-def judge(state: Mapping[Place, str], steps: Sequence[Step], *, overwrite: bool = False) -> Change:
-    """What the steps, in order, would do to `state`.
+def judge(state: Mapping[Place, str], steps: Sequence[Step], *, overwrite: bool = False, of: Callable[[Op], Elements] = elements) -> Change:
+    """What the steps, in order, would do to `state`, where an op is made true by what `of` says.
 
     An element that is there with another value is KernelError (EEXIST), or with `overwrite` gets the new one. `Remove` takes only what has
     the op's own value: a port that leads elsewhere by now is somebody else's.
@@ -86,7 +90,7 @@ def judge(state: Mapping[Place, str], steps: Sequence[Step], *, overwrite: bool 
     for step in steps:
         removing = isinstance(step, Remove)
         differs = False
-        for place, value in elements(step.op if isinstance(step, Remove) else step).items():
+        for place, value in of(step.op if isinstance(step, Remove) else step).items():
             present = after[place] if place in after else state.get(place)
             if removing:
                 if present != value:
@@ -116,42 +120,93 @@ def deletions(places: Iterable[Place]) -> list[str]:
     return _commands("delete", places)
 
 
-def from_json(listing: dict[str, Any]) -> Elements:
-    """The elements in what `nft -j list table` prints (libnftables-json(5))."""
-    found: Elements = {}
-    for item in listing["nftables"]:
-        for kind in ("set", "map"):
-            if kind in item:
-                _read_set(item[kind], kind, found)
-    return found
-
-
 def _network(op: Isolate) -> Elements:
     bridge = _interface(op.bridge)
-    found = {Place("inet netplug bridges", bridge): ""}
-    if op.icc:
-        found[Place("inet netplug self", f"{bridge} . {bridge}")] = ""
+    found = {
+        Place("inet netplug bridges", bridge): "",
+        Place(f"inet netplug {'self' if op.icc else 'apart'}", f"{bridge} . {bridge}"): "",
+    }
     if op.internal:
         found[Place("inet netplug internal", bridge)] = ""
     else:
-        found[Place("inet netplug net_in", bridge)] = "goto in_nat"
+        found[Place("inet netplug net_in", f"ipv4 . {bridge}")] = VERDICTS[op.mode4]
+        found[Place("inet netplug net_in", f"ipv6 . {bridge}")] = VERDICTS[op.mode6]
+    for interface in op.trusted:
+        found[Place("inet netplug trusted", f"{_interface(interface)} . {bridge}")] = ""
     for subnet in op.subnets:
         prefix = _prefix(subnet)
         found[_inet("same", subnet, f"{prefix} . {prefix}")] = ""
     return found
 
 
+def _masqueraded(op: Masquerade) -> Elements:
+    if not op.source:
+        return {_inet("masq", op.subnet, _prefix(op.subnet)): ""}
+    if _version(op.source) != _version(op.subnet):
+        raise InvalidArgument(f"cannot give {op.subnet} the source {op.source}: NAT does not change the IP version")
+    return {_inet("snat", op.subnet, _prefix(op.subnet)): op.source}
+
+
+def _guarded(op: Guard) -> Elements:
+    port = _interface(op.link)
+    found: Elements = {}
+    if op.antispoof:
+        chain = "guard" if op.icc else "guard_icc"
+        mac = op.mac.lower()
+        found[Place("bridge netplug epmac", f"{port} . {mac}")] = ""
+        for address in (*op.addresses, link_local(mac)):
+            found[_versioned("bridge netplug ep", address, f"{port} . {mac} . {address}")] = ""
+            if ":" in address:
+                number = f"{int(ipaddress.IPv6Address(address)):#x}"
+                found[Place("bridge netplug nd", f"{port} . {mac} . {number}")] = ""
+    elif op.icc:
+        return {}
+    else:
+        chain = "icc"
+    if not op.icc:
+        found[Place("bridge netplug gw", f"{port} . {op.bridge_mac.lower()}")] = ""
+    found[Place("bridge netplug ports", port)] = f"goto {chain}"
+    return found
+
+
+def link_local(mac: str) -> str:
+    """The address that a kernel gives an interface with that MAC (RFC 4291, appendix A)."""
+    raw = bytes.fromhex(mac.replace(":", ""))
+    identifier = bytes([raw[0] ^ 2]) + raw[1:3] + b"\xff\xfe" + raw[3:]
+    return str(ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + identifier))
+
+
 def _published(op: Publish) -> Elements:
-    target = f"{op.address} . {op.port}"
-    if op.host_ip in ("", "0.0.0.0", "::"):
-        return {_inet("pub", op.address, f"{op.protocol} . {op.host_port}", "any"): target}
-    if (":" in op.host_ip) != (":" in op.address):
+    """One element; but a range whose ports get other numbers has no form of its own, and takes one for each port.
+
+    A range and a single port in it are in different maps, and no conflict here: the sockets that hold host ports decide whose they are.
+    """
+    wildcard = op.host_ip in ("", "0.0.0.0", "::")
+    if op.host_ip and _version(op.host_ip) != _version(op.address):
         raise InvalidArgument(f"cannot publish {op.address} on {op.host_ip}: NAT does not change the IP version")
-    return {_inet("pub", op.address, f"{op.host_ip} . {op.protocol} . {op.host_port}"): target}
+    suffix, start = ("any", op.protocol) if wildcard else ("", f"{op.host_ip} . {op.protocol}")
+    if op.count > 1 and op.host_port == op.port:
+        return {_inet("pub", op.address, f"{start} . {_ports(op.port, op.count)}", f"{suffix}r"): op.address}
+    return {
+        _inet("pub", op.address, f"{start} . {op.host_port + offset}", suffix): f"{op.address} . {op.port + offset}"
+        for offset in range(op.count)
+    }
+
+
+def _ports(first: int, count: int) -> str:
+    return f"{first}-{first + count - 1}" if count > 1 else f"{first}"
 
 
 def _inet(name: str, address: str, key: str, suffix: str = "") -> Place:
-    return Place(f"inet netplug {name}{6 if ':' in address else 4}{suffix}", key)
+    return _versioned(f"inet netplug {name}", address, key, suffix)
+
+
+def _versioned(name: str, address: str, key: str, suffix: str = "") -> Place:
+    return Place(f"{name}{_version(address)}{suffix}", key)
+
+
+def _version(address: str) -> int:
+    return 6 if ":" in address else 4
 
 
 def _prefix(subnet: str) -> str:
@@ -168,8 +223,9 @@ def _interface(name: str) -> str:
 
 def _words(step: Step) -> str:
     match step:
-        case Publish(protocol=protocol, host_ip=host_ip, host_port=port):
-            return f"publish {host_ip or '0.0.0.0'}:{port}/{protocol}"
+        case Publish(protocol=protocol, host_ip=host_ip, host_port=port, count=count):
+            host_ip = f"[{host_ip}]" if ":" in host_ip else host_ip or "0.0.0.0"
+            return f"publish {host_ip}:{_ports(port, count)}/{protocol}"
         case _:
             return type(step).__name__
 
@@ -178,40 +234,9 @@ def _commands(verb: str, texts: Iterable[tuple[str, str]]) -> list[str]:
     by_set: dict[str, list[str]] = {}
     for name, text in texts:
         by_set.setdefault(name, []).append(text)
-    return [f"{verb} element {name} {{ {', '.join(found)} }}" for name, found in by_set.items()]
+    return [f"{verb} element {name} {{ {', '.join(part)} }}" for name, found in by_set.items() for part in _parts(found)]
 
 
-def _read_set(item: dict[str, Any], kind: str, found: Elements) -> None:
-    name = f"{item['family']} {item['table']} {item['name']}"
-    types = item["type"] if isinstance(item["type"], list) else [item["type"]]
-    for element in item.get("elem", ()):
-        key, value = element if kind == "map" else (element, None)
-        found[Place(name, _read_key(key, types))] = "" if value is None else _read_value(value)
-
-
-def _read_key(key: Any, types: list[str]) -> str:
-    if isinstance(key, dict) and "elem" in key:  # it has a comment, a counter or a time-out
-        key = key["elem"]["val"]
-    parts = key["concat"] if isinstance(key, dict) and "concat" in key else [key]
-    return " . ".join(_read_part(part, kind) for part, kind in zip(parts, types, strict=True))
-
-
-def _read_part(part: Any, kind: str) -> str:
-    match part:
-        case {"prefix": {"addr": address, "len": length}}:
-            return f"{address}/{length}"
-        case {"range": [first, last]}:
-            return f"{first}-{last}"
-    if kind == "ifname":
-        return f'"{part}"'
-    return PROTOCOLS.get(part, str(part)) if kind == "inet_proto" else str(part)
-
-
-def _read_value(value: Any) -> str:
-    match value:
-        case {"concat": parts}:
-            return " . ".join(str(part) for part in parts)
-        case {"goto": {"target": chain}}:
-            return f"goto {chain}"
-        case _:
-            return str(value)
+def _parts(texts: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(texts), _PER_COMMAND):
+        yield texts[start : start + _PER_COMMAND]

@@ -1,4 +1,4 @@
-"""libnftables in process: run nft text as one transaction, read a table's elements.
+"""libnftables in process: run nft text as one transaction, read tables.
 
 A context belongs to the network namespace of the thread that makes it. Two costs to know (Linux 6.18, nftables 1.0.6): making one takes
 0.05 ms, but closing its socket waits up to 40 ms for the kernel to free what the last transactions deleted (`nft_rcv_nl_event` in
@@ -17,7 +17,9 @@ import nftables
 from netplug import faults
 from netplug.errors import KernelError
 from netplug.kernel import descriptors
-from netplug.kernel.firewall.elements import Elements, from_json
+from netplug.kernel.firewall import listing
+from netplug.kernel.firewall.elements import Elements
+from netplug.kernel.firewall.listing import Listing
 
 _ERRORS = (errno.ENOENT, errno.EEXIST, errno.EPERM, errno.ENOBUFS, errno.ENOMEM, errno.EBUSY, errno.EOPNOTSUPP)
 
@@ -30,6 +32,7 @@ class Context:
         self._nft = nftables.Nftables()
         # /etc/protocols may be missing: then names are only understood, not printed.
         self._nft.set_numeric_proto_output(True)
+        self._nft.set_stateless_output(True)
 
     def transact(self, text: str) -> None:
         """Run `text`, all of it or nothing; KernelError with the errno that nft reports."""
@@ -41,13 +44,43 @@ class Context:
 
     def read(self, table: str) -> Elements | None:
         """All elements of a table; None if there is no such table."""
+        found = Listing()
+        return found.elements if self.list(table, found) else None
+
+    def list(self, table: str, into: Listing, *, terse: bool = False) -> bool:
+        """Add all there is of a table, or (`terse`) all but its elements; False if there is no such table."""
+        self._nft.set_terse_output(terse)
+        try:
+            content = self.json(f"list table {table}")
+        finally:
+            self._nft.set_terse_output(False)
+        if content is None:
+            return False
+        listing.read(content, into)
+        return True
+
+    def json(self, command: str) -> dict[str, Any] | None:
+        """What nft answers (libnftables-json(5)); None if what is asked for is not there."""
         self._nft.set_json_output(True)
-        code, output, error = self._nft.cmd(f"list table {table}")
-        self._nft.set_json_output(False)
+        try:
+            text = self._ask(command)
+        finally:
+            self._nft.set_json_output(False)
+        if text is None:
+            return None
+        content: dict[str, Any] = json.loads(text)
+        return content
+
+    def text(self, chain: str) -> str:
+        """A chain (`inet netplug user`) as nft would load it again; `""` if there is none."""
+        return self._ask(f"list chain {chain}") or ""
+
+    def _ask(self, command: str) -> str | None:
+        """What nft answers; None if what is asked for is not there."""
+        code, output, error = self._nft.cmd(command)
         if not code:
-            listing: dict[str, Any] = json.loads(output)
-            return from_json(listing)
-        failure = _error(f"nft list table {table}", error)
+            return str(output)
+        failure = _error(f"nft {command}", error)
         if failure.errno == errno.ENOENT:
             return None
         raise failure

@@ -1,0 +1,62 @@
+"""What of the redirection of names is in a sandbox, read by raw netlink (linux/netfilter/nf_tables.h).
+
+A restart looks at every sandbox; libnftables takes 0.6 ms for what two small dumps tell in 0.1.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+import struct
+from collections.abc import Iterator
+
+from netplug.kernel.firewall.elements import PROTOCOLS, Elements, Place
+from netplug.kernel.netlink import Message, Refused, Socket, parse_attributes, text
+
+_SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
+_GETRULE, _GETSETELEM = _SUBSYSTEM | 7, _SUBSYSTEM | 13
+_RULE_TABLE, _RULE_CHAIN = 1, 2
+_LIST_TABLE, _LIST_SET, _LIST_ELEMENTS = 1, 2, 3
+_LIST_ELEM = 1
+_ELEM_KEY, _ELEM_DATA = 1, 2
+_DATA_VALUE = 1
+_INFO = struct.Struct("=BBH")  # family, version, resource
+_KEY = struct.Struct("!4sB3xH2x")
+_VALUE = struct.Struct("!4sH2x")
+_IPV4 = _INFO.pack(socket.AF_INET, 0, 0)
+_ATTRIBUTE = struct.Struct("=HH")
+
+
+def installed(netlink: Socket) -> Elements:
+    """The elements of map `dns`, read by a NETLINK_NETFILTER socket; none where the rule that uses them is missing."""
+    try:
+        if not netlink.dump(Message(_GETRULE, _IPV4 + text(_RULE_TABLE, "netplug") + text(_RULE_CHAIN, "output"))):
+            return {}
+        bodies = netlink.dump(Message(_GETSETELEM, _IPV4 + text(_LIST_TABLE, "netplug") + text(_LIST_SET, "dns")))
+        return dict(element for body in bodies for element in _elements(body))
+    except Refused as refused:
+        if refused.errno != errno.ENOENT:
+            raise
+        return {}
+
+
+def _elements(body: bytes) -> Iterator[tuple[Place, str]]:
+    listed = parse_attributes(body, _INFO.size).get(_LIST_ELEMENTS, b"")
+    for element in _each(listed):
+        found = parse_attributes(element)
+        address, protocol, port = _KEY.unpack_from(parse_attributes(found[_ELEM_KEY])[_DATA_VALUE])
+        target, target_port = _VALUE.unpack_from(parse_attributes(found[_ELEM_DATA])[_DATA_VALUE])
+        key = f"{ipaddress.IPv4Address(address)} . {PROTOCOLS.get(protocol, protocol)} . {port}"
+        yield Place("ip netplug dns", key), f"{ipaddress.IPv4Address(target)} . {target_port}"
+
+
+def _each(listed: bytes) -> Iterator[bytes]:
+    """The values of a list, whose attributes all have one type."""
+    offset = 0
+    while offset + 4 <= len(listed):
+        length, _ = _ATTRIBUTE.unpack_from(listed, offset)
+        if length < 4:
+            return
+        yield listed[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
