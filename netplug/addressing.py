@@ -14,16 +14,21 @@ from typing import Protocol
 import msgspec
 
 from netplug.errors import NotFound
-from netplug.model import PoolConfig
+from netplug.model import Family, PoolConfig
 
 GROUP = "netplug.ipam"
 
 
 class AddressPools(msgspec.Struct, frozen=True, kw_only=True):
-    """Where subnets are cut from when the user gives none: `(base CIDR, prefix length)` pairs, in order. Empty: Docker's."""
+    """Where subnets are cut from when the user gives none: `(base CIDR, prefix length)` pairs, in order. Empty: Docker's.
+
+    An IP version without a base has its own default: for IPv6 a prefix of unique local addresses that comes of `seed`, which should
+    be this daemon's alone and always the same.
+    """
 
     local: tuple[tuple[str, int], ...] = ()
     global_: tuple[tuple[str, int], ...] = ()
+    seed: str = ""
 
 
 class Allocator(Protocol):
@@ -52,10 +57,20 @@ class Allocator(Protocol):
 class Ipam(Protocol):
     """One IPAM driver."""
 
-    def request_pool(self, wanted: PoolConfig | None, taken: Iterable[str], options: dict[str, str], scope: str = "local") -> PoolConfig:
+    def request_pool(
+        self,
+        wanted: PoolConfig | None,
+        taken: Iterable[str],
+        options: dict[str, str],
+        scope: str = "local",
+        *,
+        family: Family = 4,
+        gateway: bool = True,
+    ) -> PoolConfig:
         """A pool that overlaps none of `taken` (CIDRs of other networks and of the host's routes), its gateway chosen.
 
-        `wanted` None: cut from the predefined pools, passing over what overlaps. InvalidArgument, PoolOverlap, PoolsExhausted.
+        `wanted` None: cut from the predefined pools of `family`, passing over what overlaps. Without `gateway` none is chosen, so that
+        its address is free. InvalidArgument, PoolOverlap, PoolsExhausted.
         """
 
     def allocator(self, pool: PoolConfig) -> Allocator:

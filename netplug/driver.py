@@ -2,13 +2,14 @@
 
 A driver is pure: it looks at records and returns a Plan; it changes nothing and reads nothing. It is found by entry point in group
 `netplug.drivers` (the entry point's name is the driver's), is called without arguments, and is shared by all networks. Every plan must
-be safe to apply again: the controller *ensures* the plans of all records at each start.
+be safe to apply again: the controller *ensures* the plans of all records at each start. What it may offer beside this is in
+`netplug.capability`.
 """
 
 from __future__ import annotations
 
 from importlib.metadata import entry_points
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import msgspec
 
@@ -27,6 +28,10 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """Endpoints get addresses from IPAM; False for `host` and `none`."""
     ports: bool = True
     """Ports may be published through this network."""
+    lan: bool = False
+    """Subnets may be of a LAN that the host is on: nothing of them is routed by the host."""
+    macs: bool = True
+    """Endpoints have MACs of their own."""
     singleton: bool = False
     """Only the predefined network of this driver exists; users cannot make one."""
 
@@ -53,20 +58,6 @@ class Driver(Protocol):
         """Make `endpoint.ports` reachable; host ports are chosen and held already."""
 
     def unpublish(self, network: Network, endpoint: Endpoint) -> Plan: ...
-
-
-@runtime_checkable
-class HostBinding(Protocol):
-    """Optional: ports published without a host address go to this one."""
-
-    def host_binding(self, network: Network) -> str: ...
-
-
-@runtime_checkable
-class Claims(Protocol):
-    """Optional: what only one network may have on this host (a bridge's name, a parent link), as words."""
-
-    def claims(self, network: Network) -> tuple[str, ...]: ...
 
 
 class Drivers:

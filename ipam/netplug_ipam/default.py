@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 from netplug.addressing import AddressPools
 from netplug.errors import PoolOverlap, PoolsExhausted
-from netplug.model import PoolConfig
+from netplug.model import Family, PoolConfig
 
 from .allocator import PoolAllocator
 from .block import parse_block
-from .pools import GLOBAL, LOCAL, Pools
+from .pools import GLOBAL, LOCAL, Pools, unique_local
 from .requests import canonical, require_nothing_else, with_gateway
 
 
@@ -18,14 +18,23 @@ class DefaultIpam:
     """Implements `netplug.addressing.Ipam`. It takes no options; `serial` is asked for with each address."""
 
     def __init__(self, pools: AddressPools) -> None:
-        self._pools = {"local": Pools(pools.local or LOCAL), "global": Pools(pools.global_ or GLOBAL)}
+        self._pools = {"local": _complete(pools.local, LOCAL, pools.seed), "global": _complete(pools.global_, GLOBAL, pools.seed)}
 
-    def request_pool(self, wanted: PoolConfig | None, taken: Iterable[str], options: dict[str, str], scope: str = "local") -> PoolConfig:
-        if wanted is not None and wanted.subnet:
-            return with_gateway(self._wanted(wanted, taken))
-        if wanted is not None:
+    def request_pool(
+        self,
+        wanted: PoolConfig | None,
+        taken: Iterable[str],
+        options: dict[str, str],
+        scope: str = "local",
+        *,
+        family: Family = 4,
+        gateway: bool = True,
+    ) -> PoolConfig:
+        if wanted is not None and not wanted.subnet:
             require_nothing_else(wanted)
-        return with_gateway(self._predefined(taken, scope))
+            wanted = None
+        pool = self._predefined(taken, scope, family) if wanted is None else self._wanted(wanted, taken)
+        return with_gateway(pool, choose=gateway)
 
     def allocator(self, pool: PoolConfig) -> PoolAllocator:
         return PoolAllocator(pool)
@@ -37,10 +46,17 @@ class DefaultIpam:
             raise PoolOverlap("Pool overlaps with other one on this address space")
         return pool
 
-    def _predefined(self, taken: Iterable[str], scope: str) -> PoolConfig:
-        block = self._pools[scope].cut([parse_block(cidr) for cidr in taken])
+    def _predefined(self, taken: Iterable[str], scope: str, family: Family) -> PoolConfig:
+        block = self._pools[scope].cut(family, [parse_block(cidr) for cidr in taken])
         if block is None:
             raise PoolsExhausted(
-                "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network"
+                f"could not find an available, non-overlapping IPv{family} address pool among the defaults to assign to the network"
             )
         return PoolConfig(subnet=str(block))
+
+
+def _complete(bases: tuple[tuple[str, int], ...], ipv4: tuple[tuple[str, int], ...], seed: str) -> Pools:
+    """The bases that were configured; for an IP version without one, the default."""
+    configured = Pools(bases)
+    missing = ipv4 if not configured.has(4) else ()
+    return Pools((*bases, *missing, *(() if configured.has(6) else (unique_local(seed),))))

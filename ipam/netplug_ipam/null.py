@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from netplug.addressing import AddressPools
 from netplug.errors import InvalidArgument
-from netplug.model import PoolConfig
+from netplug.model import Family, PoolConfig
 
 
 class NullIpam:
@@ -19,7 +19,16 @@ class NullIpam:
     def __init__(self, pools: AddressPools) -> None:
         """The predefined pools are not for it."""
 
-    def request_pool(self, wanted: PoolConfig | None, taken: Iterable[str], options: dict[str, str], scope: str = "local") -> PoolConfig:
+    def request_pool(
+        self,
+        wanted: PoolConfig | None,
+        taken: Iterable[str],
+        options: dict[str, str],
+        scope: str = "local",
+        *,
+        family: Family = 4,
+        gateway: bool = True,
+    ) -> PoolConfig:
         if wanted is not None and wanted.subnet:
             raise InvalidArgument("null ipam driver does not handle specific address pool requests")
         if wanted is not None and wanted.ip_range:

@@ -6,19 +6,31 @@ current Docker does as we do).
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 from netplug.errors import InvalidArgument
+from netplug.model import Family
 
 from .block import BITS, Block, parse_block
 
 LOCAL = (*((f"172.{number}.0.0/16", 16) for number in range(17, 32)), ("192.168.0.0/16", 20))
 GLOBAL = (("10.0.0.0/8", 24),)
 
+_GLOBAL_ID_BITS = 40
+_ULA = parse_block("fd00::/8")
+
 Interval: TypeAlias = tuple[int, int]
 """First and last address."""
+
+
+def unique_local(seed: str) -> tuple[str, int]:
+    """A /48 of unique local addresses (RFC 4193), cut into /64s: its global id is hashed from `seed`, as Docker makes it."""
+    digest = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8])
+    global_id = digest & (1 << _GLOBAL_ID_BITS) - 1
+    return str(Block(6, _ULA.first + (global_id << 80), 48)), 64
 
 
 class Pools:
@@ -30,10 +42,13 @@ class Pools:
             if not base.prefix <= length <= BITS[base.family]:
                 raise InvalidArgument(f"invalid address pool {base}: subnets of size {length} do not fit into it")
 
-    def cut(self, taken: Sequence[Block]) -> Block | None:
-        """The first subnet that overlaps none of `taken`."""
-        covered = {family: merge(block for block in taken if block.family == family) for family in BITS}
-        found = (first_free(base, length, covered[base.family]) for base, length in self._bases)
+    def has(self, family: Family) -> bool:
+        return any(base.family == family for base, _ in self._bases)
+
+    def cut(self, family: Family, taken: Sequence[Block]) -> Block | None:
+        """The first subnet of that IP version that overlaps none of `taken`."""
+        covered = merge(block for block in taken if block.family == family)
+        found = (first_free(base, length, covered) for base, length in self._bases if base.family == family)
         return next((block for block in found if block is not None), None)
 
 

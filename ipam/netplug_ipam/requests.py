@@ -11,6 +11,8 @@ from .allocator import PoolAllocator
 from .block import Block, parse_address, parse_block
 
 UNUSABLE = tuple(map(parse_block, ("127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32", "::/127", "ff00::/8")))
+MAPPED = parse_block("::ffff:0:0/96")
+LINK_LOCAL = parse_block("fe80::/64")
 
 
 def canonical(wanted: PoolConfig) -> PoolConfig:
@@ -18,6 +20,11 @@ def canonical(wanted: PoolConfig) -> PoolConfig:
     subnet = _exact("subnet", wanted.subnet)
     if any(subnet.overlaps(block) for block in UNUSABLE):
         raise InvalidArgument(f"invalid subnet {subnet}: it holds loopback or multicast addresses, which no container can have")
+    if subnet.overlaps(MAPPED):
+        raise InvalidArgument(f"'{subnet}' is not a valid IPv6 subnet")
+    if subnet != LINK_LOCAL and subnet.overlaps(LINK_LOCAL):
+        # Linux gives every interface an address in it by itself: two kinds of them with different prefixes would only confuse.
+        raise InvalidArgument(f"'{subnet}' clashes with the Link-Local prefix '{LINK_LOCAL}'")
     return PoolConfig(
         subnet=str(subnet),
         ip_range=_range(subnet, wanted.ip_range),
@@ -34,8 +41,8 @@ def require_nothing_else(wanted: PoolConfig) -> None:
         raise InvalidArgument("every ip-range or gateway must have a corresponding subnet")
 
 
-def with_gateway(pool: PoolConfig) -> PoolConfig:
-    """Check that gateway and auxiliary addresses can be had; without a gateway, the first free address becomes it.
+def with_gateway(pool: PoolConfig, *, choose: bool = True) -> PoolConfig:
+    """Check that gateway and auxiliary addresses can be had; without a gateway, with `choose`, the first free address becomes it.
 
     With an ip-range that is the range's first address, as in Docker 20.10. Auxiliary addresses go first here: Docker fails where one
     is the subnet's first address. No gateway if the auxiliary addresses leave none.
@@ -45,7 +52,7 @@ def with_gateway(pool: PoolConfig) -> PoolConfig:
         _claim(allocator, pool.gateway, f"gateway ({pool.gateway})")
     for name, address in pool.auxiliary.items():
         _claim(allocator, address, f"secondary ip address ({name}:{address})")
-    if pool.gateway:
+    if pool.gateway or not choose:
         return pool
     try:
         return replace(pool, gateway=allocator.allocate())

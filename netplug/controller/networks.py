@@ -11,14 +11,14 @@ import re
 
 import msgspec
 
+from netplug.capability import Adopts, Claims, Gatewayless
+from netplug.controller import interfaces
 from netplug.controller.core import Core
-from netplug.controller.joining import interface_prefix
 from netplug.controller.records import delete_network, put_network
 from netplug.controller.requests import ControllerEvent, NetworkRequest
-from netplug.driver import Claims
 from netplug.errors import Conflict, Forbidden, InvalidArgument, NetplugError, NetworkInUse, PoolOverlap
-from netplug.kernel import routes
-from netplug.model import Network, PoolConfig, new_id, now
+from netplug.kernel import found, routes
+from netplug.model import Family, FoundLink, Network, PoolConfig, new_id, now
 from netplug.plan import Plan
 from netplug.store import Lost
 
@@ -48,7 +48,7 @@ class Networks:
                 raise
             self.open_pools(network)
             try:
-                await core.apply("network create", network.name, core.driver(network).create_network(network))
+                await core.apply("network create", network.name, core.network_plan(network))
             except BaseException:
                 core.records.drop_network(network)
                 core.allocators.pop(network.id, None)
@@ -97,6 +97,8 @@ class Networks:
             driver=request.driver,
             created=now(),
             scope="global" if driver.capabilities.scope == "global" else "local",
+            ipv4=request.ipv4,
+            ipv6=request.ipv6,
             internal=request.internal,
             attachable=request.attachable,
             predefined=predefined,
@@ -106,9 +108,13 @@ class Networks:
             labels=request.labels,
         )
         driver.validate(network)
-        interface_prefix(network)
+        interfaces.checked_prefix(network)
         if driver.capabilities.addresses:
-            network = msgspec.structs.replace(network, pools=self._pools(request, driver.capabilities.scope))
+            if not (network.ipv4 or network.ipv6):
+                raise InvalidArgument("IPv4 or IPv6 must be enabled")
+            network = msgspec.structs.replace(network, found=self._found(network))
+            driver.validate(network)
+            network = msgspec.structs.replace(network, pools=self._pools(network, request.pools))
         driver.validate(network)
         self._check_claims(network)
         return network
@@ -126,20 +132,51 @@ class Networks:
         if name in PREDEFINED and not predefined:
             raise Forbidden(f"operation is not permitted on predefined {name} network")
 
-    def _pools(self, request: NetworkRequest, scope: str) -> tuple[PoolConfig, ...]:
-        ipam = self._core.ipams.get(request.ipam_driver)
-        others = [pool.subnet for network in self._core.records.networks.values() for pool in network.pools]
+    def _found(self, network: Network) -> tuple[FoundLink, ...]:
+        driver = self._core.driver(network)
+        names = driver.adopts(network) if isinstance(driver, Adopts) else ()
+        return tuple(link for name in names if (link := found.users_link(name)) is not None)
+
+    def _pools(self, network: Network, wanted: tuple[PoolConfig, ...]) -> tuple[PoolConfig, ...]:
+        """What the user wants of each IP version that the network has, or a subnet that is free here."""
+        asked: dict[Family, list[PoolConfig]] = {4: [], 6: []}
+        for pool in wanted:
+            asked[_family(pool, network)].append(pool)
+        enabled: dict[Family, bool] = {4: network.ipv4, 6: network.ipv6}
+        for family, pools in asked.items():
+            if pools and not enabled[family]:
+                raise InvalidArgument(f"subnet {pools[0].subnet} needs IPv{family}, which the network has not: {_REMEDY[family]}")
         # A bridge that the user has made already may carry the network's subnet.
-        host = routes.host_subnets(beside=request.options.get("com.docker.network.bridge.name", ""))
-        pools: list[PoolConfig] = []
-        for wanted in request.pools or (PoolConfig(subnet=""),):
-            automatic = wanted == PoolConfig(subnet="")
-            taken = [*others, *(pool.subnet for pool in pools), *(host if automatic else ())]
-            pool = ipam.request_pool(None if automatic else wanted, taken, request.ipam_options, scope)
-            if pool.subnet:
-                self._check_host(pool, host)
-                pools.append(pool)
-        return tuple(pools)
+        host = routes.host_subnets(beside=tuple(link.name for link in network.found))
+        chosen: list[PoolConfig] = []
+        for family in asked:
+            if enabled[family]:
+                for pool in asked[family] or [PoolConfig(subnet="")]:
+                    chosen += self._pool(network, family, _as_found(pool, family, network.found), host, chosen)
+        return tuple(chosen)
+
+    def _pool(
+        self, network: Network, family: Family, wanted: PoolConfig, host: list[str], chosen: list[PoolConfig]
+    ) -> tuple[PoolConfig, ...]:
+        """One pool; none where the IPAM driver gives no addresses."""
+        core = self._core
+        driver = core.driver(network)
+        automatic = wanted == PoolConfig(subnet="")
+        taken = [pool.subnet for other in core.records.networks.values() for pool in other.pools]
+        taken += [pool.subnet for pool in chosen] + (host if automatic else [])
+        pool = core.ipams.get(network.ipam_driver).request_pool(
+            None if automatic else wanted,
+            taken,
+            network.ipam_options,
+            network.scope,
+            family=family,
+            gateway=not (isinstance(driver, Gatewayless) and driver.gatewayless(network, family)),
+        )
+        if not pool.subnet:
+            return ()
+        if not driver.capabilities.lan:
+            self._check_host(pool, host)
+        return (pool,)
 
     def _check_host(self, pool: PoolConfig, host: list[str]) -> None:
         """A subnet inside a wider route of the host is the user's choice; one that covers what the host reaches today cuts that off."""
@@ -154,14 +191,16 @@ class Networks:
         return driver.claims(network) if isinstance(driver, Claims) else ()
 
     def _check_claims(self, network: Network) -> None:
-        wanted = set(self._claims(network))
+        wanted = self._claims(network)
         for other in self._core.records.networks.values():
-            both = wanted & set(self._claims(other))
-            if both:
-                raise self._clash(network, other, both.pop())
+            for claim in self._claims(other):
+                if any(_clash(claim, own) for own in wanted):
+                    raise self._clash(network, other, claim)
 
     def _clash(self, network: Network, other: Network, claim: str) -> NetplugError:
-        what, _, name = claim.partition("/")
+        what, _, name = claim.partition("=")[0].partition("/")
+        if what != "bridge":
+            return Forbidden(f"network {other.name} ({other.id:.12}) is already using {what} {name}")
         return Forbidden(
             f"cannot create network {network.id} ({name}): conflicts with network {other.id} ({name}): networks have same {what} name"
             f" (the other is {other.name})"
@@ -171,3 +210,33 @@ class Networks:
         if "/claims/" in lost.failed.key:
             return Forbidden(f"cannot create network {network.name}: {lost.failed.key.split('/claims/')[1]} belongs to another network")
         return Conflict(f"network with name {network.name} already exists")
+
+
+def _clash(one: str, other: str) -> bool:
+    """Whether two networks cannot both have what they claim; what two claim behind the same `=` they share."""
+    (what, _, share), (other_what, _, other_share) = one.partition("="), other.partition("=")
+    return what == other_what and not (share and share == other_share)
+
+
+_REMEDY: dict[Family, str] = {4: "leave --ipv4=false away", 6: "give --ipv6"}
+
+
+def _family(pool: PoolConfig, network: Network) -> Family:
+    """Of a pool without a subnet: the first IP version that the network has."""
+    text = pool.subnet or pool.ip_range or pool.gateway
+    if text:
+        return 6 if ":" in text else 4
+    return 4 if network.ipv4 else 6
+
+
+def _as_found(wanted: PoolConfig, family: Family, found: tuple[FoundLink, ...]) -> PoolConfig:
+    """Subnet and gateway of the user's link, as far as the user has not said otherwise."""
+    for text in (address for link in found for address in link.addresses):
+        address = ipaddress.ip_interface(text)
+        if address.version != family or address.is_link_local:
+            continue
+        if wanted == PoolConfig(subnet=""):
+            return PoolConfig(subnet=str(address.network), gateway=str(address.ip))
+        if wanted.subnet == str(address.network) and not wanted.gateway:
+            return msgspec.structs.replace(wanted, gateway=str(address.ip))
+    return wanted

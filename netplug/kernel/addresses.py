@@ -6,6 +6,7 @@ import ipaddress
 import socket
 import struct
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from netplug.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Message, Socket, attribute, parse_attributes
 from netplug.plan import Address
@@ -17,12 +18,17 @@ _IFA_F_NODAD = 2
 _INFO = struct.Struct("=BBBBi")  # family, prefix length, flags, scope, index
 
 
+IPNetwork: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+IPInterface: TypeAlias = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+
+
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """An IPv4 address of a link; `network` is what it makes reachable (the far end's, on a point-to-point link)."""
+    """An address of a link; `network` is what it makes reachable (the far end's, on a point-to-point link)."""
 
     index: int
-    network: ipaddress.IPv4Network
+    address: IPInterface
+    network: IPNetwork
 
 
 def add(op: Address, index: int) -> Message:
@@ -39,8 +45,11 @@ def delete(op: Address, index: int) -> Message:
     return Message(_RTM_DELADDR, _body(*_parts(op.address), index))
 
 
-def dump_ipv4(netlink: Socket) -> list[Assigned]:
-    return [_parse(body) for body in netlink.dump(Message(_RTM_GETADDR, _INFO.pack(socket.AF_INET, 0, 0, 0, 0)))]
+def dump(netlink: Socket) -> list[Assigned]:
+    """All addresses of the socket's namespace."""
+    families = (socket.AF_INET, socket.AF_INET6)
+    bodies = [body for family in families for body in netlink.dump(Message(_RTM_GETADDR, _INFO.pack(family, 0, 0, 0, 0)))]
+    return [_parse(body) for body in bodies]
 
 
 def pack(address: str) -> tuple[int, bytes]:
@@ -64,6 +73,11 @@ def _body(family: int, packed: bytes, prefix: int, index: int) -> bytes:
 
 
 def _parse(body: bytes) -> Assigned:
-    _, prefix, _, _, index = _INFO.unpack_from(body)
+    family, prefix, _, _, index = _INFO.unpack_from(body)
     found = parse_attributes(body, _INFO.size)
-    return Assigned(index, ipaddress.IPv4Network((found[_IFA_ADDRESS], prefix), strict=False))
+    far = found[_IFA_ADDRESS]
+    # IPv6 tells the own address apart only where there is a far end too.
+    own = found.get(_IFA_LOCAL, far)
+    if family == socket.AF_INET6:
+        return Assigned(index, ipaddress.IPv6Interface((own, prefix)), ipaddress.IPv6Network((far, prefix), strict=False))
+    return Assigned(index, ipaddress.IPv4Interface((own, prefix)), ipaddress.IPv4Network((far, prefix), strict=False))

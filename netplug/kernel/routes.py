@@ -6,10 +6,11 @@ import errno
 import ipaddress
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from netplug.kernel import addresses, links
+from netplug.kernel.addresses import IPNetwork
 from netplug.kernel.netlink import (
     NLM_F_CREATE,
     NLM_F_EXCL,
@@ -92,24 +93,37 @@ def find(netlink: Socket, op: Route) -> Existing | None:
     return None
 
 
-def host_subnets(beside: str = "") -> list[str]:
-    """IPv4 subnets that the calling thread's namespace has addresses in or routes to.
+def known(netlink: Socket, op: Route) -> bool:
+    """Whether there is any route to just that destination, whatever its metric and wherever it leads."""
+    family, destination, prefix = _destination(op)
+    return any((route.destination, route.prefix) == (destination, prefix) for route in _dump(netlink, family, _TABLE_MAIN))
 
-    Those by our own links, and by the one named `beside`, do not count.
 
-    Default routes are left out, also in two halves of /1 each, as VPNs write them.
+def host_subnets(beside: Collection[str] = ()) -> list[str]:
+    """Subnets that the calling thread's namespace has addresses in or routes to, IPv4 first.
+
+    Those by our own links, and by those named `beside`, do not count. Nor do default routes, also in a few wide pieces, as VPNs write
+    them, and IPv6's link-local, loopback and multicast ranges, which every host has.
     """
     with asked("read the host's addresses and routes"), Socket() as netlink:
-        ours = {link.index for link in links.dump(netlink).values() if link.ours or link.name == beside}
-        found = {one.network for one in addresses.dump_ipv4(netlink) if one.index not in ours}
+        ours = {link.index for link in links.dump(netlink).values() if link.ours or link.name in beside}
+        found = {one.network for one in addresses.dump(netlink) if one.index not in ours}
         found |= {_subnet(one) for one in _reachable(netlink) if one.link not in ours}
-    return [str(subnet) for subnet in sorted(found) if subnet.prefixlen > 1]
+    return [str(subnet) for subnet in sorted(found, key=lambda subnet: (subnet.version, subnet)) if _counts(subnet)]
+
+
+def _counts(subnet: IPNetwork) -> bool:
+    if subnet.version == 4:
+        return subnet.prefixlen > 1
+    # Pieces of an IPv6 default route: ::/1, 2000::/3, fc00::/7 and the like.
+    return subnet.prefixlen > 7 and not (subnet.is_link_local or subnet.is_loopback or subnet.is_multicast)
 
 
 def _reachable(netlink: Socket) -> Iterator[Existing]:
-    for route in _dump(netlink, socket.AF_INET, 0):
-        if route.table != _TABLE_LOCAL and route.type not in _LOCAL_TYPES:
-            yield route
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for route in _dump(netlink, family, 0):
+            if route.table != _TABLE_LOCAL and route.type not in _LOCAL_TYPES:
+                yield route
 
 
 def _dump(netlink: Socket, family: int, table: int) -> Iterator[Existing]:
@@ -140,7 +154,9 @@ def _parse(body: bytes) -> Existing:
     )
 
 
-def _subnet(route: Existing) -> ipaddress.IPv4Network:
+def _subnet(route: Existing) -> IPNetwork:
+    if route.family == socket.AF_INET6:
+        return ipaddress.IPv6Network((route.destination or bytes(16), route.prefix))
     return ipaddress.IPv4Network((route.destination or bytes(4), route.prefix))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 
 import pytest
@@ -13,6 +14,7 @@ from netplug.errors import AddressesExhausted, AddressInUse, AddressOutOfRange, 
 from netplug.model import PoolConfig
 from netplug_ipam.block import parse_block
 from netplug_ipam.default import DefaultIpam
+from netplug_ipam.pools import unique_local
 
 
 @pytest.fixture
@@ -54,9 +56,26 @@ class TestPredefinedPools:
     def test_a_pool_without_subnet_is_a_predefined_one(self, ipam):
         assert ipam.request_pool(pool(""), (), {}) == pool("172.17.0.0/16", gateway="172.17.0.1")
 
-    def test_ipv6_pools_may_be_configured(self):
+    def test_ipv6_pools_may_be_configured_and_ipv4_keeps_its_defaults(self):
         ipam = DefaultIpam(AddressPools(local=(("fd00:0:0:ff00::/56", 64),)))
-        assert ipam.request_pool(None, ["fd00:0:0:ff00::/63"], {}) == pool("fd00:0:0:ff02::/64", gateway="fd00:0:0:ff02::1")
+        taken = ["fd00:0:0:ff00::/63"]
+        assert ipam.request_pool(None, taken, {}, family=6) == pool("fd00:0:0:ff02::/64", gateway="fd00:0:0:ff02::1")
+        assert ipam.request_pool(None, taken, {}).subnet == "172.17.0.0/16"
+
+    def test_each_ip_version_has_pools_of_its_own(self):
+        ipam = DefaultIpam(AddressPools(local=(("fd00::/64", 64), ("10.0.0.0/24", 24))))
+        assert ipam.request_pool(None, (), {}).subnet == "10.0.0.0/24"
+        assert ipam.request_pool(None, (), {}, family=6).subnet == "fd00::/64"
+        with pytest.raises(PoolsExhausted) as caught:
+            ipam.request_pool(None, ["fd00::1/128"], {}, family=6)
+        assert str(caught.value) == (
+            "could not find an available, non-overlapping IPv6 address pool among the defaults to assign to the network"
+        )
+
+    def test_without_a_gateway_its_address_is_free(self, ipam):
+        assert ipam.request_pool(pool("10.1.0.0/24"), (), {}, gateway=False) == pool("10.1.0.0/24")
+        assert ipam.allocator(pool("10.1.0.0/24")).allocate() == "10.1.0.1"
+        assert ipam.request_pool(pool("10.1.0.0/24", gateway="10.1.0.9"), (), {}, gateway=False).gateway == "10.1.0.9"
 
     @pytest.mark.parametrize(
         ("base", "length", "sentence"),
@@ -91,6 +110,42 @@ class TestPredefinedPools:
         assert found == expected
 
 
+class TestUniqueLocalPools:
+    """RFC 4193: fd00::/8, a global id of 40 bits that is this host's, and /64s."""
+
+    def test_it_is_made_as_docker_makes_it(self):
+        """The 40 low bits of the first eight bytes of SHA-256, behind fd."""
+        hashed = hashlib.sha256(b"this host").digest()[:8][-5:]
+        expected = ipaddress.ip_network((b"\xfd" + hashed + bytes(10), 48))
+        assert unique_local("this host") == (str(expected), 64)
+
+    @given(seed=st.text(max_size=40), networks=st.integers(1, 5))
+    def test_it_is_stable_and_gives_one_64_after_the_other(self, seed, networks):
+        base = ipaddress.ip_network(unique_local(seed)[0])
+        assert base.prefixlen == 48
+        assert base.subnet_of(ipaddress.ip_network("fd00::/8"))
+        given = []
+        for number in range(networks):
+            found = DefaultIpam(AddressPools(seed=seed)).request_pool(None, given, {}, family=6)
+            subnet = ipaddress.ip_network((int(base.network_address) + (number << 64), 64))
+            assert found == pool(str(subnet), gateway=str(subnet[1]))
+            given.append(found.subnet)
+
+    @given(seed=st.text(max_size=40), taken=st.lists(st.tuples(st.integers(0, 255), st.integers(58, 128)), max_size=20))
+    def test_it_passes_over_what_overlaps(self, seed, taken):
+        base = ipaddress.ip_network(unique_local(seed)[0])
+        blocks = [ipaddress.ip_network((int(base.network_address) + (number << 64), prefix), strict=False) for number, prefix in taken]
+        expected = next(subnet for subnet in base.subnets(new_prefix=64) if not any(subnet.overlaps(block) for block in blocks))
+        assert DefaultIpam(AddressPools(seed=seed)).request_pool(None, map(str, blocks), {}, family=6).subnet == str(expected)
+
+    def test_hosts_differ(self):
+        assert len({unique_local(f"host {number}") for number in range(100)}) == 100
+
+    def test_a_route_to_all_of_it_leaves_nothing(self):
+        with pytest.raises(PoolsExhausted, match="IPv6 address pool"):
+            DefaultIpam(AddressPools()).request_pool(None, ["fd00::/8"], {}, family=6)
+
+
 class TestWantedPools:
     @pytest.mark.parametrize(
         ("wanted", "gateway"),
@@ -105,6 +160,10 @@ class TestWantedPools:
             (pool("10.1.0.2/32"), "10.1.0.2"),
             (pool("10.1.0.2/32", host="10.1.0.2"), ""),
             (pool("fd00::/64"), "fd00::1"),
+            (pool("fd00::/64", "fd00::1:0/112"), "fd00::1:0"),
+            (pool("fd00::/64", router="fd00::1"), "fd00::2"),
+            (pool("fd00::2/127"), "fd00::2"),
+            (pool("fd00::2/128"), "fd00::2"),
         ],
     )
     def test_the_gateway_is_the_one_given_or_the_first_free(self, ipam, wanted, gateway):
@@ -133,6 +192,12 @@ class TestWantedPools:
             (pool("10.1.0.0/24", gateway="zz"), "no matching subnet for gateway zz"),
             (pool("10.1.0.0/24", gateway="fd00::1"), "no matching subnet for gateway fd00::1"),
             (pool("10.1.0.0/24", nas="10.2.0.1"), "no matching subnet for aux-address 10.2.0.1"),
+            (pool("::ffff:0:0/96"), "'::ffff:0:0/96' is not a valid IPv6 subnet"),
+            (pool("fe80::/80"), "'fe80::/80' clashes with the Link-Local prefix 'fe80::/64'"),
+            (pool("fd00::1/64"), "invalid network config: invalid subnet fd00::1/64: it should be fd00::/64"),
+            (pool("fd00::/64", gateway="fd01::1"), "no matching subnet for gateway fd01::1"),
+            (pool("fd00::/64", "10.0.0.0/24"), "no matching subnet for range 10.0.0.0/24"),
+            (pool("fd00::/64", nas="10.0.0.1"), "no matching subnet for aux-address 10.0.0.1"),
             (pool("", "10.1.0.0/24"), "every ip-range or gateway must have a corresponding subnet"),
             (pool("", gateway="10.1.0.1"), "every ip-range or gateway must have a corresponding subnet"),
             (pool("", nas="10.1.0.1"), "no matching subnet for aux-address 10.1.0.1"),

@@ -1,0 +1,76 @@
+"""Addresses of endpoints: taken from the network's pools, one per IP version that the network has."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from netplug.controller.core import Core
+from netplug.controller.requests import EndpointRequest
+from netplug.errors import AddressesExhausted, AddressInUse, AddressOutOfRange, InvalidArgument
+from netplug.model import Family, Network
+
+SERIAL = "com.docker.network.ipam.serial"
+
+Leased = tuple[str, str]
+"""An address with its prefix, and the gateway of its pool; two empty strings where the network gives none of that IP version."""
+
+NOTHING: Leased = ("", "")
+
+
+def take(core: Core, network: Network, request: EndpointRequest) -> tuple[Leased, Leased]:
+    """An IPv4 and an IPv6 address: both, or the error of the one that could not be had."""
+    wanted, wanted6 = _checked(request.address, 4), _checked(request.address6, 6)
+    leased = _take(core, network, wanted, 4)
+    try:
+        return leased, _take(core, network, wanted6, 6)
+    except BaseException:
+        core.give_back(network.id, leased[0])
+        raise
+
+
+def _take(core: Core, network: Network, wanted: str, family: Family) -> Leased:
+    pools = [(pool, allocator) for pool, allocator in core.allocators.get(network.id, ()) if _family(pool.subnet) == family]
+    if not core.allocators.get(network.id) and wanted:
+        raise InvalidArgument(f"network {network.name} gives no addresses: --{'ip' if family == 4 else 'ip6'} {wanted} cannot be used")
+    if wanted:
+        pools = [(pool, allocator) for pool, allocator in pools if ipaddress.ip_address(wanted) in ipaddress.ip_network(pool.subnet)]
+        if not pools:
+            raise AddressOutOfRange(f"Invalid address {wanted}: It does not belong to any of this network's subnets")
+    if not pools:
+        return NOTHING
+    serial = network.ipam_options.get(SERIAL, "") == "true"
+    for pool, allocator in pools:
+        try:
+            address = allocator.allocate(wanted, serial=serial)
+        except AddressesExhausted:
+            continue
+        except AddressInUse as error:
+            raise AddressInUse(wanted, _owner(core, network, wanted)) from error
+        return f"{address}/{pool.subnet.rsplit('/', 1)[1]}", pool.gateway
+    raise AddressesExhausted(f"no available IPv{family} addresses on this network's address pools: {network.name} ({network.id})")
+
+
+def _checked(text: str, family: Family) -> str:
+    """In canonical form; `""` stays."""
+    if not text:
+        return ""
+    try:
+        address = ipaddress.ip_address(text)
+        if address.version != family or "%" in text:
+            raise ValueError
+    except ValueError:
+        raise InvalidArgument(f"invalid IPv{family} address: {text}") from None
+    return str(address)
+
+
+def _family(subnet: str) -> Family:
+    return 6 if ":" in subnet else 4
+
+
+def _owner(core: Core, network: Network, address: str) -> str:
+    for endpoint in core.records.of_network(network.id):
+        if address in (endpoint.address.split("/")[0], endpoint.address6.split("/")[0]):
+            return endpoint.container_name or f"endpoint {endpoint.id:.12}"
+    if any(pool.gateway == address for pool in network.pools):
+        return "the gateway"
+    return ""
