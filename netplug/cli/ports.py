@@ -59,6 +59,8 @@ def _address(text: str) -> str:
         ipaddress.ip_address(bare)
     except ValueError:
         raise PortError(f"invalid IP address: {bare}") from None
+    if "%" in bare:  # an interface belongs to it
+        raise PortError(f"invalid IP address: {bare}")
     return bare
 
 
@@ -164,15 +166,16 @@ def _range(address: str, protocol: str, first: int, last: int) -> str:
 
 
 def mapping_lines(ports: Mapping[str, Any]) -> list[str]:
-    """`netplug port CONTAINER`: a line for each published address."""
-    return [f"{port} -> {host}" for port in sorted(ports, key=_port_order) for host in hosts(ports[port])]
+    """`netplug port CONTAINER`: a line for each published address, in Docker's order."""
+    return sorted((f"{port} -> {host}" for port in ports for host in hosts(ports[port])), key=_natural)
 
 
 def hosts(found: Iterable[Mapping[str, str]] | None) -> list[str]:
     """`0.0.0.0:8080` for each binding of one port."""
-    return [f"{_host(binding.get('HostIp') or '0.0.0.0')}:{binding.get('HostPort', '')}" for binding in found or ()]
+    lines = (f"{_host(binding.get('HostIp') or '0.0.0.0')}:{binding.get('HostPort', '')}" for binding in found or ())
+    return sorted(lines, key=_natural)
 
 
-def _port_order(port: str) -> tuple[int, str]:
-    number, _, protocol = port.partition("/")
-    return int(number), protocol
+def _natural(text: str) -> list[tuple[int, int]]:
+    """For sorting: character by character, but digits in a row as one number."""
+    return [(ord("0"), int(part)) if part.isdigit() else (ord(part), 0) for part in re.findall(r"[0-9]+|[^0-9]", text)]

@@ -12,6 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from netplug.errors import KernelError
 
+TABLE = 32768
+"""Descriptors that there is room for from the beginning."""
+
 FD_SETSIZE = 1024
 """libnftables waits with select(2), and glibc ends the process when it is given a descriptor from here on."""
 
@@ -26,9 +29,11 @@ def close_later(close: Callable[[], object]) -> None:
 
 
 def raised_limit() -> None:
-    """As many descriptors as this process may have: each container takes some."""
+    """As many descriptors as this process may have: each container takes some, and each published port one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # The table grows by doubling, and each time all threads wait for the kernel, 10 ms and more: let it grow now, by 8 bytes for each.
+    os.close(fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, min(hard, TABLE) - 1))
 
 
 def lifted(descriptor: int) -> int:
