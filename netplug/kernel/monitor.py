@@ -7,24 +7,24 @@ that the loop wakes for deletions only.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import errno
 import logging
 import socket
-import struct
 from collections.abc import Callable, Collection
 
 from netplug.errors import KernelError
-from netplug.kernel import links, netlink
+from netplug.kernel import bpf, links, netlink
 from netplug.kernel.syscalls import asked
 
 _RTMGRP_LINK = 1
-_SO_ATTACH_FILTER = 26
 _SO_RCVBUFFORCE = 33
 _BUFFER = 4 << 20
 _CHECK_AFTER = 1.0
 """Seconds without a notification after which we look for ourselves whether the link is there."""
 _CHECKS = 10
+
+_TYPE = 4  # offset of nlmsg_type
+_ONLY_DELETIONS = (bpf.load_half(_TYPE), bpf.equal(bpf.half(links.RTM_DELLINK), "keep", "drop"))
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Monitor:
         with asked("listen for deleted links"):
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
-            _only_deletions(self._socket)
+            bpf.attach(self._socket, _ONLY_DELETIONS)
             self._socket.bind((0, _RTMGRP_LINK))
             self._lookup = netlink.Socket()
         self._loop = asyncio.get_running_loop()
@@ -103,12 +103,3 @@ class Monitor:
         future = self._waiting.pop(index, None)
         if future is not None and not future.done():
             future.set_result(None)
-
-
-def _only_deletions(monitored: socket.socket) -> None:
-    """A classic BPF program (linux/filter.h): keep what has RTM_DELLINK at offset 4, nlmsg_type, drop the rest."""
-    load_half, jump_if_equal, end = 0x28, 0x15, 0x06
-    kind = socket.htons(links.RTM_DELLINK)  # the load takes the bytes for network order; netlink's are the host's
-    program = struct.pack("=HBBIHBBIHBBIHBBI", load_half, 0, 0, 4, jump_if_equal, 0, 1, kind, end, 0, 0, 0xFFFFFFFF, end, 0, 0, 0)
-    buffer = ctypes.create_string_buffer(program, len(program))
-    monitored.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer)))

@@ -1,0 +1,113 @@
+"""Looks which steps of a plan do not hold in the kernel, and changes nothing.
+
+What somebody has put in place of ours is left alone: a route to the same destination that leads elsewhere is no loss. A link without its
+master is not missing either: when the master comes back, it is.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+from netplug.errors import KernelError
+from netplug.kernel import addresses, links, namespaces, routes, sysctl
+from netplug.kernel.links import Link
+from netplug.kernel.netlink import Socket
+from netplug.kernel.syscalls import asked
+from netplug.plan import Address, LinkOp, LinkUp, Route, StackedOp, Step, Sysctl, Veth
+
+
+def missing(plan: Sequence[Step]) -> list[Step]:
+    """Of links, addresses, routes and sysctls, in the plan's order; KernelError where a namespace cannot be entered."""
+    places: dict[str, list[int]] = {}
+    for position, step in enumerate(plan):
+        if isinstance(step, LinkOp | StackedOp | LinkUp | Address | Route | Sysctl):
+            places.setdefault(_place(step), []).append(position)
+    found: dict[int, list[Step]] = {}
+    for namespace, positions in places.items():
+        with namespaces.entered(namespace), asked("look for what is missing"), Socket() as netlink:
+            survey = _Survey(netlink)
+            found |= {position: list(survey.lacks(plan[position])) for position in positions}
+    return [step for position in sorted(found) for step in found[position]]
+
+
+def settled() -> None:
+    """Returns when nobody holds the lock that every change of a link needs: an answer about a link has to wait for it."""
+    with asked("look at a link"), Socket() as netlink:
+        links.find(netlink, "lo")
+
+
+def _place(step: Step) -> str:
+    """Where the step's result is to be seen."""
+    return step.link_namespace if isinstance(step, StackedOp) else step.namespace
+
+
+class _Survey:
+    """Of one namespace."""
+
+    def __init__(self, netlink: Socket) -> None:
+        self._netlink = netlink
+        self._seen: dict[str, Link | None] = {}
+
+    def lacks(self, step: Step) -> Iterator[Step]:
+        match step:
+            case Address():
+                yield from self._address_lacks(step)
+            case _ if self._is_missing(step):
+                yield step
+
+    def _is_missing(self, step: Step) -> bool:
+        match step:
+            case Veth():
+                return self._lacks_port(step)
+            case LinkOp(name=name) | LinkUp(link=name):
+                return not self._up(name)
+            case StackedOp(name=name):
+                return self._find(name) is None
+            case Route():
+                return routes.find(self._netlink, step) is None
+            case Sysctl(key=key, value=value):
+                return _differs(key, value)
+            case _:
+                return False
+
+    def _lacks_port(self, op: Veth) -> bool:
+        if not op.master:
+            return not self._up(op.name)
+        link, master = self._find(op.name), self._find(op.master)
+        return master is not None and (link is None or link.master != master.index or not link.up)
+
+    def _address_lacks(self, op: Address) -> Iterator[Step]:
+        """The address, or the route to its subnet that the kernel had made for it."""
+        link = self._find(op.link)
+        wanted = ipaddress.ip_interface(op.address)
+        if link is None or not any(one.index == link.index and one.address == wanted for one in self._addresses):
+            yield op
+        elif link.up and wanted.network.prefixlen < wanted.max_prefixlen:
+            route = Route(destination=str(wanted.network), link=op.link, namespace=op.namespace)
+            if not routes.known(self._netlink, route):
+                yield route
+
+    def _up(self, name: str) -> bool:
+        link = self._find(name)
+        return link is not None and link.up
+
+    def _find(self, name: str) -> Link | None:
+        if name not in self._seen:
+            self._seen[name] = links.find(self._netlink, name)
+        return self._seen[name]
+
+    @cached_property
+    def _addresses(self) -> list[addresses.Assigned]:
+        return addresses.dump(self._netlink)
+
+
+def _differs(key: str, value: str) -> bool:
+    try:
+        return sysctl.read(key) != " ".join(value.split())
+    except KernelError as error:
+        if error.errno == errno.ENOENT:  # it went with its link
+            return True
+        raise
