@@ -1,0 +1,51 @@
+"""MTU traps: packets of a network that are larger than its way out, or than its own bridge, takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from netplug.kernel.facts import HostLink
+from netplug.model import Network
+from netplug.observe.situation import MTU, Finding, Situation, mtu_of, ok, warning
+
+CHECK = "mtu"
+BRIDGE_NAME = "com.docker.network.bridge.name"
+
+
+def check(situation: Situation, links: Sequence[HostLink], uplinks: Sequence[HostLink]) -> Iterator[Finding]:
+    if not uplinks:
+        yield ok(CHECK, "this host has no way out")
+        return
+    narrow = min(uplinks, key=lambda link: link.mtu)
+    findings = [finding for network in situation.networks for finding in of_network(network, links, uplinks)]
+    if situation.wanted.mtu:
+        findings += _compared(f"an MTU of {situation.wanted.mtu}", situation.wanted.mtu, narrow, "")
+    elif not situation.running:
+        mtu = situation.settings.mtu
+        findings += _compared(
+            f"the default bridge's MTU of {mtu or 1500}", mtu or 1500, narrow, f"start the daemon with --mtu {narrow.mtu}"
+        )
+    yield from findings or [ok(CHECK, f"the way out, {narrow.name}, takes {narrow.mtu}; no network needs more")]
+
+
+def of_network(network: Network, links: Sequence[HostLink], uplinks: Sequence[HostLink]) -> Iterator[Finding]:
+    mtu = mtu_of(network)
+    bridge = next((link for link in links if link.name == _bridge(network)), None)
+    if bridge is not None and bridge.mtu < mtu and not (network.options.get(MTU) is None and bridge.ours):
+        found = f"the bridge {bridge.name} of network {network.name} takes {bridge.mtu}, its containers send {mtu}: larger packets are lost"
+        yield warning(CHECK, found, f"ip link set {bridge.name} mtu {mtu}, or make the network with --opt {MTU}={bridge.mtu}")
+    if uplinks and not network.internal and network.pools:
+        narrow = min(uplinks, key=lambda link: link.mtu)
+        option = f"--mtu {narrow.mtu} for the daemon" if network.predefined else f"--opt {MTU}={narrow.mtu}"
+        yield from _compared(f"network {network.name}'s MTU of {mtu}", mtu, narrow, f"make it with {option}")
+
+
+def _compared(what: str, mtu: int, uplink: HostLink, remedy: str) -> list[Finding]:
+    if mtu <= uplink.mtu:
+        return []
+    found = f'{what} is above the {uplink.mtu} of the way out, {uplink.name}: where nobody answers "too big", large packets are lost'
+    return [warning(CHECK, found, remedy or f"use --opt {MTU}={uplink.mtu}")]
+
+
+def _bridge(network: Network) -> str:
+    return network.options.get(BRIDGE_NAME, "") or f"br-{network.id:.12}"

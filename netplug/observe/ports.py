@@ -1,0 +1,103 @@
+"""Published ports: the same one twice in overlapping forms, or taken by a program or a container."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+
+from netplug.kernel.bound import Bound, Process
+from netplug.model import PortBinding
+from netplug.observe.situation import Finding, Situation, error, ok, warning
+
+CHECK = "ports"
+_ANY = {"": {4, 6}, "0.0.0.0": {4}, "::": {6}}
+
+
+def check(situation: Situation, bound: Sequence[Bound], owners: Mapping[int, Process]) -> Iterator[Finding]:
+    wanted = list(situation.wanted.bindings())
+    for one, other in combinations(wanted, 2):
+        if both := clash(one, other):
+            yield error(
+                CHECK, f"{form(one)} and {form(other)} are the same port {both}/{one.protocol}", "publish one of them on another port"
+            )
+    for binding in wanted:
+        taken = holder(binding, situation, bound, owners)
+        yield (
+            error(CHECK, f"{form(binding)} is taken by {taken}", f"choose another host port, or end {taken}")
+            if taken
+            else ok(CHECK, f"{form(binding)} is free")
+        )
+    for name, binding in situation.waiting:
+        if taken := holder(binding, situation, bound, owners):
+            yield warning(
+                CHECK, f"container {name} does not run, and {form(binding)} is taken by {taken}", "it cannot start until that ends"
+            )
+    count = len(situation.published)
+    yield ok(CHECK, f"{count} published by netplug" if count else "none published by netplug")
+
+
+def holder(binding: PortBinding, situation: Situation, bound: Sequence[Bound], owners: Mapping[int, Process]) -> str:
+    """Who has the port; of a range, who has the last one if all are taken. `""`: it is to be had."""
+    if not binding.host_port:
+        return ""
+    taken = ""
+    for port in numbers(binding):
+        taken = _holder(binding, port, situation, bound, owners)
+        if bool(taken) != (binding.count == 1):  # one of a range is enough; of a row, each is needed
+            return taken
+    return taken
+
+
+def numbers(binding: PortBinding) -> range:
+    """The host ports that it may take: all of a row, one of a range."""
+    first = binding.host_port
+    return range(first, max(binding.host_port_end, first + binding.count - 1) + 1)
+
+
+def _holder(binding: PortBinding, port: int, situation: Situation, bound: Sequence[Bound], owners: Mapping[int, Process]) -> str:
+    for name, published in situation.published:
+        first = published.host_port
+        if published.protocol == binding.protocol and first <= port < first + published.count and _meet(binding.host_ip, published.host_ip):
+            return f"container {name}"
+    for one in bound:
+        if (one.protocol, one.port) == (binding.protocol, port) and _meets(binding.host_ip, one):
+            return str(owners.get(one.inode, "a program that cannot be seen from here"))
+    return ""
+
+
+def clash(one: PortBinding, other: PortBinding) -> int:
+    """The first host port that both need; 0: none. A range of which one is chosen needs none in particular."""
+    if one.protocol != other.protocol or not _meet(one.host_ip, other.host_ip):
+        return 0
+    if not (one.host_port and other.host_port) or max(one.host_port_end, other.host_port_end) > max(one.host_port, other.host_port):
+        return 0
+    both = set(range(one.host_port, one.host_port + one.count)) & set(range(other.host_port, other.host_port + other.count))
+    return min(both, default=0)
+
+
+def form(binding: PortBinding) -> str:
+    """As one writes it: `127.0.0.1:8080:80`."""
+    address = f"[{binding.host_ip}]" if ":" in binding.host_ip else binding.host_ip
+    last = numbers(binding)[-1]
+    port = f"{binding.host_port}-{last}" if last > binding.host_port else str(binding.host_port or "")
+    return ":".join(part for part in (address, port, f"{binding.port}/{binding.protocol}") if part)
+
+
+def _meet(one: str, other: str) -> bool:
+    """Whether two host addresses have an address in common."""
+    if one in _ANY or other in _ANY:
+        return bool(_versions(one) & _versions(other))
+    return one == other
+
+
+def _meets(wanted: str, bound: Bound) -> bool:
+    """`::` takes IPv4 too, unless it says that it does not."""
+    if bound.address == "::" and not bound.only6:
+        return True
+    if bound.address.startswith("::ffff:"):
+        return _meet(wanted, bound.address.removeprefix("::ffff:"))
+    return _meet(wanted, bound.address)
+
+
+def _versions(address: str) -> set[int]:
+    return _ANY.get(address) or {6 if ":" in address else 4}
