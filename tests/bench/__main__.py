@@ -11,15 +11,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from tests.bench import curves, latency, report, scale, traffic
+from tests.bench import curves, latency, publishing, report, scale, traffic
 from tests.bench.engines import Dockerd, Engine, Netplug
 from tests.bench.report import Results
 from tests.hosts import Lan, Namespace, untouched_machine
 
-PARTS = ("latency", "ports", "dns", "traffic", "growth")
+PARTS = ("latency", "ports", "publishing", "dns", "traffic", "growth")
 BATCHES = 3
 PORTS = {1: 30, 10: 15, 100: 6}
 """How often a connect with so many ports is timed."""
+BATCH, PEER_BATCH = 1000, 100
+"""How many ports are published at once where many are there already."""
+THERE, PEER_THERE = [0, 1000, 2500, 5000], [0, 100, 200]
 
 
 def arguments() -> argparse.Namespace:
@@ -39,7 +42,7 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace, engines: list[Engine], spare: Namespace, progress: Progress) -> None:
         self.options, self.engines, self.spare, self.progress = options, engines, spare, progress
-        self.results = Results({}, {}, {}, {}, {})
+        self.results = Results({}, {}, {}, {}, {}, publishing.Publishing())
 
     def _turns(self, what: str, turns: int = BATCHES) -> Iterator[Engine]:
         """Each engine in turn, `turns` times, with a line of progress."""
@@ -68,6 +71,24 @@ class Bench:
         for count, rounds in PORTS.items():
             for engine in self._turns(f"{count} published ports", turns=1):
                 self.results.ports.setdefault(engine.name, {})[count] = latency.published(engine, count, rounds)
+
+    def publishing(self) -> None:
+        found, lan = self.results.publishing, self.engines[0].lan
+        netplugs = [engine for engine in self.engines if isinstance(engine, Netplug)]
+        for engine in self._turns(f"{publishing.CONTAINERS} starts at once", turns=2):
+            found.starts.setdefault(engine.name, []).append(publishing.starts(engine))
+        task = self.progress.add_task("ports beside many", total=2 * len(THERE) + len(PEER_THERE) + 1)
+        with contextlib.closing(Netplug(lan, "--firewall-backend", "iptables", name="netplug (iptables)")) as classic:
+            for engine in (*self.engines, classic):
+                steps, batch = (THERE, BATCH) if isinstance(engine, Netplug) else (PEER_THERE, PEER_BATCH)
+                found.per_port[engine.name] = publishing.per_port(engine, steps, batch, 5, self._ticker(task))
+        found.per_port[publishing.LIST] = publishing.list_per_port(lan, THERE, BATCH, 3)
+        self.progress.advance(task)
+        for engine in netplugs:
+            self.progress.console.print("connections to the last port, a range of ports, traffic through the rules")
+            found.rates = publishing.rates(engine, max(THERE), 7)
+            found.range[engine.name] = publishing.port_range(engine, 5)
+            found.through = publishing.through(lan, 10, 2)
 
     def dns(self) -> None:
         for engine in self._turns("DNS queries"):

@@ -14,7 +14,13 @@ from matplotlib.axes import Axes
 
 from tests.bench.report import CURVES, LATENCIES, Results
 
-COLOURS = {"netplug": "#1b7f5c", "dockerd": "#2b6cb0", "dnsmasq": "#8a8a8a"}
+COLOURS = {
+    "netplug": "#1b7f5c",
+    "netplug (iptables)": "#7fc8a9",
+    "dockerd": "#2b6cb0",
+    "dnsmasq": "#8a8a8a",
+    "iptables list": "#c05621",
+}
 
 
 def draw(results: Results, directory: Path) -> None:
@@ -22,6 +28,7 @@ def draw(results: Results, directory: Path) -> None:
     drawings: dict[str, Callable[[Axes, Results], None]] = {
         "calls": _calls,
         "ports": _ports,
+        "publishing": _publishing,
         "endpoints": _endpoints,
         "memory": _memory,
         "traffic": _traffic,
@@ -63,6 +70,15 @@ def _ports(axes: Axes, results: Results) -> None:
     axes.set_yscale("log")
     axes.set_xlabel("published ports")
     axes.set_ylabel("ms (median)")
+
+
+def _publishing(axes: Axes, results: Results) -> None:
+    for name, found in results.publishing.per_port.items():
+        steps = sorted(found)
+        axes.plot(steps, [statistics.median(found[step]) for step in steps], marker="o", label=name, color=COLOURS[name])
+    axes.set_yscale("log")
+    axes.set_xlabel("published ports of the host")
+    axes.set_ylabel("ms per port (median)")
 
 
 def _endpoints(axes: Axes, results: Results) -> None:

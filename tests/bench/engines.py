@@ -47,11 +47,9 @@ class Engine(Protocol):
 class Netplug:
     """The daemon of this checkout."""
 
-    name = "netplug"
-
-    def __init__(self, lan: Lan) -> None:
-        self.lan = lan
-        self.host = Host(lan)
+    def __init__(self, lan: Lan, *flags: str, name: str = "netplug") -> None:
+        self.name, self.lan = name, lan
+        self.host = Host(lan, *flags)
         self.address = self.host.address
         try:
             self.host.start()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from netplug.cli.demo_hosts import end_processes
 from tests.bench.engines import Engine, container, inside, network
-from tests.hosts import INTERNET_ADDRESS, Namespace, command
+from tests.hosts import INTERNET_ADDRESS, Lan, Namespace, command
 
 RESOLVER = "127.0.0.11"
 IPERF_PORT = 5201
@@ -67,6 +67,12 @@ def rates(engine: Engine, seconds: int) -> dict[str, float]:
         with _iperf_server(engine.lan.outside.argv()):
             out = _iperf(inside(client), INTERNET_ADDRESS, seconds)
     return {"between": between, "published": published, "out": out}
+
+
+def iperf_out(lan: Lan, enter: list[str], seconds: int) -> float:
+    """Gbit/s from where `enter` leads to the internet."""
+    with _iperf_server(lan.outside.argv()):
+        return _iperf(enter, INTERNET_ADDRESS, seconds)
 
 
 def _iperf_server(enter: list[str]) -> contextlib.AbstractContextManager[None]:
