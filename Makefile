@@ -1,4 +1,4 @@
-# make setup | demo | test | lint | bench | clean. As root, on Debian 12 or newer: everything here makes network namespaces.
+# make setup | demo | test | lint | docs | bench | clean. As root, on Debian 12 or newer: everything here makes network namespaces.
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 SYSTEM_PACKAGES := runc conmon nftables libnftables1 iproute2 conntrack procps busybox-static iputils-ping iputils-arping
 TEST_PACKAGES := docker.io iptables dnsmasq-base dnsperf iperf3 tcpdump
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test lint docs bench clean
 
 setup: .setup-done
 
@@ -32,6 +32,10 @@ lint: setup
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+# docs/firewall.md, from the rules as they are.
+docs: setup
+	@$(BIN)/python -m tests.golden
 
 # BENCH="--only latency,dns --rounds 9" measures a part; only a whole run writes BENCHMARKS.md and docs/bench.
 bench: setup
