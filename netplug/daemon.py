@@ -29,6 +29,8 @@ from netplug.errors import Conflict, InvalidArgument, NetplugError
 from netplug.kernel import descriptors, firewall
 from netplug.kernel.executor import Executor
 from netplug.kernel.journal import Journal
+from netplug.kernel.watch import Watch
+from netplug.observe import preflight
 from netplug.resolver.client import Resolver
 from netplug.runtime import oci
 from netplug.runtime.containers import Containers
@@ -61,14 +63,14 @@ def explain(values: dict[str, Any]) -> list[str]:
     chosen = settings.decode(values)
 
     async def planned() -> list[str]:
-        backend = firewall.backend(chosen.firewall_backend)
+        backend = firewall.backend(chosen.backend, accept_mark=chosen.bridge_accept_fwmark)
         lines = backend.explain_base()
         async with _temporary_core(chosen, backend) as core:
             controller = Controller(core)
             plans = [chosen.host_plan()]
             for request in chosen.predefined_networks():
                 network = controller.draft_network(request, predefined=True)
-                plans.append(core.driver(network).create_network(network))
+                plans.append(core.network_plan(network))
             return lines + controller.explain(plans)
 
     return asyncio.run(planned())
@@ -105,7 +107,7 @@ async def _start(chosen: Settings, run_dir: Path, state_dir: Path, stack: contex
     stack.push_async_callback(store.close)
     journal = Journal(state_dir / "journal.jsonl")
     stack.callback(journal.close)
-    backend = firewall.backend(chosen.firewall_backend)
+    backend = firewall.backend(chosen.backend, accept_mark=chosen.bridge_accept_fwmark)
     backend.start()
     executor = Executor(backend)
     await executor.start()
@@ -116,20 +118,33 @@ async def _start(chosen: Settings, run_dir: Path, state_dir: Path, stack: contex
         firewall=backend,
         resolver=Resolver(run_dir, host_resolv_conf=chosen.resolv_conf),
         drivers=Drivers(),
-        ipams=Ipams(chosen.address_pools()),
+        ipams=Ipams(chosen.address_pools(_identity(state_dir / "id"))),
         journal=journal,
         run_dir=run_dir,
         incarnation=_incarnation(run_dir / "incarnation"),
+        ip_forward=chosen.ip_forward,
+        direct_routing=chosen.allow_direct_routing,
     )
     core.ipams.get("default")
-    controller = Controller(core)
+    controller = Controller(core, Watch(), heal=chosen.heal)
     await controller.start(chosen.host_plan(), chosen.predefined_networks())
     stack.push_async_callback(controller.stop)
+    sandboxes = [sandbox.namespace for sandbox in controller.sandboxes() if sandbox.kind != "host"]
+    for what in firewall.clean_up_others(chosen.backend, sandboxes):
+        log.info("another firewall backend's %s was taken away", what)
     images = Images(store, state_dir)
     containers = Containers(controller, store, images, run_dir, state_dir, chosen)
     await containers.restore()
     stack.push_async_callback(containers.close)
-    return Services(controller=controller, containers=containers, images=images, journal=journal, settings=chosen, version=__version__)
+    return Services(
+        controller=controller,
+        containers=containers,
+        images=images,
+        journal=journal,
+        settings=chosen,
+        version=__version__,
+        advise=preflight.advise,
+    )
 
 
 @contextlib.asynccontextmanager
@@ -145,10 +160,12 @@ async def _temporary_core(chosen: Settings, backend: firewall.Firewall) -> Async
                 firewall=backend,
                 resolver=Resolver(Path(folder)),
                 drivers=Drivers(),
-                ipams=Ipams(chosen.address_pools()),
+                ipams=Ipams(chosen.address_pools(_known_identity(Path(chosen.state_dir) / "id") or secrets.token_hex(16))),
                 journal=journal,
                 run_dir=Path(chosen.run_dir),
                 incarnation="",
+                ip_forward=chosen.ip_forward,
+                direct_routing=chosen.allow_direct_routing,
             )
         finally:
             journal.close()
@@ -189,11 +206,27 @@ def _incarnation(path: Path) -> str:
         known = path.read_text().strip()
         if known.startswith(boot):
             return known
-    fresh = f"{boot}.{secrets.token_hex(8)}"
+    return _written(path, f"{boot}.{secrets.token_hex(8)}")
+
+
+def _identity(path: Path) -> str:
+    """This daemon's name for as long as its state directory lives."""
+    return _known_identity(path) or _written(path, secrets.token_hex(16))
+
+
+def _known_identity(path: Path) -> str:
+    """`""` before its first start."""
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _written(path: Path, text: str) -> str:
     temporary = path.with_suffix(".new")
-    temporary.write_text(fresh + "\n")
+    temporary.write_text(text + "\n")
     temporary.replace(path)
-    return fresh
+    return text
 
 
 def _notify(message: str) -> None:

@@ -10,6 +10,7 @@ import msgspec
 from netplug.addressing import AddressPools
 from netplug.controller.requests import NetworkRequest
 from netplug.errors import InvalidArgument
+from netplug.kernel.firewall.ruleset import parse_mark
 from netplug.model import PoolConfig
 from netplug.plan import Plan, Sysctl
 
@@ -29,6 +30,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Address and prefix of the default bridge."""
     fixed_cidr: str = ""
     """The part of the default bridge's subnet that containers get."""
+    ipv6: bool = False
+    """The default bridge has IPv6 too."""
+    bip6: str = ""
+    fixed_cidr_v6: str = ""
+    """`bip` and `fixed_cidr` for IPv6; without `bip6`, `fixed_cidr_v6` is the default bridge's whole subnet."""
     bridge: str = "netplug0"
     """The default bridge; `none`: no default network."""
     mtu: int = 0
@@ -44,14 +50,33 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """False: no firewall rules of ours at all; the backend is `none`."""
     bridge_accept_fwmark: str = ""
     """`MARK[/MASK]`: packets with that mark are let into every network, whoever sends them."""
+    allow_direct_routing: bool = False
+    """Published ports of containers are reached from outside by the containers' own addresses too."""
+    default_network_opt: tuple[str, ...] = ()
+    """`DRIVER=KEY=VALUE` each: driver options of new networks that say nothing else."""
     heal: bool = True
     """Put back what somebody else takes away of ours."""
     runtime: str = "runc"
     resolv_conf: str = "/etc/resolv.conf"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    def address_pools(self) -> AddressPools:
-        return AddressPools(local=tuple(_address_pool(text) for text in self.default_address_pool))
+    def address_pools(self, seed: str = "") -> AddressPools:
+        """`seed` is this daemon's alone: its networks' unique local addresses come of it."""
+        return AddressPools(local=tuple(_address_pool(text) for text in self.default_address_pool), seed=seed)
+
+    @property
+    def backend(self) -> str:
+        """The firewall backend's name."""
+        return self.firewall_backend if self.iptables else "none"
+
+    @property
+    def default_network_options(self) -> dict[str, dict[str, str]]:
+        """By driver: options of new networks that say nothing else."""
+        found: dict[str, dict[str, str]] = {}
+        for text in self.default_network_opt:
+            driver, key, value = _network_option(text)
+            found.setdefault(driver, {})[key] = value
+        return found
 
     def host_plan(self) -> Plan:
         """What the host needs whatever networks there are."""
@@ -61,7 +86,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """`none`, `host` and, unless `--bridge none`, `bridge`."""
         networks = [NetworkRequest(name="none", driver="null"), NetworkRequest(name="host", driver="host")]
         if self.bridge != "none":
-            networks.append(NetworkRequest(name="bridge", driver="bridge", options=self._bridge_options(), pools=self._bridge_pool()))
+            pools = (*self._bridge_pool(), *self._bridge_pool6())
+            networks.append(NetworkRequest(name="bridge", driver="bridge", ipv6=self.ipv6, options=self._bridge_options(), pools=pools))
         return networks
 
     def _bridge_options(self) -> dict[str, str]:
@@ -77,28 +103,48 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return options
 
     def _bridge_pool(self) -> tuple[PoolConfig, ...]:
-        if self.bip:
-            try:
-                bip = ipaddress.IPv4Interface(self.bip)
-                if "/" not in self.bip:
-                    raise ValueError
-            except ValueError:
-                raise InvalidArgument(f"invalid --bip {self.bip}: an address with its prefix is needed, as in 192.168.5.1/24") from None
-            return (PoolConfig(subnet=str(bip.network), gateway=str(bip.ip), ip_range=self._fixed(bip.network)),)
-        if self.fixed_cidr:
-            return (PoolConfig(subnet=self._fixed(None)),)
-        return ()
+        return _pool("--bip", self.bip, "--fixed-cidr", self.fixed_cidr, 4)
 
-    def _fixed(self, within: ipaddress.IPv4Network | None) -> str:
-        if not self.fixed_cidr:
-            return ""
-        try:
-            fixed = ipaddress.IPv4Network(self.fixed_cidr)
-        except ValueError:
-            raise InvalidArgument(f"invalid --fixed-cidr {self.fixed_cidr}: a subnet is needed, as in 192.168.5.128/25") from None
-        if within is not None and not fixed.subnet_of(within):
-            raise InvalidArgument(f"invalid --fixed-cidr {self.fixed_cidr}: it is not part of --bip's subnet {within}")
-        return str(fixed)
+    def _bridge_pool6(self) -> tuple[PoolConfig, ...]:
+        for flag, value in (("--bip6", self.bip6), ("--fixed-cidr-v6", self.fixed_cidr_v6)):
+            if value and not self.ipv6:
+                raise InvalidArgument(f"invalid {flag} {value}: the default bridge has IPv6 only with --ipv6")
+        return _pool("--bip6", self.bip6, "--fixed-cidr-v6", self.fixed_cidr_v6, 6)
+
+
+def _pool(bip_flag: str, bip: str, fixed_flag: str, fixed: str, version: int) -> tuple[PoolConfig, ...]:
+    """The default bridge's pool of one IP version; none: it is IPAM's choice."""
+    if not bip:
+        return (PoolConfig(subnet=str(_subnet(fixed_flag, fixed, version))),) if fixed else ()
+    interface = _interface(bip_flag, bip, version)
+    part = _subnet(fixed_flag, fixed, version) if fixed else None
+    subnet = interface.network
+    if part is not None and not (part.network_address in subnet and part.prefixlen >= subnet.prefixlen):
+        raise InvalidArgument(f"invalid {fixed_flag} {fixed}: it is not part of {bip_flag}'s subnet {subnet}")
+    return (PoolConfig(subnet=str(subnet), gateway=str(interface.ip), ip_range=str(part or "")),)
+
+
+_EXAMPLES = {4: ("192.168.5.1/24", "192.168.5.128/25"), 6: ("fd00:5::1/64", "fd00:5::/64")}
+
+
+def _interface(flag: str, text: str, version: int) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface:
+    try:
+        interface = ipaddress.ip_interface(text)
+        if "/" not in text or interface.version != version:
+            raise ValueError
+    except ValueError:
+        raise InvalidArgument(f"invalid {flag} {text}: an address with its prefix is needed, as in {_EXAMPLES[version][0]}") from None
+    return interface
+
+
+def _subnet(flag: str, text: str, version: int) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        subnet = ipaddress.ip_network(text)
+        if subnet.version != version:
+            raise ValueError
+    except ValueError:
+        raise InvalidArgument(f"invalid {flag} {text}: a subnet is needed, as in {_EXAMPLES[version][1]}") from None
+    return subnet
 
 
 def decode(values: dict[str, Any]) -> Settings:
@@ -109,14 +155,34 @@ def decode(values: dict[str, Any]) -> Settings:
         raise InvalidArgument(f"invalid configuration: {error}") from None
     if settings.mtu and not 68 <= settings.mtu <= 65535:
         raise InvalidArgument(f"invalid --mtu {settings.mtu}: a number from 68 to 65535 is needed")
-    for address in (*settings.dns, *((settings.ip,) if settings.ip else ())):
+    for address in settings.dns:
         try:
             ipaddress.ip_address(address)
         except ValueError:
             raise InvalidArgument(f"{address} is not an ip address") from None
+    try:
+        ipaddress.IPv4Address(settings.ip or "0.0.0.0")
+    except ValueError:
+        raise InvalidArgument(f"invalid --ip {settings.ip}: an IPv4 address of this host is needed, as in 192.0.2.1") from None
+    _check_together(settings)
     settings.address_pools()
     settings.predefined_networks()
     return settings
+
+
+def _check_together(settings: Settings) -> None:
+    """What only the others of the flags can tell."""
+    if not settings.iptables and settings.firewall_backend not in ("nftables", "none"):
+        raise InvalidArgument(
+            f"--iptables=false means no firewall of ours, but --firewall-backend {settings.firewall_backend} asks for one"
+        )
+    if settings.bridge_accept_fwmark:
+        parse_mark(settings.bridge_accept_fwmark)
+    if settings.bridge_accept_fwmark and settings.backend == "none":
+        raise InvalidArgument("--bridge-accept-fwmark has no effect without a firewall of ours: leave it out, or --iptables=false")
+    if settings.allow_direct_routing and settings.backend == "none":
+        raise InvalidArgument("--allow-direct-routing has no effect without a firewall of ours: leave it out, or --iptables=false")
+    _ = settings.default_network_options
 
 
 def _address_pool(text: str) -> tuple[str, int]:
@@ -131,3 +197,12 @@ def _address_pool(text: str) -> tuple[str, int]:
             f"invalid --default-address-pool {text}: base=CIDR,size=N is needed, N the prefix length of each subnet"
         ) from None
     return str(base), size
+
+
+def _network_option(text: str) -> tuple[str, str, str]:
+    """`bridge=com.docker.network.driver.mtu=1400` in its three parts."""
+    driver, _, option = text.partition("=")
+    key, equals, value = option.partition("=")
+    if not (driver and key and equals):
+        raise InvalidArgument(f"invalid --default-network-opt {text}: DRIVER=KEY=VALUE is needed")
+    return driver, key, value

@@ -6,9 +6,14 @@ import os
 import shutil
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from tests.hosts import untouched_machine
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("netplug", deadline=None)
+hypothesis.settings.load_profile("netplug")
 
 
 @pytest.fixture(scope="session", autouse=True)

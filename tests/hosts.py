@@ -16,13 +16,23 @@ from pathlib import Path
 from typing import Any
 
 from netplug.cli import demo_hosts
-from netplug.cli.demo_hosts import INTERNET_ADDRESS, OUTSIDE_ADDRESS, Lan, Namespace, command
+from netplug.cli.demo_hosts import (
+    INTERNET_ADDRESS,
+    INTERNET_ADDRESS6,
+    OUTSIDE_ADDRESS,
+    OUTSIDE_ADDRESS6,
+    Lan,
+    Namespace,
+    command,
+)
 from netplug.cli.demo_traffic import Flood, Lookups, serving
 from netplug.plan import RETIRED_GROUP
 
 __all__ = [
     "INTERNET_ADDRESS",
+    "INTERNET_ADDRESS6",
     "OUTSIDE_ADDRESS",
+    "OUTSIDE_ADDRESS6",
     "Api",
     "ApiError",
     "Flood",
@@ -90,6 +100,9 @@ class Host(demo_hosts.Host):
 
     def container_address(self, reference: str, network: str) -> str:
         return str(self.container(reference)["NetworkSettings"]["Networks"][network]["IPAddress"])
+
+    def container_address6(self, reference: str, network: str) -> str:
+        return str(self.container(reference)["NetworkSettings"]["Networks"][network]["GlobalIPv6Address"])
 
     def sandbox(self, reference: str) -> str:
         """The path of a container's network namespace."""

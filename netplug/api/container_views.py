@@ -123,9 +123,9 @@ def network_references(services: Services, container: Container) -> set[str]:
 
 def _settings(record: Network | None, endpoint: Endpoint | None, asked: Attachment | None) -> Json:
     address, _, prefix = (endpoint.address if endpoint else "").partition("/")
-    static = asked.address if asked else address if endpoint and endpoint.static_address else ""
+    address6, _, prefix6 = (endpoint.address6 if endpoint else "").partition("/")
     return {
-        "IPAMConfig": {"IPv4Address": static} if static else None,
+        "IPAMConfig": _static(endpoint, asked) or None,
         "Links": list(asked.links) or None if asked else None,
         "Aliases": list(endpoint.aliases if endpoint else asked.aliases if asked else ()) or None,
         "MacAddress": endpoint.mac if endpoint else asked.mac if asked else "",
@@ -136,11 +136,23 @@ def _settings(record: Network | None, endpoint: Endpoint | None, asked: Attachme
         "Gateway": endpoint.gateway if endpoint else "",
         "IPAddress": address,
         "IPPrefixLen": int(prefix or 0),
-        "IPv6Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
+        "IPv6Gateway": endpoint.gateway6 if endpoint else "",
+        "GlobalIPv6Address": address6,
+        "GlobalIPv6PrefixLen": int(prefix6 or 0),
         "DNSNames": list(endpoint.names) if endpoint else None,
     }
+
+
+def _static(endpoint: Endpoint | None, asked: Attachment | None) -> dict[str, str]:
+    """The addresses that the user chose."""
+    if asked:
+        chosen = {"IPv4Address": asked.address, "IPv6Address": asked.address6}
+    elif endpoint:
+        static = {"IPv4Address": (endpoint.static_address, endpoint.address), "IPv6Address": (endpoint.static_address6, endpoint.address6)}
+        chosen = {key: address.partition("/")[0] for key, (own, address) in static.items() if own}
+    else:
+        chosen = {}
+    return {key: address for key, address in chosen.items() if address}
 
 
 def _network_settings(services: Services, container: Container) -> Json:
@@ -248,7 +260,7 @@ def _published(services: Services, container: Container) -> Sequence[PortBinding
     """With the host ports that were chosen; none before the container runs, nor while it is on no network that leads out."""
     if container.status != "running":
         return ()
-    return next((endpoint.ports for endpoint in services.controller.endpoints(sandbox=container.id) if endpoint.ports), ())
+    return [port for endpoint in services.controller.endpoints(sandbox=container.id) for port in endpoint.ports]
 
 
 def _argv(services: Services, container: Container) -> tuple[str, ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,6 +16,17 @@ from netplug.model import PoolConfig
 from netplug.runtime.model import Attachment
 
 Shape = TypeVar("Shape", bound=shapes.Body)
+
+Defaults = Mapping[str, Mapping[str, str]]
+"""Driver options by driver: what `--default-network-opt` gives to new networks."""
+
+ENABLE_IPV4 = "com.docker.network.enable_ipv4"
+ENABLE_IPV6 = "com.docker.network.enable_ipv6"
+_BOOLEANS = {
+    **dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True),
+    **dict.fromkeys(("0", "f", "F", "FALSE", "false", "False"), False),
+}
+"""Go's strconv.ParseBool."""
 
 _WHERE = re.compile(r"^(.*?) - at `\$\.?(.*)`$")
 
@@ -28,6 +41,8 @@ def parse(data: bytes) -> dict[str, Any]:
         raise InvalidArgument(f"invalid JSON: {error}") from None
     if not isinstance(value, dict):
         raise InvalidArgument("invalid JSON: the request body must be an object")
+    if b"null" not in data and b"\\u0000" not in data:
+        return value  # a range of ports is ten thousand members
     without_nulls: dict[str, Any] = _without_nulls(value)
     return without_nulls
 
@@ -65,27 +80,49 @@ def _without_nulls(value: Any, zero: Any = None) -> Any:
     return value
 
 
-def network_request(body: shapes.NetworkCreate) -> NetworkRequest:
-    """What `network create` asks for; what cannot be had yet is refused, never ignored."""
+def network_request(body: shapes.NetworkCreate, defaults: Defaults) -> tuple[NetworkRequest, list[str]]:
+    """What `network create` asks for, and what of it has no effect. `defaults` are the daemon's, for what the user leaves open."""
     _refuse_unknown_kinds(body)
-    return NetworkRequest(
+    driver = body.driver or "bridge"
+    options = {**defaults.get(driver, {}), **body.options}
+    ipv4 = _enabled(body.enable_ipv4, options, ENABLE_IPV4, default=True)
+    ipv6 = _enabled(body.enable_ipv6, options, ENABLE_IPV6, default=False)
+    if not (ipv4 or ipv6):
+        raise InvalidArgument("IPv4 or IPv6 must be enabled")
+    unused = [pool.subnet for pool in body.ipam.config if pool.subnet and not (ipv6 if ":" in pool.subnet else ipv4)]
+    request = NetworkRequest(
         name=body.name,
-        driver=body.driver or "bridge",
+        driver=driver,
+        ipv4=ipv4,
+        ipv6=ipv6,
         internal=body.internal,
         attachable=body.attachable,
         ipam_driver=body.ipam.driver or "default",
         ipam_options=body.ipam.options,
-        pools=tuple(_pool(pool) for pool in body.ipam.config),
-        options=body.options,
+        pools=tuple(_pool(pool) for pool in body.ipam.config if pool.subnet not in unused),
+        options=options,
         labels=body.labels,
     )
+    return request, [_without_effect(subnet) for subnet in unused]
+
+
+def _enabled(said: bool | None, options: dict[str, str], option: str, *, default: bool) -> bool:
+    """Whether the network has this IP version. A driver option says it too, but what the request itself says goes first."""
+    if said is not None:
+        options.pop(option, None)
+        return said
+    text = options.get(option, str(default).lower())
+    if text not in _BOOLEANS:
+        raise InvalidArgument(f'driver-opt "{option}" is not a valid bool')
+    return _BOOLEANS[text]
+
+
+def _without_effect(subnet: str) -> str:
+    version = "IPv6" if ":" in subnet else "IPv4"
+    return f"subnet {subnet} has no effect: {version} is not enabled for this network"
 
 
 def _refuse_unknown_kinds(body: shapes.NetworkCreate) -> None:
-    if body.enable_ipv6 or any(":" in pool.subnet for pool in body.ipam.config):
-        raise InvalidArgument("IPv6 is not supported by this daemon yet")
-    if not body.enable_ipv4:
-        raise InvalidArgument("a network without IPv4 is not supported by this daemon yet")
     if body.config_only or body.config_from.network:
         raise InvalidArgument("configuration-only networks are not supported by this daemon")
     if body.ingress:
@@ -100,16 +137,23 @@ def _pool(pool: shapes.IpamPool) -> PoolConfig:
 
 def attachment(network: str, settings: shapes.EndpointSettings) -> Attachment:
     """How a container is to be on `network`."""
-    if settings.ipam_config.ipv6_address:
-        raise InvalidArgument("IPv6 is not supported by this daemon yet")
     if settings.ipam_config.link_local_ips:
         raise InvalidArgument("link-local addresses are not supported by this daemon")
     return Attachment(
         network=network,
-        address=settings.ipam_config.ipv4_address,
+        address=_address(settings.ipam_config.ipv4_address, ipaddress.IPv4Address),
+        address6=_address(settings.ipam_config.ipv6_address, ipaddress.IPv6Address),
         mac=settings.mac_address,
         aliases=settings.aliases,
         links=settings.links,
         gateway_priority=settings.gw_priority,
         options=settings.driver_opts,
     )
+
+
+def _address(text: str, kind: type[ipaddress.IPv4Address | ipaddress.IPv6Address]) -> str:
+    """In canonical form; `""` stays."""
+    try:
+        return str(kind(text)) if text else ""
+    except ValueError:
+        raise InvalidArgument(f"invalid {'IPv4' if kind is ipaddress.IPv4Address else 'IPv6'} address: {text}") from None

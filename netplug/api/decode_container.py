@@ -54,7 +54,7 @@ def container_config(body: shapes.ContainerCreate, raw: dict[str, Any], services
         dns=_dns(host),
         links=host.links if mode in DEFAULT_MODES else (),
         ports=published,
-        exposed=tuple(dict.fromkeys((*exposed, *(f"{port.port}/{port.protocol}" for port in published)))),
+        exposed=tuple(dict.fromkeys((*exposed, *ports.numbers(published)))),
         network_mode=mode or "default",
         attachments=_attachments(body, mode, services),
         stop_signal=body.stop_signal or "SIGTERM",
@@ -88,7 +88,8 @@ def _check(body: shapes.ContainerCreate, mode: str) -> None:
         _refuse(bool(body.exposed_ports), "port exposing and the container type network mode")
     if mode.startswith("container:") or mode == "host":
         _refuse(bool(body.mac_address), "mac-address and the network mode")
-    if mode in ("host", "none") and any(one.ipam_config.ipv4_address for one in body.networking_config.endpoints_config.values()):
+    wanted = [one.ipam_config for one in body.networking_config.endpoints_config.values()]
+    if mode in ("host", "none") and any(one.ipv4_address or one.ipv6_address for one in wanted):
         raise InvalidArgument("user specified IP address is supported on user defined networks only")
     for entry in host.extra_hosts:
         _check_extra_host(entry)

@@ -1,19 +1,26 @@
-"""/netplug: what Docker's API has no place for. The journal, who has which address, and the tests' fault points."""
+"""/netplug: what Docker's API has no place for. The journal, who has which address, preflight, and the tests' fault points."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Iterator
 
+import msgspec
 from aiohttp import web
 
 from netplug import faults
+from netplug.api import decode
 from netplug.api.call import Call, done, json_line, open_stream, reply
 from netplug.api.routes import get, post
 from netplug.api.services import JournalEntry
 from netplug.api.views import Json
 from netplug.controller.requests import PoolUsage
 from netplug.errors import InvalidArgument, NotFound
-from netplug.model import Network
+from netplug.model import Network, PortBinding
+from netplug.observe import preflight
+from netplug.observe.situation import Situation, Wanted
+from netplug.settings import Settings
 
 NDJSON = "application/x-ndjson"
 
@@ -69,6 +76,46 @@ def _pool(usage: PoolUsage) -> Json:
     }
 
 
+async def look(call: Call) -> web.Response:
+    """Preflight, with what the caller means to make."""
+    body = decode.parse(await call.http.read()) if call.http.method == "POST" else {}
+    try:
+        wanted = msgspec.convert(body, Wanted)
+    except msgspec.ValidationError as error:
+        raise InvalidArgument(f"invalid JSON: {error}") from None
+    return reply(await asyncio.to_thread(preflight.run, _situation(call, wanted)))
+
+
+def _situation(call: Call, wanted: Wanted) -> Situation:
+    services = call.services
+    settings = services.settings
+    if not isinstance(settings, Settings):
+        raise NotFound("page not found")
+    endpoints = services.controller.endpoints()
+    return Situation(
+        settings=settings,
+        wanted=wanted,
+        pid=os.getpid(),
+        networks=tuple(services.controller.networks()),
+        published=tuple((endpoint.container_name, port) for endpoint in endpoints for port in endpoint.ports),
+        waiting=tuple(_waiting(call)),
+        endpoints=len(endpoints),
+    )
+
+
+def _waiting(call: Call) -> Iterator[tuple[str, PortBinding]]:
+    """Ports that containers will want when they are started."""
+    for container in call.services.containers.all():
+        if container.status != "running":
+            yield from ((container.name, port) for port in container.config.ports)
+
+
+async def healing(call: Call) -> web.Response:
+    """What was put back of what others took away, and what is left alone for now."""
+    healed, suspended = call.services.controller.healing()
+    return reply({"healed": healed, "suspended": suspended})
+
+
 async def arm(call: Call) -> web.Response:
     """The daemon dies at the `at`-th fault point from now."""
     _need_faults()
@@ -93,6 +140,9 @@ ROUTES = [
     get("/netplug/journal", journal, streams=True),
     get("/netplug/ipam", all_ipam),
     get("/netplug/ipam/{name}", ipam),
+    get("/netplug/preflight", look),
+    post("/netplug/preflight", look, changes=False),
+    get("/netplug/healing", healing),
     get("/netplug/faults", fault_points),
     post("/netplug/faults", arm),
 ]

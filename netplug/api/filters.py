@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from netplug.api import ports
 from netplug.errors import InvalidArgument
 from netplug.model import Network
 from netplug.runtime.model import Container
@@ -100,7 +101,7 @@ def containers(all_containers: Iterable[Container], filters: Filters, networks_o
             and ("network" not in filters or bool(networks_of(container) & set(filters["network"])))
             and ("ancestor" not in filters or any(_from_image(container, image) for image in filters["ancestor"]))
             and (not codes or (container.status == "exited" and container.exit_code in codes))
-            and (published is None or not published.isdisjoint(f"{port.port}/{port.protocol}" for port in container.config.ports))
+            and (published is None or not published.isdisjoint(ports.numbers(container.config.ports)))
             and (exposed is None or not exposed.isdisjoint(container.config.exposed))
         )
 

@@ -29,12 +29,13 @@ async def inspect(call: Call) -> web.Response:
 
 async def create(call: Call) -> web.Response:
     controller = call.services.controller
-    request = decode.network_request(await call.body(shapes.NetworkCreate))
+    body = await call.body(shapes.NetworkCreate)
+    request, warnings = decode.network_request(body, call.services.settings.default_network_options)
     if call.dry_run:
         plan = await controller.plan_network(request)
-        return planned(controller.explain([plan]), {"Id": "", "Warning": ""}, 201)
+        return planned(controller.explain([plan]), {"Id": "", "Warning": "; ".join(warnings)}, 201)
     network, extra = await call.perform(controller.create_network(request))
-    return reply({"Id": network.id, "Warning": "", **extra}, 201)
+    return reply({"Id": network.id, "Warning": "; ".join([*warnings, *call.services.advise(network)]), **extra}, 201)
 
 
 async def remove(call: Call) -> web.Response:

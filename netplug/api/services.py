@@ -45,6 +45,8 @@ class Controller(Protocol):
 
     def pool_usage(self, network: Network) -> list[PoolUsage]: ...
 
+    def healing(self) -> tuple[Mapping[str, int], list[str]]: ...
+
     async def create_network(self, request: NetworkRequest) -> Network: ...
 
     async def remove_network(self, reference: str) -> Network: ...
@@ -172,6 +174,11 @@ class Settings(Protocol):
     @property
     def state_dir(self) -> str | os.PathLike[str]: ...
 
+    @property
+    def default_network_options(self) -> Mapping[str, Mapping[str, str]]:
+        """By driver: options of new networks that say nothing else."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Services:
@@ -183,3 +190,5 @@ class Services:
     journal: Journal
     settings: Settings
     version: str
+    advise: Callable[[Network], Sequence[str]] = lambda network: ()
+    """What a network that was just made may run into on this host."""

@@ -24,7 +24,8 @@ def network(record: Network, endpoints: Iterable[Endpoint] = ()) -> Json:
         "Created": record.created,
         "Scope": "swarm" if record.scope == "global" else "local",
         "Driver": record.driver,
-        "EnableIPv6": any(":" in pool.subnet for pool in record.pools),
+        "EnableIPv4": record.ipv4,
+        "EnableIPv6": record.ipv6,
         "IPAM": {
             "Driver": record.ipam_driver,
             "Options": record.ipam_options or ({} if not record.predefined else None),
@@ -58,7 +59,7 @@ def _member(endpoint: Endpoint) -> Json:
         "EndpointID": endpoint.id,
         "MacAddress": endpoint.mac,
         "IPv4Address": endpoint.address,
-        "IPv6Address": "",
+        "IPv6Address": endpoint.address6,
     }
 
 

@@ -46,6 +46,7 @@ _ROOMS = {
     "ipam": "ipam",
     "journal": "journal",
     "network": "network",
+    "preflight": "preflight",
     "version": "system",
 }
 

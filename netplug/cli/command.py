@@ -161,9 +161,10 @@ def spelled_for_click(args: list[str], params: Iterable[click.Parameter], inters
                 done.append(rest.pop(0))
         elif option.is_flag and equals:
             try:
-                done += [name] if boolean(value) else []
+                wanted = boolean(value) == (name not in option.secondary_opts)
             except ValueError as error:
                 raise InvalidFlag(value, name, str(error), None) from None
+            done += (option.opts if wanted else option.secondary_opts)[:1]
         elif equals and not name.startswith("--"):
             done += [name, value]
         else:

@@ -16,10 +16,14 @@ _TEXT: tuple[tuple[str, bool, str], ...] = (
     ("socket", False, "Socket to listen on (/run/netplug/netplug.sock)"),
     ("state-dir", False, "Where what must survive a reboot is kept (/var/lib/netplug)"),
     ("run-dir", False, "Where what ends with a reboot is kept (/run/netplug)"),
-    ("firewall-backend", False, "nftables"),
+    ("firewall-backend", False, "nftables, iptables, or none (nftables)"),
+    ("bridge-accept-fwmark", False, "Let packets with this MARK[/MASK] into every network"),
+    ("default-network-opt", True, "Option of new networks that say nothing else, DRIVER=KEY=VALUE"),
     ("default-address-pool", True, "Pool for networks without a subnet, base=CIDR,size=N"),
     ("bip", False, "Address and prefix of the default bridge, as in 192.168.5.1/24"),
     ("fixed-cidr", False, "The part of the default bridge's subnet that containers get"),
+    ("bip6", False, "IPv6 address and prefix of the default bridge, as in fd00:5::1/64"),
+    ("fixed-cidr-v6", False, "The IPv6 addresses that containers on the default bridge get; without --bip6, its IPv6 subnet"),
     ("bridge", False, "Name of the default bridge, or none (netplug0)"),
     ("dns", True, "DNS server of containers that say nothing else"),
     ("dns-search", True, "Search domain of containers that say nothing else"),
@@ -29,6 +33,9 @@ _TEXT: tuple[tuple[str, bool, str], ...] = (
     ("log-level", False, "debug, info, warning or error (info)"),
 )
 _BOOLEAN = (
+    ("ipv6", "Give the default bridge IPv6 too (false)"),
+    ("iptables", "Keep firewall rules; false: that is left to the administrator (true)"),
+    ("allow-direct-routing", "Let others reach published ports by the containers' own addresses (false)"),
     ("icc", "Let containers on the default bridge talk to one another (true)"),
     ("ip-forward", "Switch forwarding on in the kernel (true)"),
     ("ip-masq", "Masquerade what leaves the default bridge (true)"),
@@ -48,11 +55,12 @@ def _settings_flags(function: F) -> F:
 @click.command("daemon", cls=Command)
 @_settings_flags
 @click.option("--mtu", type=INT, default=None, help="MTU of the default bridge")
+@click.option("--heal/--no-heal", default=None, help="Put back what somebody else takes away (--heal)")
 @click.option("--config", metavar="FILE", default=None, help="TOML file with the same names; flags win")
 @click.option("--dry-run", is_flag=True, help="Only print the commands that a first start runs")
 def daemon_command(config: str | None, dry_run: bool, **flags: Any) -> int:
     """Run the daemon in the foreground"""
-    values = {**(_file(config) if config else {}), **{name: value for name, value in flags.items() if value not in (None, ())}}
+    values = {**(from_file(config) if config else {}), **{name: value for name, value in flags.items() if value not in (None, ())}}
     from netplug import daemon  # all rooms of the daemon: half a second that no other command pays
     from netplug.errors import NetplugError
 
@@ -66,7 +74,7 @@ def daemon_command(config: str | None, dry_run: bool, **flags: Any) -> int:
     return 0
 
 
-def _file(path: str) -> dict[str, Any]:
+def from_file(path: str) -> dict[str, Any]:
     """Settings by name; `-` and `_` in a name are the same."""
     import tomllib
 

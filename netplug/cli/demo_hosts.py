@@ -2,6 +2,8 @@
 
     outside 203.0.113.1 (and 198.51.100.1: "the internet") --- switch (a bridge) --- host 203.0.113.11, .12, ...
 
+and the same in IPv6: 2001:db8:113::1 (and 2001:db8:51::1), hosts 2001:db8:113::11, ::12, ...
+
 All links are born inside these namespaces, so the machine's own interfaces, rules and sysctls are never touched. What a host leaves
 behind (containers, processes, mounts) is found by its own directories and namespace, never by a pattern of names.
 
@@ -29,6 +31,8 @@ from typing import Self
 
 OUTSIDE_ADDRESS = "203.0.113.1"
 INTERNET_ADDRESS = "198.51.100.1"
+OUTSIDE_ADDRESS6 = "2001:db8:113::1"
+INTERNET_ADDRESS6 = "2001:db8:51::1"
 _numbers = itertools.count(1)
 
 
@@ -67,6 +71,7 @@ class Lan:
     """A switch, and one neighbour outside that also stands for the internet. Hosts get addresses from .11 on."""
 
     prefix = "203.0.113"
+    prefix6 = "2001:db8:113:"
 
     def __init__(self, label: str = "np") -> None:
         self.label = f"{label}-{os.getpid()}"
@@ -79,6 +84,7 @@ class Lan:
             self.outside = self._namespace(f"{name}-out")
             self.plug(self.outside, "out", OUTSIDE_ADDRESS)
             self.outside.ip("address", "add", f"{INTERNET_ADDRESS}/32", "dev", "lo")
+            self.outside.ip("address", "add", f"{INTERNET_ADDRESS6}/128", "dev", "lo")
             self._stack = self._stack.pop_all()
         self._next = itertools.count(11)
 
@@ -88,14 +94,19 @@ class Lan:
         return namespace
 
     def plug(self, namespace: Namespace, port: str, address: str) -> None:
-        """Give `namespace` the interface `uplink` with `address`, its other end `port` on the switch."""
+        """Give `namespace` the interface `uplink` with `address` and its IPv6 twin, its other end `port` on the switch."""
         self.switch.ip("link", "add", port, "master", "lan0", "type", "veth", "peer", "name", "uplink", "netns", namespace.name)
         self.switch.ip("link", "set", port, "up")
         namespace.ip("address", "add", f"{address}/24", "dev", "uplink")
+        namespace.ip("address", "add", f"{self.twin(address)}/64", "dev", "uplink", "nodad")
         namespace.ip("link", "set", "uplink", "up")
 
     def free_address(self) -> str:
         return f"{self.prefix}.{next(self._next)}"
+
+    def twin(self, address: str) -> str:
+        """The IPv6 address that belongs to an IPv4 address of the LAN: the same last number."""
+        return f"{self.prefix6}:{address.rpartition('.')[2]}"
 
     def close(self) -> None:
         self._stack.close()
@@ -116,6 +127,7 @@ class Host:
     def __init__(self, lan: Lan, *flags: str, resolv_conf: str | None = None, environment: dict[str, str] | None = None) -> None:
         self.lan, self.flags = lan, flags
         self.address = lan.free_address()
+        self.address6 = lan.twin(self.address)
         self.daemon: subprocess.Popen[bytes] | None = None
         self.directory = Path(tempfile.mkdtemp(prefix="np"))
         # Short names: a path of a unix socket has 107 bytes, and the runtime puts a 64-digit id into some.
@@ -133,6 +145,7 @@ class Host:
         try:
             lan.plug(self.namespace, f"h{self.address.rpartition('.')[2]}", self.address)
             self.namespace.ip("route", "add", "default", "via", OUTSIDE_ADDRESS)
+            self.namespace.ip("route", "add", "default", "via", OUTSIDE_ADDRESS6)
         except BaseException:
             self.close()
             raise

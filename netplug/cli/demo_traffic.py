@@ -102,10 +102,13 @@ class Lookups:
 
 
 def serve(address: str, port: int) -> None:
-    """The server itself, until killed: a line with the caller's address, then everything back."""
+    """The server itself, until killed: a line with the caller's address, then everything back. `::` serves both IP versions."""
     poll = select.poll()
-    tcp = socket.create_server((address, port))
-    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    ipv6 = ":" in address
+    tcp = socket.create_server((address, port), family=socket.AF_INET6 if ipv6 else socket.AF_INET, dualstack_ipv6=ipv6)
+    udp = socket.socket(tcp.family, socket.SOCK_DGRAM)
+    if ipv6:
+        udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     udp.bind((address, port))
     clients: dict[int, socket.socket] = {}
     for listener in (tcp, udp):
@@ -117,13 +120,18 @@ def serve(address: str, port: int) -> None:
                 client, peer = tcp.accept()
                 clients[client.fileno()] = client
                 poll.register(client, select.POLLIN)
-                client.sendall(f"{peer[0]}\n".encode())
+                client.sendall(_caller(peer))
             elif handle == udp.fileno():
                 data, peer = udp.recvfrom(65535)
-                udp.sendto(f"{peer[0]}\n".encode() + data, peer)
+                udp.sendto(_caller(peer) + data, peer)
             elif not _echo(clients[handle]):
                 poll.unregister(handle)
                 clients.pop(handle).close()
+
+
+def _caller(peer: tuple[str, int]) -> bytes:
+    """An IPv4 caller of a socket for both IP versions is told by his IPv4 address."""
+    return f"{peer[0].removeprefix('::ffff:')}\n".encode()
 
 
 def _echo(client: socket.socket) -> bool:

@@ -56,7 +56,7 @@ def _pool(pool: dict[str, Any], unicode: bool) -> str:
     # The capacity is of what containers can get: gateways and reserved addresses take nothing from it.
     used = sum(entry.get("Kind") == "endpoint" for entry in _within_range(taken, pool.get("IPRange") or pool["Subnet"]))
     share = used / capacity if capacity else 1.0
-    lines = [f"  {place}", f"  {bar(share, unicode)} {used} of {capacity} in use ({percent(used, capacity)})", ""]
+    lines = [f"  {place}", f"  {bar(share, unicode)} {used} of {counted(capacity)} in use ({percent(used, capacity)})", ""]
     table = columns([("ADDRESS", "KIND", "OWNER", "SINCE"), *(_line(entry) for entry in _by_address(taken))])
     return "\n".join(lines) + "\n" + "".join(f"  {line}\n" for line in table.splitlines())
 
@@ -84,6 +84,11 @@ def bar(share: float, unicode: bool) -> str:
     eighths = max(round(share * BAR * 8), 1 if share else 0)
     drawn = "█" * (eighths // 8) + (_PARTS[eighths % 8] if eighths % 8 else "")
     return "▕" + drawn.ljust(BAR) + "▏"
+
+
+def counted(capacity: int) -> str:
+    """As people write it: of an IPv6 subnet's addresses nobody reads the digits."""
+    return str(capacity) if capacity < 1 << 32 else f"about 2^{(capacity - 1).bit_length()}"
 
 
 def percent(used: int, capacity: int) -> str:

@@ -12,7 +12,7 @@ import click
 
 from netplug.cli import completion, options, units
 from netplug.cli.client import Client, DaemonError, filters_query, segment
-from netplug.cli.command import BOOL, FORMAT_HELP, Command, Explain, Failure, Group, Value, explainable
+from netplug.cli.command import FORMAT_HELP, Command, Explain, Failure, Group, Value, explainable
 from netplug.cli.several import each
 from netplug.cli.tables import Inspection, Row, label_method, print_list
 
@@ -46,8 +46,8 @@ def network_command() -> None:
 @click.option("--ipam-opt", "ipam_options", multiple=True, type=Value(options.pair, "map"), help="IPAM driver options")
 @click.option("-o", "--opt", "driver_options", multiple=True, type=Value(options.pair, "map"), help="Driver options")
 @click.option("--label", "labels", multiple=True, type=Value(options.label), help="Set metadata on the network")
-@click.option("--ipv4", type=BOOL, default=None, is_flag=False, flag_value="true", hidden=True)
-@click.option("--ipv6", is_flag=True, help="Enable IPv6")
+@click.option("--ipv4/--no-ipv4", default=None, help="Enable or disable IPv4 (enabled)")
+@click.option("--ipv6/--no-ipv6", default=None, help="Enable or disable IPv6 (disabled)")
 @click.option("--scope", default="", help="Scope of the network (local, global)")
 @click.argument("network")
 @explainable
@@ -62,14 +62,16 @@ def create(client: Client, /, network: str, explain: Explain, **given: Any) -> N
         "Scope": given["scope"],
         "Internal": given["internal"],
         "Attachable": given["attachable"],
-        "EnableIPv6": given["ipv6"],
         "IPAM": ipam,
         "Options": dict(given["driver_options"]),
         "Labels": dict(given["labels"]),
     }
-    if given["ipv4"] is not None:
-        body["EnableIPv4"] = given["ipv4"]
+    # What is not said is left out: the daemon may have a default of its own.
+    said = {"EnableIPv4": given["ipv4"], "EnableIPv6": given["ipv6"]}
+    body |= {key: value for key, value in said.items() if value is not None}
     answer = client.call("POST", "/networks/create", explain.query, body)
+    if warning := answer.get("Warning"):
+        click.echo(f"WARNING: {warning}", err=True)
     explain.name(answer.get("Id", ""))
     explain.heard(answer)
 

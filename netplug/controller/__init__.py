@@ -6,6 +6,7 @@ Locks: a sandbox's, then the network's. Every change runs to its end in a task o
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ import msgspec
 
 from netplug.controller.core import Core, log, recording
 from netplug.controller.endpoints import Endpoints
+from netplug.controller.healing import Healing
 from netplug.controller.joining import Change
 from netplug.controller.networks import Networks
 from netplug.controller.requests import (
@@ -27,6 +29,7 @@ from netplug.controller.requests import (
 from netplug.controller.restore import Restore
 from netplug.controller.sandboxes import Sandboxes, creation
 from netplug.errors import NotFound
+from netplug.kernel.watch import Watch
 from netplug.model import Endpoint, Network, PoolConfig, Sandbox
 from netplug.plan import Plan
 
@@ -52,12 +55,14 @@ SWEEP_SECONDS = 10
 class Controller:
     """Networks, sandboxes and endpoints of this host."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, watch: Watch | None = None, *, heal: bool = True) -> None:
+        """With a `watch`, what others take away is put back or, with `heal` false, at least said."""
         self._core = core
         self._networks = Networks(core)
         self._endpoints = Endpoints(core)
         self._sandboxes = Sandboxes(core, self._endpoints)
         self._restore = Restore(core, self._networks, self._endpoints, self._sandboxes)
+        self._healing = Healing(core, self._restore, watch, enabled=heal, vanished=self.sandbox_vanished) if watch is not None else None
         self._running: set[asyncio.Task[Any]] = set()
         self._sweeper: asyncio.Task[None] | None = None
         self.events: Events = core.events
@@ -66,20 +71,27 @@ class Controller:
 
     async def start(self, base: Plan, predefined: Sequence[NetworkRequest]) -> None:
         """Agree with kernel and resolver; then make the predefined networks that are missing or asked for differently."""
+        if self._healing is not None:
+            self._healing.listen()
         await self._restore.run(base)
         for request in predefined:
             await self._predefine(request)
         await self._core.resolver.start()
         await self._restore.names()
         self._sweeper = asyncio.create_task(self._sweep())
+        if self._healing is not None:
+            self._healing.start(base)
 
     async def stop(self) -> None:
         """Let running changes end. Containers, their networks and names stay."""
         if self._sweeper is not None:
             self._sweeper.cancel()
+        if self._healing is not None:
+            await self._healing.stop()
         if self._running:
             await asyncio.wait(self._running)
         await self._core.resolver.stop()
+        await self._core.forwarder.stop()
         self._core.ports.release_all()
 
     # What there is
@@ -106,11 +118,15 @@ class Controller:
 
     def pool_usage(self, network: Network) -> list[PoolUsage]:
         """Every pool of the network, with who has which address since when."""
-        endpoints = {endpoint.address.split("/")[0]: endpoint for endpoint in self.endpoints(network=network.id)}
+        endpoints = self.endpoints(network=network.id)
         pools = self._core.allocators.get(network.id, [])
         return [
             PoolUsage(pool=pool, capacity=allocator.capacity, taken=tuple(_taken(pool, endpoints, network))) for pool, allocator in pools
         ]
+
+    def healing(self) -> tuple[dict[str, int], list[str]]:
+        """How much has been put back since the start, by kind; and what is left alone at present, taken away again and again."""
+        return (dict(self._healing.healed), self._healing.suspended()) if self._healing is not None else ({}, [])
 
     # Changes
 
@@ -150,7 +166,7 @@ class Controller:
 
     async def plan_network(self, request: NetworkRequest) -> Plan:
         network = self._networks.prepare(request)
-        return self._core.driver(network).create_network(network)
+        return self._core.network_plan(network)
 
     async def plan_network_removal(self, reference: str) -> Plan:
         return self._networks.plan_removal(self.network(reference))
@@ -228,21 +244,24 @@ class Controller:
 
 def _same(network: Network, request: NetworkRequest) -> bool:
     """Whether a predefined network is as asked for: what the request leaves open may be anything."""
-    if network.options != request.options or network.internal != request.internal:
+    if any(getattr(network, field) != getattr(request, field) for field in ("options", "internal", "ipv4", "ipv6")):
         return False
-    for pool, wanted in zip(network.pools, request.pools, strict=False):
-        given = msgspec.structs.asdict(wanted)
-        if any(value and getattr(pool, field) != value for field, value in given.items()):
-            return False
-    return True
+    return all(any(_fits(pool, wanted) for pool in network.pools) for wanted in request.pools)
 
 
-def _taken(pool: PoolConfig, endpoints: dict[str, Endpoint], network: Network) -> list[Taken]:
+def _fits(pool: PoolConfig, wanted: PoolConfig) -> bool:
+    return all(not value or getattr(pool, field) == value for field, value in msgspec.structs.asdict(wanted).items())
+
+
+def _taken(pool: PoolConfig, endpoints: Sequence[Endpoint], network: Network) -> list[Taken]:
+    """Who has which address of this pool, in ascending order."""
+    subnet = ipaddress.ip_network(pool.subnet)
+    given = [(text.split("/")[0], endpoint) for endpoint in endpoints for text in (endpoint.address, endpoint.address6) if text]
     taken = [Taken(address=pool.gateway, kind="gateway", owner=network.name, since=network.created)] if pool.gateway else []
     taken += [Taken(address=address, kind="reserved", owner=name, since=network.created) for name, address in pool.auxiliary.items()]
     taken += [
         Taken(address=address, kind="endpoint", owner=endpoint.container_name or endpoint.id[:12], since=endpoint.created)
-        for address, endpoint in endpoints.items()
-        if address
+        for address, endpoint in given
+        if ipaddress.ip_address(address) in subnet
     ]
-    return sorted(taken, key=lambda one: tuple(int(part) for part in one.address.split(".")) if "." in one.address else (0,))
+    return sorted(taken, key=lambda one: int(ipaddress.ip_address(one.address)))

@@ -19,15 +19,19 @@ from netplug.controller.records import Records
 from netplug.controller.requests import Events
 from netplug.driver import Driver, Drivers
 from netplug.errors import NetplugError
+from netplug.forwarder.client import Forwarder
 from netplug.kernel.executor import Executor
 from netplug.kernel.firewall import Firewall
 from netplug.kernel.journal import Journal
 from netplug.model import Endpoint, Network, PoolConfig, mac_of
-from netplug.plan import FirewallOp, Plan, Remove, Step
+from netplug.plan import IPV6_FORWARDING, Direct, FirewallOp, Plan, Publish, Remove, Step, Sysctl, removal
 from netplug.resolver.client import Resolver
 from netplug.store import Store
 
 log = logging.getLogger(__name__)
+
+MOST_MACS = 10_000
+"""How many former owners' MACs are remembered."""
 
 _recorder: ContextVar[list[Plan] | None] = ContextVar("recorder", default=None)
 
@@ -58,11 +62,19 @@ class Core:
     incarnation: str
     records: Records = field(default_factory=Records)
     ports: HostPorts = field(default_factory=HostPorts)
+    forwarder: Forwarder = field(init=False)
     events: Events = field(default_factory=Events)
     allocators: dict[str, list[tuple[PoolConfig, Allocator]]] = field(default_factory=dict)
     last_macs: dict[tuple[str, str], str] = field(default_factory=dict)
-    """By (network, address): the MAC of the last owner, where that was of the user's choice."""
+    """By (network, address): the MAC of the last owner, where that was not made from the address."""
+    ip_forward: bool = True
+    """Whether forwarding is switched on where networks need it."""
+    direct_routing: bool = False
+    """Whether published ports are reached from outside by the containers' own addresses too."""
     _locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+
+    def __post_init__(self) -> None:
+        self.forwarder = Forwarder(self.run_dir)
 
     def lock(self, identity: str) -> asyncio.Lock:
         """The lock of a sandbox or a network. Order: the sandbox's, then the network's."""
@@ -105,29 +117,62 @@ class Core:
         return lines
 
     def retire(self, endpoint: Endpoint) -> None:
-        """Its address is free. Where its MAC was of the user's choice, neighbours know the address by that for a while."""
-        self.free(endpoint.network, endpoint.address)
-        if endpoint.mac != mac_of(endpoint.address, endpoint.id):
-            self.last_macs[endpoint.network, endpoint.address] = endpoint.mac
+        """Its addresses are free. Neighbours know them by its MAC for a while: noted where that is not what every owner has."""
+        self.free(endpoint)
+        for address in filter(None, (endpoint.address, endpoint.address6)):
+            if endpoint.mac != mac_of(address, endpoint.id):
+                self.last_macs[endpoint.network, address.split("/")[0]] = endpoint.mac
+        while len(self.last_macs) > MOST_MACS:
+            del self.last_macs[next(iter(self.last_macs))]
 
-    def known_otherwise(self, endpoint: Endpoint) -> bool:
-        """Whether neighbours may know its address by another MAC. One made from the address is every owner's."""
-        usual = mac_of(endpoint.address, endpoint.id)
-        return self.last_macs.get((endpoint.network, endpoint.address), usual) != endpoint.mac
+    def known_otherwise(self, endpoint: Endpoint, address: str) -> bool:
+        """Whether neighbours may know its `address` by another MAC. One made from the address is every owner's."""
+        made_from = (endpoint.address or endpoint.address6).split("/")[0]
+        usual = mac_of(address, endpoint.id) if address == made_from else endpoint.mac
+        return self.last_macs.get((endpoint.network, address), usual) != endpoint.mac
 
-    def take(self, network: str, address: str) -> None:
-        """Note that somebody has an address of the network."""
+    def announced(self, endpoint: Endpoint) -> None:
+        """Neighbours know its addresses by its own MAC now."""
+        for address in (endpoint.address, endpoint.address6):
+            self.last_macs.pop((endpoint.network, address.split("/")[0]), None)
+
+    def take(self, endpoint: Endpoint) -> None:
+        """Note that it has its addresses."""
+        for address in (endpoint.address, endpoint.address6):
+            for allocator in self._allocators(endpoint.network, address):
+                allocator.take(address.split("/")[0])
+
+    def free(self, endpoint: Endpoint) -> None:
+        """Give its addresses back to the pools that they came from."""
+        self.give_back(endpoint.network, endpoint.address)
+        self.give_back(endpoint.network, endpoint.address6)
+
+    def give_back(self, network: str, address: str) -> None:
+        for allocator in self._allocators(network, address):
+            allocator.release(address.split("/")[0])
+
+    def _allocators(self, network: str, address: str) -> Iterator[Allocator]:
+        """Of the network's pools, those that `address` lies in."""
         text = address.split("/")[0]
         for pool, allocator in self.allocators.get(network, ()):
             if text and ipaddress.ip_address(text) in ipaddress.ip_network(pool.subnet):
-                allocator.take(text)
+                yield allocator
 
-    def free(self, network: str, address: str) -> None:
-        """Give an address back to whichever pool of the network it came from."""
-        text = address.split("/")[0]
-        for pool, allocator in self.allocators.get(network, ()):
-            if text and ipaddress.ip_address(text) in ipaddress.ip_network(pool.subnet):
-                allocator.release(text)
+    def network_plan(self, network: Network) -> Plan:
+        """What makes the network; without IPv6 forwarding where that is the admin's business."""
+        plan = self.driver(network).create_network(network)
+        if self.ip_forward:
+            return plan
+        return tuple(step for step in plan if not (isinstance(step, Sysctl) and step.key == IPV6_FORWARDING))
+
+    def publish(self, network: Network, endpoint: Endpoint) -> Plan:
+        """What makes the endpoint's ports reachable."""
+        plan = self.driver(network).publish(network, endpoint)
+        return (*plan, *_direct(plan)) if self.direct_routing else plan
+
+    def unpublish(self, network: Network, endpoint: Endpoint) -> Plan:
+        plan = self.driver(network).unpublish(network, endpoint)
+        return (*plan, *removal(_direct(plan))) if self.direct_routing else plan
 
     def _note(self, plan: Plan) -> None:
         plans = _recorder.get()
@@ -138,3 +183,10 @@ class Core:
 def _room(step: Step) -> tuple[bool, str]:
     op = step.op if isinstance(step, Remove) else step
     return isinstance(op, FirewallOp), op.namespace
+
+
+def _direct(plan: Plan) -> Plan:
+    """What opens the container's own address where a port of the host leads to it; ports of the host's loopback are for nobody outside."""
+    ops = (step.op if isinstance(step, Remove) else step for step in plan)
+    published = (op for op in ops if isinstance(op, Publish) and not (op.host_ip and ipaddress.ip_address(op.host_ip).is_loopback))
+    return tuple(dict.fromkeys(Direct(protocol=op.protocol, address=op.address, port=op.port, count=op.count) for op in published))

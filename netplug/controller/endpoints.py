@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Sequence
+from dataclasses import replace
 
-import msgspec
-
-from netplug.controller import gateway
+from netplug.controller import linking
 from netplug.controller.core import Core, log
-from netplug.controller.joining import Change, draft, joined, left, may_publish, needs_resolver, ports_to_hold
+from netplug.controller.joining import Change, draft, joined, left, needs_resolver
+from netplug.controller.publishing import Ports, Publishing
 from netplug.controller.records import delete_endpoint, put_endpoint, put_sandbox, update_endpoint
 from netplug.controller.requests import ControllerEvent, EndpointRequest
 from netplug.errors import Conflict, NetplugError, NotFound, PortTaken, Unavailable
@@ -30,6 +30,7 @@ class Endpoints:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self.publishing = Publishing(core)
 
     async def connect(self, reference: str, sandbox_id: str, request: EndpointRequest) -> Endpoint:
         core = self._core
@@ -43,7 +44,7 @@ class Endpoints:
                 try:
                     endpoint = await self._attach(network, sandbox, present, endpoint)
                 except BaseException:
-                    core.free(network.id, endpoint.address)
+                    core.free(endpoint)
                     raise
         core.events.send(ControllerEvent(kind="endpoint", action="connect", network=network, endpoint=endpoint, sandbox=sandbox))
         return endpoint
@@ -55,10 +56,16 @@ class Endpoints:
             network = core.records.network(reference)
             async with core.lock(network.id):
                 endpoint = self.find(network, sandbox)
-                change = left(core, network, sandbox, core.records.of_sandbox(sandbox_id), endpoint)
+                change = self._leaving(network, sandbox, endpoint)
                 writes: list[Write] = [*delete_endpoint(endpoint), *map(update_endpoint, change.updated)]
-                await core.store.txn((), writes)
+                writes += [put_sandbox(change.sandbox)] if change.sandbox != sandbox else []
+                try:
+                    await core.store.txn((), writes)
+                except BaseException:
+                    self.publishing.keep(sandbox, core.records.of_sandbox(sandbox_id))
+                    raise
                 core.records.drop_endpoint(endpoint)
+                core.records.add_sandbox(change.sandbox)
                 self._remember(change.updated)
                 # The resolver and the kernel work side by side.
                 await asyncio.gather(
@@ -67,23 +74,28 @@ class Endpoints:
                     core.remove("network disconnect", f"{network.name}/{sandbox.name}", change.plan),
                 )
                 core.retire(endpoint)
-                if not any(other.ports for other in change.endpoints):
-                    core.ports.release(sandbox.id)
+                await self.publishing.settle(sandbox, change.endpoints)
         core.events.send(ControllerEvent(kind="endpoint", action="disconnect", network=network, endpoint=endpoint, sandbox=sandbox))
         return endpoint
 
     def plan_connect(self, reference: str, sandbox: Sandbox, present: Iterable[Endpoint], request: EndpointRequest) -> Change:
-        """What connect would do; the address goes straight back."""
+        """What connect would do; address and host ports go straight back."""
         core = self._core
         network = core.records.network(reference)
-        endpoint = draft(core, network, sandbox, tuple(present), request)
-        core.free(network.id, endpoint.address)
-        return joined(core, network, sandbox, tuple(present), endpoint)
+        present = tuple(present)
+        endpoint = draft(core, network, sandbox, present, request)
+        core.free(endpoint)
+        sandbox, ports = self._hold_ports(sandbox, present, endpoint)
+        self.publishing.keep(sandbox, core.records.of_sandbox(sandbox.id))
+        change = joined(core, network, sandbox, present, endpoint, ports)
+        return replace(change, plan=(*change.plan, *linking.rules(core, network, endpoint, sandbox)))
 
     def plan_disconnect(self, reference: str, sandbox_id: str) -> Change:
         core = self._core
         sandbox, network = self._sandbox(sandbox_id), core.records.network(reference)
-        return left(core, network, sandbox, core.records.of_sandbox(sandbox_id), self.find(network, sandbox))
+        change = self._leaving(network, sandbox, self.find(network, sandbox))
+        self.publishing.keep(sandbox, core.records.of_sandbox(sandbox_id))
+        return change
 
     def find(self, network: Network, sandbox: Sandbox) -> Endpoint:
         for endpoint in self._core.records.of_sandbox(sandbox.id):
@@ -113,6 +125,7 @@ class Endpoints:
             names=endpoint.names,
             address=endpoint.address.split("/")[0],
             network_name=network.name,
+            address6=endpoint.address6.split("/")[0],
         )
 
     async def hand_over(self, sandbox: Sandbox, sockets: tuple[socket.socket, socket.socket]) -> None:
@@ -121,14 +134,14 @@ class Endpoints:
 
     async def _attach(self, network: Network, sandbox: Sandbox, present: list[Endpoint], endpoint: Endpoint) -> Endpoint:
         core = self._core
-        held_before = sandbox.ports
-        sandbox = self._hold_ports(sandbox, present, endpoint)
+        before = sandbox
+        sandbox, ports = self._hold_ports(sandbox, present, endpoint)
         try:
-            change = joined(core, network, sandbox, present, endpoint)
+            change = joined(core, network, sandbox, present, endpoint, ports)
             new = next(candidate for candidate in change.endpoints if candidate.id == endpoint.id)
             await self._intend(network, change, new)
         except BaseException:
-            self._release_unused_ports(sandbox, present)
+            self.publishing.keep(sandbox, present)
             raise
         core.records.add_endpoint(new)
         core.records.add_sandbox(change.sandbox)
@@ -137,14 +150,18 @@ class Endpoints:
         try:
             if change.sandbox.resolver_udp != sandbox.resolver_udp:
                 sockets = open_resolver_sockets(change.sandbox)
-            await core.apply("network connect", f"{network.name}/{sandbox.name}", change.plan)
+            plan = (*change.plan, *linking.rules(core, network, new, change.sandbox))
+            await core.apply("network connect", f"{network.name}/{sandbox.name}", plan)
         except BaseException:
             for opened in sockets or ():
                 opened.close()
-            await self._withdraw(msgspec.structs.replace(sandbox, ports=held_before), present, new, change)
+            await self._withdraw(before, present, new, change)
             raise
-        core.last_macs.pop((network.id, new.address), None)
-        await self._publish_names(change.sandbox, new, sockets)
+        core.announced(new)
+        await asyncio.gather(
+            self._publish_names(change.sandbox, new, sockets),
+            self.publishing.settle(change.sandbox, change.endpoints),
+        )
         return new
 
     async def _intend(self, network: Network, change: Change, new: Endpoint) -> None:
@@ -164,24 +181,21 @@ class Endpoints:
         core.records.add_sandbox(sandbox)
         self._remember(old)
         await core.store.txn((), [*delete_endpoint(new), put_sandbox(sandbox), *map(update_endpoint, old)])
-        self._release_unused_ports(sandbox, present)
+        self.publishing.keep(sandbox, present)
 
-    def _hold_ports(self, sandbox: Sandbox, present: list[Endpoint], endpoint: Endpoint) -> Sandbox:
-        core = self._core
-        carrier = gateway.choose((*present, endpoint), core.records.network_name)
-        if not sandbox.ports or carrier is None or not may_publish(core, carrier):
-            return sandbox
+    def _leaving(self, network: Network, sandbox: Sandbox, endpoint: Endpoint) -> Change:
+        """What disconnecting means. Host ports that other endpoints will need are held."""
+        present = self._core.records.of_sandbox(sandbox.id)
+        sandbox, ports = self.publishing.hold_what_is_free(sandbox, present, [other for other in present if other.id != endpoint.id])
+        return left(self._core, network, sandbox, present, endpoint, ports)
+
+    def _hold_ports(self, sandbox: Sandbox, present: Sequence[Endpoint], endpoint: Endpoint) -> tuple[Sandbox, Ports]:
         try:
-            chosen = core.ports.hold(sandbox.id, sandbox.name, ports_to_hold(core, sandbox, carrier))
+            return self.publishing.hold(sandbox, present, (*present, endpoint))
         except PortTaken as error:
             raise PortTaken(
                 f"driver failed programming external connectivity on endpoint {sandbox.name} ({endpoint.id}): {error}"
             ) from error
-        return msgspec.structs.replace(sandbox, ports=chosen)
-
-    def _release_unused_ports(self, sandbox: Sandbox, present: list[Endpoint]) -> None:
-        if not any(endpoint.ports for endpoint in present):
-            self._core.ports.release(sandbox.id)
 
     async def _publish_names(self, sandbox: Sandbox, endpoint: Endpoint, sockets: tuple[socket.socket, socket.socket] | None) -> None:
         names = self.endpoint_names(endpoint)

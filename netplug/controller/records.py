@@ -30,6 +30,8 @@ class Records:
         self._of_network: dict[str, dict[str, Endpoint]] = defaultdict(dict)
         self._of_sandbox: dict[str, dict[str, Endpoint]] = defaultdict(dict)
         self._container_names: dict[tuple[str, str], str] = {}
+        self._linking: dict[tuple[str, str], dict[str, Endpoint]] = defaultdict(dict)
+        """By network and the sandbox that is linked to: the endpoints that link."""
 
     async def load(self, store: Store) -> None:
         """Everything, from three ranges."""
@@ -55,6 +57,8 @@ class Records:
         self._of_network[endpoint.network][endpoint.id] = endpoint
         self._of_sandbox[endpoint.sandbox][endpoint.id] = endpoint
         self._container_names[endpoint.network, endpoint.container_name] = endpoint.id
+        for identity in endpoint.links:
+            self._linking[endpoint.network, identity][endpoint.id] = endpoint
 
     def drop_endpoint(self, endpoint: Endpoint) -> None:
         self.endpoints.pop(endpoint.id, None)
@@ -63,6 +67,11 @@ class Records:
             index[key].pop(endpoint.id, None)
             if not index[key]:
                 del index[key]
+        for identity in endpoint.links:
+            clients = self._linking.pop((endpoint.network, identity), {})
+            clients.pop(endpoint.id, None)
+            if clients:
+                self._linking[endpoint.network, identity] = clients
 
     def add_sandbox(self, sandbox: Sandbox) -> None:
         self.sandboxes[sandbox.id] = sandbox
@@ -75,6 +84,10 @@ class Records:
 
     def of_sandbox(self, sandbox: str) -> list[Endpoint]:
         return list(self._of_sandbox[sandbox].values()) if sandbox in self._of_sandbox else []
+
+    def linking_to(self, network: str, sandbox: str) -> list[Endpoint]:
+        """Endpoints on the network that have a link to that sandbox."""
+        return list(self._linking[network, sandbox].values()) if (network, sandbox) in self._linking else []
 
     def has_container(self, network: str, name: str) -> bool:
         """Whether a container of that name is on the network."""
@@ -114,19 +127,24 @@ def endpoint_key(endpoint: Endpoint) -> str:
 
 def put_network(network: Network, claims: Iterable[str]) -> Change:
     """A new network: its name and what it claims must be free."""
-    unique = [f"{PREFIX}network-names/{network.name}", *(f"{PREFIX}claims/{claim}" for claim in claims)]
+    unique = [f"{PREFIX}network-names/{network.name}", *_claim_keys(claims)]
     writes: list[Write] = [Put(network_key(network.id), encode(network))]
     writes += [Put(key, network.id.encode()) for key in unique]
     return [Missing(key) for key in unique], writes
 
 
 def delete_network(network: Network, claims: Iterable[str]) -> list[Write]:
-    keys = [network_key(network.id), f"{PREFIX}network-names/{network.name}", *(f"{PREFIX}claims/{claim}" for claim in claims)]
+    keys = [network_key(network.id), f"{PREFIX}network-names/{network.name}", *_claim_keys(claims)]
     return [Delete(key) for key in keys]
 
 
+def _claim_keys(claims: Iterable[str]) -> list[str]:
+    """Of what only one network may have: not of what several share."""
+    return [f"{PREFIX}claims/{claim}" for claim in claims if "=" not in claim]
+
+
 def put_endpoint(endpoint: Endpoint) -> Change:
-    """A new endpoint: network and sandbox must exist; its name and its address in the network must be free."""
+    """A new endpoint: network and sandbox must exist; its name and its addresses in the network must be free."""
     unique = _unique_keys(endpoint)
     compares: list[Compare] = [Exists(network_key(endpoint.network)), Exists(sandbox_key(endpoint.sandbox))]
     compares += [Missing(key) for key in unique]
@@ -155,6 +173,6 @@ def _unique_keys(endpoint: Endpoint) -> list[str]:
     keys = []
     if endpoint.container_name:
         keys.append(f"{PREFIX}endpoint-names/{endpoint.network}/{endpoint.container_name}")
-    if endpoint.address:
-        keys.append(f"{PREFIX}addresses/{endpoint.network}/{endpoint.address.split('/')[0]}")
+    for address in filter(None, (endpoint.address, endpoint.address6)):
+        keys.append(f"{PREFIX}addresses/{endpoint.network}/{address.split('/')[0]}")
     return keys

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from netplug.controller import gateway
+from netplug.controller import gateway, interfaces, linking
 from netplug.controller.core import Core, log
 from netplug.controller.endpoints import Endpoints, open_resolver_sockets
 from netplug.controller.joining import redirection
@@ -49,7 +49,7 @@ class Restore:
         for network in core.records.networks.values():
             self._networks.open_pools(network)
         for endpoint in core.records.endpoints.values():
-            core.take(endpoint.network, endpoint.address)
+            core.take(endpoint)
         wanted = [Wanted(base, "the host"), *self._wanted()]
         restored = await core.executor.restore([item.plan for item in wanted])
         for index, error in restored.failed.items():
@@ -61,7 +61,7 @@ class Restore:
             core.journal.record(
                 "restore", f"{len(restored.missing)} put back, {len(restored.strays)} swept away, {dead} sandboxes gone", ()
             )
-        self._hold_ports()
+        await self._endpoints.publishing.restore()
 
     async def names(self) -> None:
         """Tell the resolver all, and hand it the sockets it does not have."""
@@ -118,19 +118,27 @@ class Restore:
     def _wanted(self) -> Iterator[Wanted]:
         core = self._core
         for network in core.records.networks.values():
-            yield Wanted(core.driver(network).create_network(network), network.name)
+            yield Wanted(core.network_plan(network), network.name)
         for sandbox in core.records.sandboxes.values():
-            endpoints = core.records.of_sandbox(sandbox.id)
-            if not endpoints:
-                continue
-            carrier = gateway.choose(endpoints, core.records.network_name)
-            plans = [self._joined(core.records.networks[endpoint.network], endpoint, sandbox) for endpoint in endpoints]
-            route = gateway.move(sandbox, None, carrier)
-            yield Wanted((*(step for plan in plans for step in plan), *route, *redirection(sandbox)), sandbox.name, sandbox)
+            if plan := self.sandbox_plan(sandbox):
+                yield Wanted(plan, sandbox.name, sandbox)
+
+    def sandbox_plan(self, sandbox: Sandbox) -> Plan:
+        """All that its endpoints are."""
+        core = self._core
+        endpoints = core.records.of_sandbox(sandbox.id)
+        if not endpoints:
+            return ()
+        plans = [self._joined(core.records.networks[endpoint.network], endpoint, sandbox) for endpoint in endpoints]
+        route = gateway.move(sandbox, (), endpoints, core.records.network_name)
+        return (*(step for plan in plans for step in plan), *route, *redirection(sandbox))
 
     def _joined(self, network: Network, endpoint: Endpoint, sandbox: Sandbox) -> Plan:
         driver = self._core.driver(network)
-        return (*driver.join(network, endpoint, sandbox), *(driver.publish(network, endpoint) if endpoint.ports else ()))
+        attached = interfaces.configured(driver.join(network, endpoint, sandbox), endpoint, sandbox)
+        # Each link once: it is its client's.
+        links = linking.as_client(self._core, network, endpoint)
+        return (*attached, *(self._core.publish(network, endpoint) if endpoint.ports else ()), *links)
 
     async def _failed(self, wanted: Wanted, error: NetplugError) -> None:
         log.error("%s could not be restored: %s", wanted.owner, error)
@@ -145,11 +153,3 @@ class Restore:
             if path not in known:
                 log.info("removed namespace %s: it had no record", path)
                 namespaces.remove(str(path))
-
-    def _hold_ports(self) -> None:
-        for sandbox in self._core.records.sandboxes.values():
-            if any(endpoint.ports for endpoint in self._core.records.of_sandbox(sandbox.id)):
-                try:
-                    self._core.ports.hold(sandbox.id, sandbox.name, sandbox.ports)
-                except NetplugError as error:
-                    log.warning("a port of %s cannot be held (it still leads there): %s", sandbox.name, error)

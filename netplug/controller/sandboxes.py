@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from netplug.controller import linking
 from netplug.controller.core import Core
 from netplug.controller.endpoints import Endpoints
 from netplug.controller.records import delete_endpoint, delete_sandbox, put_sandbox
@@ -15,7 +16,7 @@ from netplug.controller.requests import ControllerEvent, SandboxRequest
 from netplug.errors import Conflict, InvalidArgument
 from netplug.kernel import namespaces
 from netplug.model import Endpoint, Sandbox, now
-from netplug.plan import Netns, Plan, Remove, Step, Sysctl
+from netplug.plan import Netns, Plan, Remove, Step, Sysctl, removal
 from netplug.store import MAX_OPERATIONS, Write
 
 
@@ -56,7 +57,7 @@ class Sandboxes:
             await core.remove("sandbox rm", sandbox.name, self.plan_removal(sandbox, endpoints))
             for endpoint in endpoints:
                 core.retire(endpoint)
-            core.ports.release(identity)
+            await self._endpoints.publishing.settle(sandbox, ())
         for endpoint in endpoints:
             network = core.records.networks.get(endpoint.network)
             core.events.send(ControllerEvent(kind="endpoint", action="disconnect", network=network, endpoint=endpoint, sandbox=sandbox))
@@ -91,6 +92,7 @@ class Sandboxes:
             hostname=request.hostname,
             dns=request.dns,
             ports=request.ports,
+            exposed=request.exposed,
         )
 
     def plan_removal(self, sandbox: Sandbox, endpoints: list[Endpoint]) -> Plan:
@@ -100,7 +102,8 @@ class Sandboxes:
             network = core.records.networks[endpoint.network]
             driver = core.driver(network)
             if endpoint.ports:
-                steps += driver.unpublish(network, endpoint)
+                steps += core.unpublish(network, endpoint)
+            steps += removal(linking.rules(core, network, endpoint, sandbox))
             steps += driver.leave(network, endpoint, sandbox)
         return (*steps, *removal_of_namespace(sandbox))
 

@@ -18,7 +18,7 @@ from netplug.kernel.netlink import Refused, Socket
 from netplug.kernel.outcome import Change, Failure, Outcome, describe
 from netplug.kernel.reaper import BridgeReaper, Reaper
 from netplug.kernel.syscalls import asked, refusal
-from netplug.plan import DOOMED_GROUP, HOST, Bridge, Remove, Veth
+from netplug.plan import DOOMED_GROUP, HOST, LinkOp, Remove, StackedOp
 
 Departure = asyncio.Future[None]
 
@@ -47,9 +47,11 @@ class Deletions:
 
     async def delete(self, namespace: str, steps: Sequence[Remove], outcome: Outcome) -> list[Departure]:
         """Begin to delete what these steps name. The caller waits for the departures with `done`, later, for all of a plan at once."""
-        names = {step.op.name: step for step in steps if isinstance(step.op, Bridge | Veth)}
-        if namespace != HOST:
-            await asyncio.to_thread(_delete_elsewhere, namespace, names, outcome)
+        places = _by_place(namespace, steps)
+        names = places.pop(HOST, {})
+        for place, elsewhere in places.items():
+            await asyncio.to_thread(_delete_elsewhere, place, elsewhere, outcome)
+        if not names:
             return []
         with asked("delete links"), Socket() as netlink:
             found = [link for name in names if (link := links.find(netlink, name)) is not None and link.ours]
@@ -119,6 +121,17 @@ class Deletions:
     def _left(self, name: str, departure: Departure) -> None:
         if self._leaving.get(name) is departure:
             del self._leaving[name]
+
+
+def _by_place(namespace: str, steps: Sequence[Remove]) -> dict[str, dict[str, Remove]]:
+    """By the namespace that the link lives in: steps by the link's name."""
+    places: dict[str, dict[str, Remove]] = {}
+    for step in steps:
+        if isinstance(step.op, LinkOp):
+            places.setdefault(namespace, {})[step.op.name] = step
+        elif isinstance(step.op, StackedOp):
+            places.setdefault(step.op.link_namespace, {})[step.op.name] = step
+    return places
 
 
 def _delete_elsewhere(namespace: str, names: dict[str, Remove], outcome: Outcome) -> None:

@@ -32,15 +32,16 @@ from netplug.plan import (
     RETIRED_GROUP,
     Address,
     Announce,
-    Bridge,
     FirewallOp,
     FlushFlows,
+    LinkOp,
     LinkUp,
+    Parent,
     Plan,
     Remove,
     Route,
+    StackedOp,
     Step,
-    Veth,
 )
 
 _PLANS_PER_TURN = 16
@@ -54,6 +55,7 @@ class _Room(enum.Enum):
     DELETION = enum.auto()
     FIREWALL = enum.auto()
     ANNOUNCE = enum.auto()
+    FLOWS = enum.auto()
     SETTINGS = enum.auto()
 
 
@@ -96,6 +98,12 @@ class Executor:
         await self._perform(plan, outcome, Wiring(), stop=False)
         return [error for _, error in outcome.failures]
 
+    async def ensure(self, plan: Plan) -> tuple[Plan, list[NetplugError]]:
+        """Every step is tried and nothing is undone: what was really changed, and the errors that there were."""
+        outcome = Outcome()
+        await self._perform(plan, outcome, Wiring(), stop=False)
+        return outcome.changed(), [_failed(failure) for failure in outcome.failures]
+
     async def restore(self, plans: Iterable[Plan]) -> Restored:
         """Make everything of these plans be there, tearing down nothing of it; then remove what carries our mark beside it.
 
@@ -103,7 +111,7 @@ class Executor:
         and what can be done of it is done; KernelError where the firewall refuses, which concerns all.
         """
         plans = list(plans)
-        named = {step.name for plan in plans for step in plan if isinstance(step, Bridge | Veth) and step.namespace == HOST}
+        named = {step.name for plan in plans for step in plan if isinstance(step, LinkOp) and step.namespace == HOST}
         found, strays = await self._finish_deletions(named)
         wiring = Wiring(found)
         missing: list[str] = []
@@ -142,7 +150,7 @@ class Executor:
         """The links that are on their way out afterwards."""
         match room:
             case _Room.WIRING:
-                await self._deletions.finished(step.name for step in steps if isinstance(step, Bridge | Veth))
+                await self._deletions.finished(step.name for step in steps if isinstance(step, LinkOp))
                 wiring.perform(namespace, steps, outcome)
                 wiring.settle_carriers(steps)
             case _Room.DELETION:
@@ -152,6 +160,8 @@ class Executor:
                 self._guard(namespace, steps, outcome)
             case _Room.ANNOUNCE:
                 _announce(steps)
+            case _Room.FLOWS:
+                settings.flush(namespace, steps)
             case _Room.SETTINGS:
                 _set(steps, outcome)
         return []
@@ -205,14 +215,16 @@ def _groups(plan: Sequence[Step | PutBack]) -> Iterator[tuple[_Room, str, list[S
 
 def _room(step: Step | PutBack) -> _Room:
     match step:
-        case Remove(op=Bridge() | Veth()):
+        case Remove(op=LinkOp() | StackedOp()):
             return _Room.DELETION
-        case Bridge() | Veth() | LinkUp() | Address() | Route() | PutBack() | Remove(op=LinkUp() | Address() | Route()):
+        case LinkOp() | StackedOp() | Parent() | LinkUp() | Address() | Route() | PutBack() | Remove(op=LinkUp() | Address() | Route()):
             return _Room.WIRING
         case FirewallOp() | Remove(op=FirewallOp()):
             return _Room.FIREWALL
         case Announce():
             return _Room.ANNOUNCE
+        case FlushFlows() | Remove(op=FlushFlows()):
+            return _Room.FLOWS
         case _:
             return _Room.SETTINGS
 
@@ -255,7 +267,7 @@ def _guarded(step: Step) -> Change:
 def _announce(steps: Sequence[Step | PutBack]) -> None:
     """Neighbours that do not hear of it ask by themselves, later: no reason to fail."""
     for step in steps:
-        if not isinstance(step, Announce) or ":" in step.address:  # there is no ARP for IPv6
+        if not isinstance(step, Announce):
             continue
         try:
             packet_socket = announce.send(step.namespace, step.link, step.address, step.mac)

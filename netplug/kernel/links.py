@@ -28,16 +28,16 @@ from netplug.kernel.netlink import (
 from netplug.plan import DOOMED_GROUP, LINK_GROUP, RETIRED_GROUP, Bridge, Veth
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
-IFF_UP = 1
+IFF_UP, _IFF_LOOPBACK = 1, 8
 IPV6_MIN_MTU = 1280
 """RFC 8200 section 5; with less the kernel gives a link no IPv6."""
 
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 10, 18
-_IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_GROUP, _IFLA_NET_NS_FD, _IFLA_EXT_MASK = 20, 26, 27, 28, 29
+IFLA_ADDRESS, IFLA_IFNAME, _IFLA_MTU, IFLA_LINK, _IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
+_IFLA_IFALIAS, _IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD, _IFLA_EXT_MASK = 20, 26, 27, 28, 29
 _INET6_ADDR_GEN_MODE = 8
 _IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES = 31, 32
-_WANTED = frozenset({_IFLA_IFNAME, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_GROUP})
-_INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
+_WANTED = frozenset({IFLA_ADDRESS, IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, IFLA_LINKINFO, _IFLA_IFALIAS, IFLA_GROUP})
+INFO_KIND, INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _VETH_INFO_PEER = 1
 _IFLA_BRPORT_MODE = 4
 _RTEXT_FILTER_SKIP_STATS = 8
@@ -64,10 +64,18 @@ class Link:
     kind: str
     alias: str
     hairpin: bool
+    mtu: int
+    slave_kind: str
+    """What its master is: `bridge`, `bond`, …"""
+    mac: str
 
     @property
     def up(self) -> bool:
         return bool(self.flags & IFF_UP)
+
+    @property
+    def loopback(self) -> bool:
+        return bool(self.flags & _IFF_LOOPBACK)
 
     @property
     def ours(self) -> bool:
@@ -81,24 +89,24 @@ def choose_index() -> int:
 
 def new_bridge(op: Bridge, index: int) -> list[Message]:
     """Two messages: the kernel ignores an alias at creation."""
-    body = _info(index) + text(_IFLA_IFNAME, op.name) + number(_IFLA_GROUP, LINK_GROUP) + attribute(_IFLA_ADDRESS, _mac(op.mac))
-    body += _mtu(op.mtu) + nested(_IFLA_LINKINFO, attribute(_INFO_KIND, b"bridge"))
+    body = header(index) + text(IFLA_IFNAME, op.name) + number(IFLA_GROUP, LINK_GROUP) + attribute(IFLA_ADDRESS, pack_mac(op.mac))
+    body += pack_mtu(op.mtu) + nested(IFLA_LINKINFO, attribute(INFO_KIND, b"bridge"))
     return [
         Message(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL),
-        Message(RTM_SETLINK, _info(index, IFF_UP, IFF_UP) + _alias(op.alias)),
+        Message(RTM_SETLINK, header(index, IFF_UP, IFF_UP) + _alias(op.alias)),
     ]
 
 
 def new_veth(op: Veth, index: int, peer_index: int, peer_namespace: int | None, master: int) -> list[Message]:
     """Both ends in one message, the far one born in the namespace of that descriptor; then what the kernel ignores at creation."""
-    peer = _info(peer_index) + text(_IFLA_IFNAME, op.peer) + attribute(_IFLA_ADDRESS, _mac(op.mac)) + _mtu(op.mtu) + _ONE_QUEUE
+    peer = header(peer_index) + text(IFLA_IFNAME, op.peer) + attribute(IFLA_ADDRESS, pack_mac(op.mac)) + pack_mtu(op.mtu) + _ONE_QUEUE
     if peer_namespace is not None:
-        peer += number(_IFLA_NET_NS_FD, peer_namespace)
-    body = _info(index) + text(_IFLA_IFNAME, op.name) + number(_IFLA_GROUP, LINK_GROUP) + _mtu(op.mtu)
+        peer += number(IFLA_NET_NS_FD, peer_namespace)
+    body = header(index) + text(IFLA_IFNAME, op.name) + number(IFLA_GROUP, LINK_GROUP) + pack_mtu(op.mtu)
     body += _ONE_QUEUE
     if master:
         body += number(_IFLA_MASTER, master)
-    body += nested(_IFLA_LINKINFO, attribute(_INFO_KIND, b"veth"), nested(_INFO_DATA, nested(_VETH_INFO_PEER, peer)))
+    body += nested(IFLA_LINKINFO, attribute(INFO_KIND, b"veth"), nested(INFO_DATA, nested(_VETH_INFO_PEER, peer)))
     return [Message(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL), dress(op, index), set_up(index)]
 
 
@@ -108,10 +116,10 @@ def dress(op: Veth, index: int) -> Message:
     A port needs no address of its own, and the route to each one's fe80::/64 stands in a list that every deletion walks through: with a
     thousand ports a deletion took three times as long.
     """
-    body = _info(index) + _alias(op.alias)
+    body = header(index) + _alias(op.alias)
     if op.master:
         hairpin = nested(_INFO_SLAVE_DATA, attribute(_IFLA_BRPORT_MODE, b"\1"))
-        body += nested(_IFLA_LINKINFO, attribute(_INFO_SLAVE_KIND, b"bridge"), hairpin)
+        body += nested(IFLA_LINKINFO, attribute(_INFO_SLAVE_KIND, b"bridge"), hairpin)
         if has_ipv6(op.mtu):
             body += nested(_IFLA_AF_SPEC, nested(socket.AF_INET6, attribute(_INET6_ADDR_GEN_MODE, b"\1")))
     return Message(RTM_NEWLINK, body)
@@ -124,36 +132,36 @@ def has_ipv6(mtu: int) -> bool:
 
 def enslave(index: int, master: int) -> Message:
     """Port of `master` (0: of none), and up."""
-    return Message(RTM_SETLINK, _info(index, IFF_UP, IFF_UP) + number(_IFLA_MASTER, master))
+    return Message(RTM_SETLINK, header(index, IFF_UP, IFF_UP) + number(_IFLA_MASTER, master))
 
 
-def set_up(link: int | str) -> Message:
-    return _flags(link, IFF_UP)
+def set_up(link: int | str, alias: str = "", mac: str = "") -> Message:
+    return Message(RTM_SETLINK, _reference(link, IFF_UP, IFF_UP) + _alias(alias) + (attribute(IFLA_ADDRESS, pack_mac(mac)) if mac else b""))
 
 
 def set_down(link: int | str) -> Message:
-    return _flags(link, 0)
+    return Message(RTM_SETLINK, _reference(link, 0, IFF_UP))
 
 
 def set_group(index: int, group: int) -> Message:
-    return Message(RTM_SETLINK, _info(index) + number(_IFLA_GROUP, group))
+    return Message(RTM_SETLINK, header(index) + number(IFLA_GROUP, group))
 
 
 def retire(index: int) -> list[Message]:
     """Down, so that its routes go, and under another name, so that its own is free."""
     return [
-        Message(RTM_SETLINK, _info(index, 0, IFF_UP)),
-        Message(RTM_SETLINK, _info(index) + text(_IFLA_IFNAME, f"retired{index:x}") + number(_IFLA_GROUP, RETIRED_GROUP)),
+        Message(RTM_SETLINK, header(index, 0, IFF_UP)),
+        Message(RTM_SETLINK, header(index) + text(IFLA_IFNAME, f"retired{index:x}") + number(IFLA_GROUP, RETIRED_GROUP)),
     ]
 
 
 def delete(index: int) -> Message:
-    return Message(RTM_DELLINK, _info(index))
+    return Message(RTM_DELLINK, header(index))
 
 
 def delete_group(group: int) -> Message:
     """All links of the group at once; ENODEV where there are none."""
-    return Message(RTM_DELLINK, _info() + number(_IFLA_GROUP, group))
+    return Message(RTM_DELLINK, header() + number(IFLA_GROUP, group))
 
 
 def find(netlink: Socket, link: int | str) -> Link | None:
@@ -166,24 +174,28 @@ def find(netlink: Socket, link: int | str) -> Link | None:
 
 def dump(netlink: Socket) -> dict[str, Link]:
     """All links of the socket's namespace, by name."""
-    bodies = netlink.dump(Message(RTM_GETLINK, _info() + number(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)))
+    bodies = netlink.dump(Message(RTM_GETLINK, header() + number(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)))
     return {link.name: link for link in map(parse, bodies)}
 
 
 def parse(body: bytes) -> Link:
     _, _, index, flags, _ = _INFO.unpack_from(body)
     found = parse_attributes(body, _INFO.size, _WANTED)
-    info = parse_attributes(found.get(_IFLA_LINKINFO, b""))
-    slave = parse_attributes(info.get(_INFO_SLAVE_DATA, b"")) if parse_text(info.get(_INFO_SLAVE_KIND, b"")) == "bridge" else {}
+    info = parse_attributes(found.get(IFLA_LINKINFO, b""))
+    slave_kind = parse_text(info.get(_INFO_SLAVE_KIND, b""))
+    slave = parse_attributes(info.get(_INFO_SLAVE_DATA, b"")) if slave_kind == "bridge" else {}
     return Link(
         index,
-        parse_text(found.get(_IFLA_IFNAME, b"")),
+        parse_text(found.get(IFLA_IFNAME, b"")),
         flags,
-        parse_number(found.get(_IFLA_GROUP, b"")),
+        parse_number(found.get(IFLA_GROUP, b"")),
         parse_number(found.get(_IFLA_MASTER, b"")),
-        parse_text(info.get(_INFO_KIND, b"")),
+        parse_text(info.get(INFO_KIND, b"")),
         parse_text(found.get(_IFLA_IFALIAS, b"")),
         slave.get(_IFLA_BRPORT_MODE) == b"\1",
+        parse_number(found.get(_IFLA_MTU, b"")),
+        slave_kind,
+        found.get(IFLA_ADDRESS, b"").hex(":"),
     )
 
 
@@ -194,20 +206,16 @@ def parse_index(body: bytes) -> tuple[int, int]:
 
 
 def parse_name(body: bytes) -> str:
-    return parse_text(parse_attributes(body, _INFO.size).get(_IFLA_IFNAME, b""))
-
-
-def _flags(link: int | str, flags: int) -> Message:
-    return Message(RTM_SETLINK, _reference(link, flags, IFF_UP))
+    return parse_text(parse_attributes(body, _INFO.size).get(IFLA_IFNAME, b""))
 
 
 def _reference(link: int | str, flags: int = 0, change: int = 0) -> bytes:
     if isinstance(link, int):
-        return _info(link, flags, change)
-    return _info(0, flags, change) + text(_IFLA_IFNAME, link)
+        return header(link, flags, change)
+    return header(0, flags, change) + text(IFLA_IFNAME, link)
 
 
-def _info(index: int = 0, flags: int = 0, change: int = 0) -> bytes:
+def header(index: int = 0, flags: int = 0, change: int = 0) -> bytes:
     return _INFO.pack(0, 0, index, flags, change)
 
 
@@ -215,9 +223,9 @@ def _alias(alias: str) -> bytes:
     return text(_IFLA_IFALIAS, alias) if alias else b""
 
 
-def _mtu(mtu: int) -> bytes:
+def pack_mtu(mtu: int) -> bytes:
     return number(_IFLA_MTU, mtu) if mtu else b""
 
 
-def _mac(mac: str) -> bytes:
+def pack_mac(mac: str) -> bytes:
     return bytes.fromhex(mac.replace(":", ""))

@@ -60,6 +60,8 @@ class Reply(NamedTuple):
     flags: int
     sequence: int
     body: bytes
+    port: int = 0
+    """Of a notification: the socket whose message brought it about; 0: the kernel by itself."""
 
 
 def attribute(kind: int, value: bytes) -> bytes:
@@ -107,10 +109,10 @@ def parse(data: bytes) -> Iterator[Reply]:
     """The messages in one datagram from the kernel."""
     offset = 0
     while offset + _HEADER.size <= len(data):
-        length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
+        length, kind, flags, sequence, port = _HEADER.unpack_from(data, offset)
         if length < _HEADER.size:
             return
-        yield Reply(kind, flags, sequence, data[offset + _HEADER.size : offset + length])
+        yield Reply(kind, flags, sequence, data[offset + _HEADER.size : offset + length], port)
         offset += (length + 3) & ~3
 
 

@@ -15,20 +15,27 @@ from netplug.plan import (
     Bridge,
     Direct,
     DnsRedirect,
+    Dummy,
     FlushFlows,
     Guard,
+    Ipvlan,
     Isolate,
+    LinkOp,
     LinkUp,
+    Macvlan,
     Masquerade,
     Netns,
     Op,
+    Parent,
     Plan,
     Publish,
     Remove,
     Route,
+    StackedOp,
     Step,
     Sysctl,
     Veth,
+    Vlan,
 )
 
 
@@ -103,6 +110,14 @@ def _making(op: AnyOp) -> str:
             return f"create bridge {op.name}"
         case Veth():
             return f"create veth {op.name} with {op.peer} in {op.peer_namespace or 'the host'}"
+        case Parent():
+            return f"use parent interface {op.name}"
+        case Dummy():
+            return f"create link {op.name}"
+        case Vlan():
+            return f"create VLAN {op.name} on parent interface {op.parent}"
+        case Macvlan() | Ipvlan():
+            return f"create {type(op).__name__.lower()} {op.name} on parent interface {op.parent}"
         case LinkUp():
             return f"set {op.link} up"
         case Address():
@@ -123,7 +138,7 @@ def _removing(op: AnyOp) -> str:
     match op:
         case Netns():
             return f"remove network namespace {op.path}"
-        case Bridge() | Veth():
+        case LinkOp() | StackedOp():
             return f"delete {op.name}"
         case LinkUp():
             return f"set {op.link} down"

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Sequence
+
+from netplug.errors import KernelError
 from netplug.kernel import conntrack, namespaces, sysctl
 from netplug.kernel.outcome import Change
-from netplug.plan import AnyOp, FlushFlows, Netns, Remove, Step, Sysctl
+from netplug.plan import FlushFlows, Netns, Op, Remove, Step, Sysctl
+
+_NO_IPV6 = ".disable_ipv6"
 
 
 def perform(step: Step) -> Change | None:
@@ -19,9 +25,14 @@ def perform(step: Step) -> Change | None:
             return _set(step)
         case Remove(op=Netns() as op):
             return _remove(step, op)
-        case FlushFlows() | Remove(op=FlushFlows()):
-            _flush(step.op if isinstance(step, Remove) else step)
     return None
+
+
+def flush(namespace: str, steps: Sequence[Op]) -> None:
+    """All at once, of one namespace: looking through what is tracked is most of the work."""
+    ops = [step.op if isinstance(step, Remove) else step for step in steps]
+    with namespaces.entered(namespace):
+        conntrack.flush([conntrack.Flows(op.protocol, op.port, op.count, op.address) for op in ops if isinstance(op, FlushFlows)])
 
 
 def _create(op: Netns) -> Change | None:
@@ -39,14 +50,13 @@ def _remove(step: Remove, op: Netns) -> Change | None:
 
 def _set(op: Sysctl) -> Change | None:
     with namespaces.entered(op.namespace):
-        before = sysctl.read(op.key)
+        try:
+            before = sysctl.read(op.key)
+        except KernelError as error:
+            if error.errno == errno.ENOENT and op.key.endswith(_NO_IPV6) and op.value == "1":
+                return None  # a kernel without IPv6, or a link whose MTU is too small for it
+            raise
         if before == " ".join(op.value.split()):
             return None
         sysctl.write(op.key, op.value)
     return Change(op, (Sysctl(key=op.key, value=before, namespace=op.namespace),))
-
-
-def _flush(op: AnyOp) -> None:
-    if isinstance(op, FlushFlows):
-        with namespaces.entered(op.namespace):
-            conntrack.flush(op.protocol, op.port)

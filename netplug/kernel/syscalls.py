@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -46,6 +47,12 @@ def bind_mount(source: str, target: str) -> None:
 def unmount(path: str) -> None:
     """Detach what is mounted on `path` (umount2(2)); EINVAL where nothing is."""
     _check(_libc.umount2(os.fsencode(path), MNT_DETACH))
+
+
+def socket_option(of: socket.socket, level: int, option: int, content: ctypes.Array[ctypes.c_char]) -> None:
+    """getsockopt(2) for options that read what they are asked from the buffer that they fill."""
+    length = ctypes.c_uint32(len(content))
+    _check(_libc.getsockopt(of.fileno(), level, option, content, ctypes.byref(length)))
 
 
 def _check(result: int) -> None:

@@ -15,13 +15,30 @@ from itertools import islice
 from typing import NamedTuple
 
 from netplug.errors import KernelError
-from netplug.kernel import addresses, links, routes
+from netplug.kernel import addresses, links, routes, stacked
 from netplug.kernel.links import Link
 from netplug.kernel.namespaces import MISSING, entered, open_descriptor
 from netplug.kernel.netlink import Message, Refused, Socket
 from netplug.kernel.outcome import Change, Failure, Outcome, PutBack, describe
 from netplug.kernel.syscalls import asked, refusal
-from netplug.plan import DOOMED_GROUP, HOST, Address, AnyOp, Bridge, LinkUp, Remove, Route, Step, Veth
+from netplug.plan import (
+    DOOMED_GROUP,
+    HOST,
+    Address,
+    AnyOp,
+    Bridge,
+    Dummy,
+    Ipvlan,
+    LinkUp,
+    Macvlan,
+    Parent,
+    Remove,
+    Route,
+    StackedOp,
+    Step,
+    Veth,
+    Vlan,
+)
 
 _GONE = frozenset({errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO})
 
@@ -106,6 +123,8 @@ class _Bench:
         except OSError as refused:
             error = refused
         if error is not None and not _is_settled(step, error):
+            if isinstance(step, Macvlan | Ipvlan | Vlan | Dummy):
+                error = stacked.reason(self._netlink, step, error)
             self._outcome.failures.append(Failure(step, refusal(describe(step), error)))
 
     def _settle(self, draft: Draft, answers: Iterator[Refused | None]) -> Refused | None:
@@ -125,11 +144,18 @@ class _Bench:
                 return self._draft_bridge(step, again=again)
             case Veth():
                 return self._draft_veth(step, again=again)
+            case Parent():
+                stacked.check_parent(self._netlink, self._find(step.name, again=again), step.carries)
+                return Draft()
+            case Dummy() | Vlan():
+                return self._draft_carrier(step, again=again)
+            case Macvlan() | Ipvlan():
+                return self._draft_stacked(step, again=again)
             case LinkUp():
                 born = None if again else self._born(step.link)
                 if born is None and (link := self._link(step.link, again=again)).up:
                     return Draft()
-                return Draft([links.set_up(born if born is not None else link.index)], _made(step))
+                return Draft([links.set_up(born if born is not None else link.index, step.alias, step.mac)], _made(step))
             case Address():
                 return Draft([addresses.add(step, self._index(step.link, again=again))], _made(step))
             case Route():
@@ -144,10 +170,12 @@ class _Bench:
             raise Refused(errno.EEXIST, f"{op.name} is there already, and it is no bridge")
         _refuse_doomed(existing)
         self._wiring.born.pop((self._namespace, op.name), None)
+        # Setting a MAC, even to what it is, holds it fast. One that the user has changed since is left to him.
+        hold = op.mac if op.given and existing.mac == op.mac else ""
         if existing.up:
-            return Draft()
+            return Draft([links.set_up(existing.index, mac=hold)] if hold else ())
         up = LinkUp(link=op.name, namespace=op.namespace)
-        return Draft([links.set_up(existing.index)], _made(up))
+        return Draft([links.set_up(existing.index, mac=hold)], _made(up))
 
     def _draft_veth(self, op: Veth, *, again: bool) -> Draft:
         master = self._index(op.master, again=again) if op.master else 0
@@ -164,6 +192,34 @@ class _Bench:
         if self._namespace == HOST:
             self._wiring.near[op.peer_namespace, op.peer] = index
         return Draft(links.new_veth(op, index, peer_index, peer, master), _made(op))
+
+    def _draft_carrier(self, op: Dummy | Vlan, *, again: bool) -> Draft:
+        existing = self._find(op.name, again=again)
+        if existing is None:
+            parent = self._index(op.parent, again=again) if isinstance(op, Vlan) else 0
+            index = self._bear(self._namespace, op.name)
+            messages = stacked.new_vlan(op, index, parent) if isinstance(op, Vlan) else stacked.new_dummy(op, index, self._netlink)
+            return Draft(messages, _made(op))
+        _refuse_doomed(existing)
+        if not existing.ours:
+            if isinstance(op, Vlan):
+                return Draft()
+            raise Refused(errno.EEXIST, f"a link {op.name} is there already, and it is not ours")
+        return Draft() if existing.up else Draft([links.set_up(existing.index)], _made(LinkUp(link=op.name, namespace=op.namespace)))
+
+    def _draft_stacked(self, op: Macvlan | Ipvlan, *, again: bool) -> Draft:
+        namespace = self._peers[op.link_namespace]
+        if isinstance(namespace, OSError):
+            raise namespace
+        if again or self._wiring.host_links is not None:
+            with entered(op.link_namespace), Socket() as netlink:
+                existing = links.find(netlink, op.name)
+            if existing is not None:
+                self._wiring.born.pop((op.link_namespace, op.name), None)
+                _refuse_foreign(existing, type(op).__name__.lower())
+                return Draft()
+        parent, index = self._index(op.parent, again=again), self._bear(op.link_namespace, op.name)
+        return Draft([stacked.new(op, index, parent, namespace)], _made(op))
 
     def _draft_route(self, op: Route, *, again: bool) -> Draft:
         index = self._index(op.link, again=again)
@@ -242,8 +298,7 @@ def _is_settled(step: Step | PutBack, error: OSError) -> bool:
 
 def _draft_corrections(op: Veth, existing: Link, master: int) -> Draft:
     """A veth of ours that is there: its master, state, alias and hairpin as they should be. Nothing takes that back."""
-    if existing.kind != "veth" or not existing.ours:
-        raise Refused(errno.EEXIST, f"a link {op.name} is there already, and it is not ours")
+    _refuse_foreign(existing, "veth")
     _refuse_doomed(existing)
     messages = []
     if master and existing.master != master:
@@ -255,21 +310,36 @@ def _draft_corrections(op: Veth, existing: Link, master: int) -> Draft:
     return Draft(messages, Change(op, ()))
 
 
+def _refuse_foreign(existing: Link, kind: str) -> None:
+    if existing.kind != kind or not existing.ours:
+        raise Refused(errno.EEXIST, f"a link {existing.name} is there already, and it is not ours")
+
+
 def _refuse_doomed(existing: Link) -> None:
     if existing.group == DOOMED_GROUP:
         raise Refused(errno.EBUSY, f"{existing.name} is being deleted")
 
 
 def _open_peers(steps: Iterable[Step | PutBack], stack: ExitStack) -> dict[str, int | OSError]:
-    """Descriptors of the namespaces where the far ends of veths are to be born; the error where one cannot be opened."""
+    """Descriptors of the other namespaces in which links are to be born; the error where one cannot be opened."""
     peers: dict[str, int | OSError] = {}
-    for step in steps:
-        if isinstance(step, Veth) and step.peer_namespace != step.namespace and step.peer_namespace not in peers:
+    for namespace in map(_elsewhere, steps):
+        if namespace is not None and namespace not in peers:
             try:
-                descriptor = open_descriptor(step.peer_namespace)
+                descriptor = open_descriptor(namespace)
             except OSError as error:
-                peers[step.peer_namespace] = error
+                peers[namespace] = error
                 continue
             stack.callback(os.close, descriptor)
-            peers[step.peer_namespace] = descriptor
+            peers[namespace] = descriptor
     return peers
+
+
+def _elsewhere(step: Step | PutBack) -> str | None:
+    """The namespace in which the step makes a link, if that is not the one in which it acts."""
+    match step:
+        case Veth():
+            return step.peer_namespace if step.peer_namespace != step.namespace else None
+        case StackedOp():
+            return step.link_namespace
+    return None

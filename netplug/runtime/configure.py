@@ -44,7 +44,7 @@ def check(config: ContainerConfig) -> None:
         raise InvalidArgument("invalid environment variable: a name is missing")
     signals.parse(config.stop_signal)
     capabilities.check((*config.capabilities_add, *config.capabilities_drop))
-    hosts.extra_lines(config.dns.extra_hosts, lambda: "")
+    hosts.extra_lines(config.dns.extra_hosts, tuple)
     for link in config.links:
         links.parse(link)
     _check_mode(config)

@@ -321,7 +321,7 @@ class Containers:
             await self._attach_record(container, kept)
 
     async def _attach_record(self, container: Container, wanted: tuple[Attachment, ...]) -> None:
-        config = msgspec.structs.replace(container.config, attachments=wanted)
+        config = msgspec.structs.replace(container.config, attachments=wanted, ports=self._networking.ports(container))
         changed = msgspec.structs.replace(container, config=config)
         if container.status != "running":
             await self._records.put(changed)

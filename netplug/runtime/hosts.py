@@ -7,8 +7,8 @@ from pathlib import Path
 
 from netplug.errors import InvalidArgument
 
-LOCAL = (
-    ("127.0.0.1", "localhost"),
+LOCAL = (("127.0.0.1", "localhost"),)
+LOCAL6 = (
     ("::1", "localhost ip6-localhost ip6-loopback"),
     ("fe00::0", "ip6-localnet"),
     ("ff00::0", "ip6-mcastprefix"),
@@ -19,10 +19,10 @@ Line = tuple[str, str]
 """An address, and the names it has, parted by spaces."""
 
 
-def hosts(*parts: Iterable[Line]) -> str:
-    """The file: the local names, then the given lines in order."""
-    lines = [*LOCAL, *(line for part in parts for line in part)]
-    return "".join(f"{address}\t{names}\n" for address, names in lines)
+def hosts(*parts: Iterable[Line], ipv6: bool = True) -> str:
+    """The file: the local names, then the given lines in order. Without `ipv6` no line has an IPv6 address."""
+    lines = [*LOCAL, *LOCAL6, *(line for part in parts for line in part)]
+    return "".join(f"{address}\t{names}\n" for address, names in lines if ipv6 or ":" not in address)
 
 
 def own_lines(addresses: Iterable[str], hostname: str, domainname: str) -> list[Line]:
@@ -33,14 +33,14 @@ def own_lines(addresses: Iterable[str], hostname: str, domainname: str) -> list[
     return [(address.partition("/")[0], names) for address in addresses if address]
 
 
-def extra_lines(entries: Sequence[str], gateway: Callable[[], str]) -> list[Line]:
-    """`--add-host name:address`; `gateway` says what `host-gateway` stands for. InvalidArgument for what is no such pair."""
-    lines = []
+def extra_lines(entries: Sequence[str], gateways: Callable[[], Sequence[str]]) -> list[Line]:
+    """`--add-host name:address`; `gateways` says what `host-gateway` stands for. InvalidArgument for what is no such pair."""
+    lines: list[Line] = []
     for entry in entries:
         name, separator, address = entry.partition(":")
         if not separator or not name or not address:
             raise InvalidArgument(f'bad format for add-host: "{entry}"')
-        lines.append((gateway() if address == "host-gateway" else address, name))
+        lines += [(one, name) for one in (gateways() if address == "host-gateway" else (address,))]
     return lines
 
 

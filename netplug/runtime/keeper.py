@@ -86,6 +86,7 @@ class Keeper:
         """Its process runs: write it down, and watch it."""
         running = msgspec.structs.replace(
             container,
+            config=msgspec.structs.replace(container.config, ports=self._networking.ports(container)),
             status="running",
             pid=created.pid,
             conmon_pid=created.conmon_pid,

@@ -27,9 +27,10 @@ def parse(link: str) -> tuple[str, str]:
 def environment(owner: Container, alias: str, other: Container, address: str) -> list[str]:
     """`DB_PORT_5432_TCP_ADDR` and its kin, as Docker sets them: ports ascending, `DB_PORT` is the first."""
     prefix = alias.upper().replace("-", "_").replace(".", "_")
+    host = f"[{address}]" if ":" in address else address
     variables = [f"{prefix}_NAME=/{owner.name}/{alias}"]
     for index, (port, protocol) in enumerate(_ports(other)):
-        url = f"{protocol}://{address}:{port}"
+        url = f"{protocol}://{host}:{port}"
         if index == 0:
             variables.append(f"{prefix}_PORT={url}")
         base = f"{prefix}_PORT_{port}_{protocol.upper()}"
@@ -47,5 +48,5 @@ def line(alias: str, other: Container, hostname: str, address: str) -> Line:
 def _ports(container: Container) -> list[tuple[int, str]]:
     exposed = [entry.partition("/") for entry in container.config.exposed]
     ports = {(int(port), protocol or "tcp") for port, _, protocol in exposed if port.isdecimal()}
-    ports |= {(binding.port, binding.protocol) for binding in container.config.ports}
+    ports |= {(port, one.protocol) for one in container.config.ports for port in range(one.port, one.port + one.count)}
     return sorted(ports)

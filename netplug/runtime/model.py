@@ -20,6 +20,7 @@ class Attachment(Record, frozen=True, kw_only=True):
     network: str
     """Name or id, as given."""
     address: str = ""
+    address6: str = ""
     mac: str = ""
     aliases: tuple[str, ...] = ()
     links: tuple[str, ...] = ()

@@ -58,20 +58,27 @@ class NetworkFiles:
         resolvconf.ManagedFile(self.file(container, "resolv.conf")).refresh(self._resolv_conf(container))
 
     def _hosts(self, container: Container) -> str:
-        extra = hosts.extra_lines(container.config.dns.extra_hosts, self.host_gateway)
+        extra = hosts.extra_lines(container.config.dns.extra_hosts, self.host_gateways)
         if container.config.network_mode == "host" and not extra:
             return _read("/etc/hosts")
-        addresses = [endpoint.address for endpoint in self._controller.endpoints(sandbox=container.id)]
-        linked = [links.line(alias, other, self.hostname(other), address) for alias, other, address in self._linked(container)]
+        endpoints = self._controller.endpoints(sandbox=container.id)
+        addresses = [address for endpoint in endpoints for address in (endpoint.address, endpoint.address6)]
+        linked = [
+            links.line(alias, other, self.hostname(other), address)
+            for alias, other, addresses in self._linked(container)
+            for address in addresses
+        ]
         own = hosts.own_lines(addresses, self.hostname(container), container.config.domainname)
-        return hosts.hosts(extra, linked, own)
+        return hosts.hosts(extra, linked, own, ipv6=_may_have_ipv6(container))
 
     def _resolv_conf(self, container: Container) -> str:
         text, dns = _read(self._settings.resolv_conf), self.dns(container)
         if container.config.network_mode == "host" and not (dns.servers or dns.search or dns.options):
             return text
-        resolver = any(not self._predefined(endpoint.network) for endpoint in self._controller.endpoints(sandbox=container.id))
-        return resolvconf.container(resolvconf.ResolvConf.from_text(text), dns, resolver=resolver).to_text()
+        endpoints = self._controller.endpoints(sandbox=container.id)
+        resolver = any(not self._predefined(endpoint.network) for endpoint in endpoints)
+        ipv6 = any(endpoint.address6 for endpoint in endpoints)
+        return resolvconf.container(resolvconf.ResolvConf.from_text(text), dns, resolver=resolver, ipv6=ipv6).to_text()
 
     def _predefined(self, network: str) -> bool:
         try:
@@ -84,12 +91,13 @@ class NetworkFiles:
         settings = self._settings
         return resolvconf.defaults(container.config.dns, settings.dns, settings.dns_search, settings.dns_opt)
 
-    def host_gateway(self) -> str:
-        """What `host-gateway` stands for: the host's address on the default bridge, where containers reach it."""
+    def host_gateways(self) -> list[str]:
+        """What `host-gateway` stands for: the host's addresses on the default bridge, where containers reach it."""
         pools = self._controller.network(DEFAULT_NETWORK).pools
-        if not pools or not pools[0].gateway:
+        gateways = [pool.gateway.partition("/")[0] for pool in pools if pool.gateway]
+        if not gateways:
             raise InvalidArgument("unable to derive the IP value for host-gateway: the default bridge has no gateway")
-        return pools[0].gateway.partition("/")[0]
+        return gateways
 
     def link_environment(self, container: Container) -> list[str]:
         """The variables that links on the default bridge set. Conflict if a linked container does not run."""
@@ -102,15 +110,15 @@ class NetworkFiles:
                 raise Conflict(f"Cannot link to a non running container: /{name} AS /{container.name}/{alias}")
         return [
             variable
-            for alias, other, address in self._linked(container)
-            for variable in links.environment(container, alias, other, address)
+            for alias, other, addresses in self._linked(container)
+            for variable in links.environment(container, alias, other, addresses[0])
         ]
 
     def _connected(self, container: str) -> set[str]:
         return {endpoint.network for endpoint in self._controller.endpoints(sandbox=container)}
 
-    def _linked(self, container: Container) -> list[tuple[str, Container, str]]:
-        """(alias, container, address) of each link whose container can be reached on a common network now."""
+    def _linked(self, container: Container) -> list[tuple[str, Container, list[str]]]:
+        """(alias, container, addresses) of each link whose container can be reached on a common network now, IPv4 first."""
         wanted = [*container.config.links, *(link for attachment in attachments(container) for link in attachment.links)]
         found = []
         mine = self._connected(container.id) if wanted else set()
@@ -120,9 +128,16 @@ class NetworkFiles:
             except NetplugError:
                 continue
             shared = [endpoint for endpoint in self._controller.endpoints(sandbox=other.id) if endpoint.network in mine]
-            if shared and shared[0].address:
-                found.append((alias, other, shared[0].address.partition("/")[0]))
+            addresses = [address.partition("/")[0] for address in (shared[0].address, shared[0].address6) if address] if shared else []
+            if addresses:
+                found.append((alias, other, addresses))
         return found
+
+
+def _may_have_ipv6(container: Container) -> bool:
+    """Not where the kernel has none, nor where the user has switched it off in this container."""
+    off = any(container.config.sysctls.get(f"net.ipv6.conf.{link}.disable_ipv6") == "1" for link in ("all", "lo"))
+    return os.path.exists("/proc/net/if_inet6") and not off
 
 
 def _read(path: str) -> str:

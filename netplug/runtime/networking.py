@@ -7,6 +7,7 @@ daemon's namespace), `container:<id>` (the namespace and the files of another co
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,8 +15,9 @@ import msgspec
 
 from netplug.controller.requests import EndpointRequest, Events, SandboxRequest
 from netplug.errors import Conflict, Forbidden, InvalidArgument, NetplugError
-from netplug.model import DnsConfig, Endpoint, Network, Sandbox, mac_of
+from netplug.model import DnsConfig, Endpoint, Network, PortBinding, Sandbox, usual_mac
 from netplug.plan import Plan
+from netplug.runtime import links
 from netplug.runtime.model import Attachment, Container, ContainerConfig
 
 DEFAULT_NETWORK = "bridge"
@@ -65,14 +67,16 @@ def wanted_attachments(config: ContainerConfig) -> tuple[Attachment, ...]:
     return config.attachments or (Attachment(network=DEFAULT_NETWORK if mode in ("", "default") else mode),)
 
 
-def endpoint_request(container: Container, attachment: Attachment) -> EndpointRequest:
-    """The endpoint that an attachment of a running container makes."""
+def endpoint_request(container: Container, attachment: Attachment, linked: tuple[str, ...] = ()) -> EndpointRequest:
+    """The endpoint that an attachment of a running container makes; `linked` are ids of the containers that it links to there."""
     return EndpointRequest(
         address=attachment.address,
+        address6=attachment.address6,
         mac=attachment.mac,
         names=(container.name, container.id[:12]),
         aliases=attachment.aliases,
         gateway_priority=attachment.gateway_priority,
+        links=linked,
         options=attachment.options,
     )
 
@@ -106,15 +110,26 @@ class Networking:
             hostname=hostname,
             dns=dns,
             ports=container.config.ports if networks else (),
+            exposed=container.config.exposed if networks else (),
         )
-        return sandbox, [(one.network, endpoint_request(container, one)) for one in networks]
+        return sandbox, [(one.network, endpoint_request(container, one, self.linked(container, one))) for one in networks]
 
     async def down(self, container: str) -> None:
         """Give everything back; fine if there is nothing."""
         await self._controller.remove_sandbox(container)
 
     async def connect(self, container: Container, attachment: Attachment) -> None:
-        await self._controller.connect(attachment.network, container.id, endpoint_request(container, attachment))
+        request = endpoint_request(container, attachment, self.linked(container, attachment))
+        await self._controller.connect(attachment.network, container.id, request)
+
+    def linked(self, container: Container, attachment: Attachment) -> tuple[str, ...]:
+        """Ids of the containers that it links to on that network: `--link` of `run` is about the default bridge."""
+        wanted = (*attachment.links, *(container.config.links if attachment.network == DEFAULT_NETWORK else ()))
+        found = []
+        for name, _ in map(links.parse, wanted):
+            with suppress(NetplugError):
+                found.append(self._find(name).id)
+        return tuple(dict.fromkeys(found))
 
     def check(self, container: Container, attachment: Attachment) -> None:
         """What a container may ask of a network; NotFound if there is no such network."""
@@ -126,7 +141,7 @@ class Networking:
             raise Forbidden("container cannot be disconnected from host network or connected to host network")
         if shares(container):
             raise Forbidden("container sharing network namespace with another container or host cannot be connected to any other network")
-        if network.predefined and attachment.address:
+        if network.predefined and (attachment.address or attachment.address6):
             raise InvalidArgument("user specified IP address is supported on user defined networks only")
         if network.predefined and attachment.aliases:
             raise InvalidArgument("network-scoped alias is supported only for containers in user defined networks")
@@ -156,7 +171,8 @@ class Networking:
             Attachment(
                 network=name,
                 address=endpoint.address.split("/")[0] if endpoint.static_address else "",
-                mac="" if endpoint.mac == mac_of(endpoint.address, endpoint.id) else endpoint.mac,
+                address6=endpoint.address6.split("/")[0] if endpoint.static_address6 else "",
+                mac="" if endpoint.mac == usual_mac(endpoint) else endpoint.mac,
                 aliases=endpoint.aliases,
                 gateway_priority=endpoint.gateway_priority,
                 options=endpoint.options,
@@ -166,6 +182,11 @@ class Networking:
         )
         config = msgspec.structs.replace(container.config, attachments=(*kept, *new))
         return msgspec.structs.replace(container, config=config)
+
+    def ports(self, container: Container) -> tuple[PortBinding, ...]:
+        """Those asked for, with the numbers that were chosen: they are to be the same the next time, if they are free."""
+        sandbox = self._controller.sandbox(container.id)
+        return sandbox.ports if sandbox and sandbox.ports else container.config.ports
 
     def present(self, container: str) -> bool:
         return self._controller.sandbox(container) is not None

@@ -1,7 +1,7 @@
 """/etc/resolv.conf of a container, by Docker's rules.
 
-On the default bridge a container asks the host's servers itself, except those that live on the host's loopback, where it cannot reach
-them. On every other network it asks 127.0.0.11. What the user says with `--dns`, `--dns-search` and `--dns-option` goes first.
+On the default bridge a container asks the host's servers itself, except those that it cannot reach: on the host's loopback, and by IPv6
+where it has none. On every other network it asks 127.0.0.11. What the user says with `--dns`, `--dns-search` and `--dns-option` goes first.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from netplug.runtime.hosts import write_in_place
 
 RESOLVER = "127.0.0.11"
 _FALLBACK = ("8.8.8.8", "8.8.4.4")
+_FALLBACK6 = ("2001:4860:4860::8888", "2001:4860:4860::8844")
 
 
 @dataclass(frozen=True)
@@ -48,16 +49,16 @@ class ResolvConf:
         return "".join(f"{line}\n" for line in lines)
 
 
-def container(host: ResolvConf, dns: DnsConfig, *, resolver: bool) -> ResolvConf:
-    """`resolver`: the container is on a network whose names 127.0.0.11 answers."""
+def container(host: ResolvConf, dns: DnsConfig, *, resolver: bool, ipv6: bool) -> ResolvConf:
+    """`resolver`: the container is on a network whose names 127.0.0.11 answers. `ipv6`: it has an IPv6 address of a network."""
     search = dns.search or host.search
     options = dns.options or host.options
     if resolver:
         chosen = any(option.startswith("ndots:") for option in dns.options)
         kept = tuple(option for option in options if chosen or not option.startswith("ndots:"))
         return ResolvConf((RESOLVER,), search, kept if chosen else (*kept, "ndots:0"))
-    reachable = tuple(server for server in host.servers if not _loopback(server))
-    return ResolvConf(dns.servers or reachable or _FALLBACK, search, options)
+    reachable = tuple(server for server in host.servers if not _loopback(server) and (ipv6 or ":" not in server))
+    return ResolvConf(dns.servers or reachable or _FALLBACK + (_FALLBACK6 if ipv6 else ()), search, options)
 
 
 def defaults(dns: DnsConfig, servers: Sequence[str], search: Sequence[str], options: Sequence[str]) -> DnsConfig:

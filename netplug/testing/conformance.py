@@ -6,7 +6,7 @@ import msgspec
 
 from netplug.driver import Capabilities, Driver
 from netplug.model import Endpoint, Network, PoolConfig, PortBinding, Sandbox
-from netplug.plan import HOST, Bridge, FirewallOp, Netns, Op, Plan, Remove, Veth
+from netplug.plan import HOST, FirewallOp, LinkOp, Netns, Op, Plan, Remove, StackedOp, Veth
 
 
 def example_network(driver: str, **changes: object) -> Network:
@@ -89,7 +89,7 @@ class DriverConformance:
             assert op.namespace == HOST
 
     def test_what_join_makes_on_the_host_leave_takes_away(self) -> None:
-        made = {_identity(op) for op in map(_op, self._join()) if op.namespace == HOST and isinstance(op, Veth | Bridge | FirewallOp)}
+        made = {_identity(op) for op in map(_op, self._join()) if op.namespace == HOST and isinstance(op, LinkOp | StackedOp | FirewallOp)}
         gone = {_identity(_op(step)) for step in self._leave() if isinstance(step, Remove)}
         assert made <= gone
 
@@ -102,7 +102,8 @@ class DriverConformance:
         """IFNAMSIZ is 16 with the final zero."""
         for plan in self._plans():
             for op in map(_op, plan):
-                names = [op.name, op.peer] if isinstance(op, Veth) else [op.name] if isinstance(op, Bridge) else []
+                names = [op.name] if isinstance(op, LinkOp | StackedOp) else []
+                names += [op.peer] if isinstance(op, Veth) else []
                 assert all(0 < len(name) < 16 for name in names)
 
     def test_drivers_do_not_make_sandboxes(self) -> None:
@@ -149,4 +150,4 @@ def _op(step: Op) -> Op:
 
 def _identity(op: Op) -> tuple[str, str]:
     """What tells one object from another: a link's name, a rule whole."""
-    return (type(op).__name__, op.name if isinstance(op, Veth | Bridge) else repr(op))
+    return (type(op).__name__, op.name if isinstance(op, LinkOp | StackedOp) else repr(op))

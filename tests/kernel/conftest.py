@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.hosts import Host, Lan
+from tests.kernel.firewall_fixtures import firewall, ip, lab, protocol
+
+__all__ = ["firewall", "ip", "lab", "protocol"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

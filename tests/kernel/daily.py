@@ -12,7 +12,7 @@ from netplug.kernel.namespaces import open_socket
 from tests.hosts import Host
 
 ROOT = Path(__file__).parents[2]
-SERVER = ("host", sys.executable, "-m", MODULE, "serve", "0.0.0.0")
+SERVER = ("host", sys.executable, "-m", MODULE, "serve", "::")
 IDLE = ("host", "busybox", "sleep", "1000")
 PATIENCE = 0.4
 """Seconds after which a packet counts as dropped; within one machine an answer takes microseconds."""
@@ -20,7 +20,8 @@ PATIENCE = 0.4
 
 def ask(namespace: str, address: str, port: int, kind: str = "tcp", source: str = "") -> str:
     """What the server there says: the caller's address as it sees it; `""` when nothing comes back."""
-    with open_socket(namespace, socket.AF_INET, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM) as client:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with open_socket(namespace, family, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM) as client:
         client.settimeout(PATIENCE)
         try:
             if source:
@@ -53,6 +54,10 @@ def network(host: Host, *arguments: str) -> None:
 
 def address(host: Host, name: str, network_name: str = "demo") -> str:
     return host.container_address(name, network_name)
+
+
+def address6(host: Host, name: str, network_name: str = "demo") -> str:
+    return host.container_address6(name, network_name)
 
 
 def inspected(host: Host, name: str) -> dict[str, Any]:

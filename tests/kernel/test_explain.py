@@ -16,6 +16,7 @@ from tests.differences import differences
 from tests.hosts import Host, namespace_state
 
 IDLE = ("host", "busybox", "sleep", "1000")
+BRIDGE, ENDPOINT = "com.docker.network.bridge.", "com.docker.network.endpoint."
 
 COMMANDS: list[tuple[str, ...]] = [
     ("network", "create", "--subnet", "10.81.0.0/24", "demo"),
@@ -32,7 +33,13 @@ COMMANDS: list[tuple[str, ...]] = [
     ("network", "rm", "inner"),
     ("stop", "-t", "0", "web"),
     ("start", "web"),
+    ("network", "create", "--ipv6", "--subnet", "fd84::/64", "--subnet", "10.84.0.0/24", "both"),
+    ("network", "create", "--ipv6", "--ipv4=false", "--subnet", "fd85::/64", "--opt", f"{BRIDGE}gateway_mode_ipv6=routed", "six"),
+    ("network", "connect", "--ip6", "fd84::9", "--driver-opt", f"{ENDPOINT}sysctls=net.ipv4.conf.IFNAME.rp_filter=2", "both", "web"),
+    ("run", "-d", "--name", "other", "--network", "six", "--mac-address", "02:00:00:00:00:aa", "-p", "18082:80", *IDLE),
+    ("network", "disconnect", "both", "web"),
     ("rm", "-f", "web"),
+    ("rm", "-f", "other"),
     ("network", "prune", "-f"),
 ]
 

@@ -37,7 +37,7 @@ class Upstream:
 
     def __init__(self, path: str, server: str, address: str) -> None:
         self.address, self.asked = address, list[tuple[str, str]]()
-        self._socket = open_socket(path, socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket = open_socket(path, socket.AF_INET6 if ":" in server else socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind((server, 53))
         self._ended, self._end = os.pipe()
         self._thread = threading.Thread(target=self._serve)

@@ -12,11 +12,11 @@ from tests.kernel.inside import command, in_host, ip
 
 @in_host
 def test_subnets_of_the_host():
-    """Addresses and routes in all tables; no default route, whole or in halves, nothing of our own links, nothing IPv6."""
+    """Addresses and routes in all tables; no default route, whole or in halves, nothing of our own links."""
     command("ip", "link", "add", "uplink", "up", "type", "veth", "peer", "name", "far")
     command("ip", "link", "set", "far", "up")
     command("ip", "link", "add", "br-ours", "up", "group", str(LINK_GROUP), "type", "bridge")
-    for address, name in (("192.0.2.9/24", "uplink"), ("10.1.0.1/32", "uplink"), ("172.18.0.1/16", "br-ours"), ("fd00::1/64", "uplink")):
+    for address, name in (("192.0.2.9/24", "uplink"), ("10.1.0.1/32", "uplink"), ("172.18.0.1/16", "br-ours")):
         command("ip", "address", "add", address, "dev", name)
     command("ip", "address", "add", "10.3.0.1", "peer", "10.3.0.2/32", "dev", "uplink")
     for route in ("default", "0.0.0.0/1", "128.0.0.0/1", "10.99.0.0/16"):
@@ -35,6 +35,32 @@ def test_subnets_of_the_host():
         "10.99.0.0/16",
         "127.0.0.0/8",
         "192.0.2.0/24",
+    ]
+
+
+@in_host
+def test_ipv6_subnets_of_the_host():
+    """As for IPv4; nothing link-local, loopback or multicast, and no default route in the pieces that VPNs write."""
+    for name in ("uplink", "lab0"):
+        command("ip", "link", "add", name, "up", "type", "veth", "peer", "name", f"far-{name}")
+        command("ip", "link", "set", f"far-{name}", "up")
+    command("ip", "link", "add", "br-ours", "up", "group", str(LINK_GROUP), "type", "bridge")
+    for address, name in (("fd01::1/64", "uplink"), ("fd02::9/128", "uplink"), ("fd03::1/64", "br-ours"), ("fd04::1/64", "lab0")):
+        command("ip", "address", "add", address, "dev", name, "nodad")
+    for route in ("default", "2000::/3", "fc00::/7", "::/1", "fd05::/48"):
+        command("ip", "route", "add", route, "via", "fd01::2")
+    command("ip", "-6", "route", "add", "blackhole", "fd06::/64")
+    command("ip", "-6", "route", "add", "fd07::/64", "via", "fd01::2", "table", "77")
+    command("ip", "-6", "route", "add", "fe80:1::/32", "dev", "uplink")
+    command("ip", "-6", "route", "add", "ff05::/16", "dev", "uplink")
+
+    assert routes.host_subnets(beside={"lab0"}) == [
+        "127.0.0.0/8",
+        "fd01::/64",
+        "fd02::9/128",
+        "fd05::/48",
+        "fd06::/64",
+        "fd07::/64",
     ]
 
 

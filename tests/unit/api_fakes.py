@@ -69,7 +69,12 @@ class FakeController:
     async def create_network(self, request: NetworkRequest) -> Network:
         if any(network.name == request.name for network in self.found.values()):
             raise Conflict(f"network with name {request.name} already exists")
-        pools = request.pools or (PoolConfig(subnet=f"172.{17 + len(self.found)}.0.0/16", gateway=f"172.{17 + len(self.found)}.0.1"),)
+        number = 17 + len(self.found)
+        pools = request.pools
+        if request.ipv4 and not any(":" not in pool.subnet for pool in pools):
+            pools = (PoolConfig(subnet=f"172.{number}.0.0/16", gateway=f"172.{number}.0.1"), *pools)
+        if request.ipv6 and not any(":" in pool.subnet for pool in pools):
+            pools = (*pools, PoolConfig(subnet=f"fd00:{number}::/64", gateway=f"fd00:{number}::1"))
         fields = {name: getattr(request, name) for name in request.__struct_fields__}
         network = Network(**{**fields, "pools": pools}, id=new_id(), created=now())
         self.found[network.id] = network
@@ -122,8 +127,9 @@ class FakeController:
 
     def plug(self, network: Network, container: Container, wanted: Attachment) -> None:
         count = len(self.endpoints(network=network.id)) + 2
-        subnet = network.pools[0].subnet if network.pools else "0.0.0.0/0"
+        subnet = next((pool.subnet for pool in network.pools if ":" not in pool.subnet), "0.0.0.0/0")
         base = subnet.split("/")[0].rsplit(".", 2)[0]
+        prefix6 = next((pool.subnet.split("/")[0] for pool in network.pools if ":" in pool.subnet), "")
         box = self.boxes.get(container.id)
         ports = box.ports if box and not self.endpoints(sandbox=container.id) else ()
         endpoint = Endpoint(
@@ -132,13 +138,16 @@ class FakeController:
             sandbox=container.id,
             created=now(),
             container_name=container.name,
-            address=f"{wanted.address or f'{base}.0.{count}'}/16",
-            gateway=f"{base}.0.1",
+            address=f"{wanted.address or f'{base}.0.{count}'}/16" if network.ipv4 else "",
+            gateway=f"{base}.0.1" if network.ipv4 else "",
+            address6=f"{wanted.address6 or f'{prefix6}{count:x}'}/64" if network.ipv6 else "",
+            gateway6=f"{prefix6}1" if network.ipv6 else "",
             mac=wanted.mac or "02:42:ac:12:00:02",
             names=(container.name, container.id[:12], *wanted.aliases),
             aliases=wanted.aliases,
             gateway_priority=wanted.gateway_priority,
             static_address=bool(wanted.address),
+            static_address6=bool(wanted.address6),
             ports=ports,
         )
         self.plugged[endpoint.id] = endpoint
@@ -410,6 +419,7 @@ class FakeJournal:
 @dataclass
 class FakeSettings:
     state_dir: Path = Path("/var/lib/netplug")
+    default_network_options: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -421,6 +431,7 @@ class Api:
     containers: FakeContainers
     images: FakeImages
     journal: FakeJournal
+    settings: FakeSettings
     application: Application
     http: aiohttp.ClientSession
     status: int = 0
@@ -464,12 +475,13 @@ async def serving() -> AsyncIterator[Api]:
     folder = Path(tempfile.mkdtemp(prefix="npa"))
     controller, images, journal = FakeController(), FakeImages(), FakeJournal()
     containers = FakeContainers(controller, images)
-    server = application(Services(controller, containers, images, journal, FakeSettings(), "0.1.0"))
+    settings = FakeSettings()
+    server = application(Services(controller, containers, images, journal, settings, "0.1.0"))
     try:
         await server.start(folder / "s")
         connector = aiohttp.UnixConnector(path=str(folder / "s"))
         async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=20)) as http:
-            yield Api(folder / "s", controller, containers, images, journal, server, http)
+            yield Api(folder / "s", controller, containers, images, journal, settings, server, http)
     finally:
         await server.close(grace=5)
         shutil.rmtree(folder)

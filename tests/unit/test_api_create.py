@@ -204,8 +204,15 @@ async def test_the_network_of_another_container(api: Api) -> None:
             "conflicting options: host type networking can't be used with links. This would result in undefined behavior",
         ),
         (
-            {"NetworkingConfig": {"EndpointsConfig": {"bridge": {"IPAMConfig": {"IPv6Address": "fd00::2"}}}}},
-            "IPv6 is not supported by this daemon yet",
+            {"NetworkingConfig": {"EndpointsConfig": {"bridge": {"IPAMConfig": {"IPv6Address": "10.0.0.2"}}}}},
+            "invalid IPv6 address: 10.0.0.2",
+        ),
+        (
+            {
+                "HostConfig": {"NetworkMode": "none"},
+                "NetworkingConfig": {"EndpointsConfig": {"none": {"IPAMConfig": {"IPv6Address": "fd00::2"}}}},
+            },
+            "user specified IP address is supported on user defined networks only",
         ),
     ],
 )

@@ -90,6 +90,28 @@ async def test_a_networks_life(docker: Docker, api: Api) -> None:
     assert (await docker("network", "inspect", "demo"))[0] == 1
 
 
+async def test_a_network_of_both_ip_versions(docker: Docker, api: Api) -> None:
+    pools = ("--subnet", "10.9.0.0/16", "--subnet", "fd00:9::/64", "--gateway", "fd00:9::1", "--ip-range", "fd00:9::100/120")
+    code, output, _ = await docker("network", "create", "--ipv6", *pools, "demo")
+    network = api.controller.network("demo")
+    assert (code, output, network.ipv6) == (0, network.id + "\n", True)
+    assert {pool.subnet: (pool.gateway, pool.ip_range) for pool in network.pools} == {
+        "10.9.0.0/16": ("", ""),
+        "fd00:9::/64": ("fd00:9::1", "fd00:9::100/120"),
+    }
+    assert await docker("network", "ls", "--filter", "name=demo", "--format", "{{.Name}} {{.IPv6}}") == (0, "demo true\n", "")
+
+    assert (await docker("run", "-d", "--name", "web", "--network", "demo", "--ip6", "fd00:9::7", "busybox", "sleep", "9"))[0] == 0
+    shown = "{{.NetworkSettings.Networks.demo.GlobalIPv6Address}}/{{.NetworkSettings.Networks.demo.GlobalIPv6PrefixLen}}"
+    assert await docker("inspect", "-f", shown, "web") == (0, "fd00:9::7/64\n", "")
+    code, output, _ = await docker("network", "inspect", "-f", "{{.EnableIPv6}} {{range .Containers}}{{.IPv6Address}}{{end}}", "demo")
+    assert (code, output) == (0, "true fd00:9::7/64\n")
+
+    await api.run("other")
+    assert await docker("network", "connect", "--ip6", "fd00:9::8", "demo", "other") == (0, "", "")
+    assert await docker("inspect", "-f", shown, "other") == (0, "fd00:9::8/64\n", "")
+
+
 async def test_prune(docker: Docker, api: Api) -> None:
     await api.ask("POST", "/networks/create", {"Name": "demo"})
     code, output, _ = await docker("network", "prune", "-f", "--filter", "label!=keep")
@@ -98,8 +120,9 @@ async def test_prune(docker: Docker, api: Api) -> None:
 
 async def test_errors_are_sentences(docker: Docker) -> None:
     """Raw JSON would be printed if the content type were anything but application/json."""
-    code, _, errors = await docker("network", "create", "--ipv6", "six")
-    assert (code, errors) == (1, "Error response from daemon: IPv6 is not supported by this daemon yet\n")
+    await docker("network", "create", "six")
+    code, _, errors = await docker("network", "create", "six")
+    assert (code, errors) == (1, "Error response from daemon: network with name six already exists\n")
     code, _, errors = await docker("network", "rm", "bridge")
     assert (code, errors.splitlines()[0]) == (1, "Error response from daemon: bridge is a pre-defined network and cannot be removed")
 

@@ -63,8 +63,11 @@ async def test_nulls_mean_not_said(api: Api) -> None:
         (b"[]", "invalid JSON: the request body must be an object"),
         ({"Name": 7}, "invalid JSON: Name: expected str, got int"),
         ({"Name": "x", "IPAM": {"Config": [{"Subnet": 3}]}}, "invalid JSON: IPAM.Config[0].Subnet: expected str, got int"),
-        ({"Name": "x", "EnableIPv6": True}, "IPv6 is not supported by this daemon yet"),
-        ({"Name": "x", "EnableIPv4": False}, "a network without IPv4 is not supported by this daemon yet"),
+        ({"Name": "x", "EnableIPv4": False}, "IPv4 or IPv6 must be enabled"),
+        (
+            {"Name": "x", "Options": {"com.docker.network.enable_ipv6": "yes"}},
+            'driver-opt "com.docker.network.enable_ipv6" is not a valid bool',
+        ),
         ({"Name": "x", "ConfigOnly": True}, "configuration-only networks are not supported by this daemon"),
         ({"Name": "x", "Ingress": True}, "ingress networks are not supported by this daemon"),
     ],
@@ -171,10 +174,12 @@ async def test_connect_and_disconnect(api: Api) -> None:
     [
         ({"Container": "nobody"}, 404, "No such container: nobody"),
         ({}, 400, "no container given: the body needs a member Container, a name or an id"),
+        ({"Container": "web", "EndpointConfig": {"IPAMConfig": {"IPv6Address": "10.0.0.1"}}}, 400, "invalid IPv6 address: 10.0.0.1"),
+        ({"Container": "web", "EndpointConfig": {"IPAMConfig": {"IPv4Address": "fd00::1"}}}, 400, "invalid IPv4 address: fd00::1"),
         (
-            {"Container": "web", "EndpointConfig": {"IPAMConfig": {"IPv6Address": "fd00::1"}}},
+            {"Container": "web", "EndpointConfig": {"IPAMConfig": {"LinkLocalIPs": ["169.254.3.4"]}}},
             400,
-            "IPv6 is not supported by this daemon yet",
+            "link-local addresses are not supported by this daemon",
         ),
     ],
 )
@@ -182,6 +187,58 @@ async def test_connects_that_make_no_sense(api: Api, body: object, status: int, 
     await api.run("web")
     answer = await api.ask("POST", "/networks/bridge/connect", body)
     assert (api.status, answer) == (status, {"message": message})
+
+
+async def test_both_ip_versions_are_shown(api: Api) -> None:
+    config = [
+        {"Subnet": "fd00:7::/64", "Gateway": "fd00:7::1", "AuxiliaryAddresses": {"router": "fd00:7::9"}},
+        {"Subnet": "10.9.0.0/16", "Gateway": "10.9.0.1"},
+    ]
+    await api.ask("POST", "/networks/create", {"Name": "demo", "EnableIPv6": True, "IPAM": {"Config": config}})
+    identity = await api.run("web")
+    settings = {"IPAMConfig": {"IPv6Address": "FD00:7:0::B"}}
+    await api.ask("POST", "/networks/demo/connect", {"Container": "web", "EndpointConfig": settings})
+
+    seen = await api.ask("GET", "/networks/demo")
+    assert (seen["EnableIPv4"], seen["EnableIPv6"], seen["IPAM"]["Config"]) == (True, True, config)
+    assert (seen["Containers"][identity]["IPv4Address"], seen["Containers"][identity]["IPv6Address"]) == ("10.9.0.2/16", "fd00:7::b/64")
+    endpoint = (await api.ask("GET", "/containers/web/json"))["NetworkSettings"]["Networks"]["demo"]
+    assert (endpoint["IPAMConfig"], endpoint["GlobalIPv6Address"], endpoint["GlobalIPv6PrefixLen"], endpoint["IPv6Gateway"]) == (
+        {"IPv6Address": "fd00:7::b"},
+        "fd00:7::b",
+        64,
+        "fd00:7::1",
+    )
+
+
+async def test_a_network_without_ipv4(api: Api) -> None:
+    await api.ask("POST", "/networks/create", {"Name": "six", "EnableIPv4": False, "EnableIPv6": True})
+    seen = await api.ask("GET", "/networks/six")
+    assert (seen["EnableIPv4"], seen["EnableIPv6"], [":" in pool["Subnet"] for pool in seen["IPAM"]["Config"]]) == (False, True, [True])
+    await api.run("web", "six")
+    endpoint = (await api.ask("GET", "/containers/web/json"))["NetworkSettings"]["Networks"]["six"]
+    assert (endpoint["IPAddress"], endpoint["IPPrefixLen"], endpoint["Gateway"], endpoint["GlobalIPv6PrefixLen"]) == ("", 0, "", 64)
+
+
+async def test_a_subnet_of_an_ip_version_that_is_off_is_left_out_and_said(api: Api) -> None:
+    """Docker leaves it out too, without a word."""
+    config = [{"Subnet": "10.9.0.0/16"}, {"Subnet": "fd00:7::/64"}]
+    answer = await api.ask("POST", "/networks/create", {"Name": "demo", "IPAM": {"Config": config}})
+    assert answer["Warning"] == "subnet fd00:7::/64 has no effect: IPv6 is not enabled for this network"
+    assert [pool.subnet for pool in api.controller.network("demo").pools] == ["10.9.0.0/16"]
+
+
+async def test_the_daemon_s_options_for_new_networks(api: Api) -> None:
+    """What the request says goes first; whether it has IPv6 may be an option as well."""
+    api.settings.default_network_options["bridge"] = {"a": "daemon", "b": "daemon", "com.docker.network.enable_ipv6": "true"}
+    await api.ask("POST", "/networks/create", {"Name": "open", "Options": {"a": "mine"}})
+    await api.ask("POST", "/networks/create", {"Name": "said", "EnableIPv6": False})
+    await api.ask("POST", "/networks/create", {"Name": "other", "Driver": "macvlan"})
+    networks = {name: api.controller.network(name) for name in ("open", "said", "other")}
+    assert {name: network.ipv6 for name, network in networks.items()} == {"open": True, "said": False, "other": False}
+    assert networks["open"].options == {"a": "mine", "b": "daemon", "com.docker.network.enable_ipv6": "true"}
+    assert networks["said"].options == {"a": "daemon", "b": "daemon"}
+    assert networks["other"].options == {}
 
 
 async def test_prune_takes_what_nobody_is_on(api: Api) -> None:

@@ -19,7 +19,9 @@ bindings = st.builds(
     PortBinding,
     protocol=st.sampled_from(["tcp", "udp", "sctp"]),
     port=numbers,
-    host_ip=st.one_of(st.just(""), st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map(str)),
+    host_ip=st.one_of(
+        st.just(""), st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).filter(lambda address: not address.ipv4_mapped).map(str)
+    ),
     host_port=st.one_of(st.just(0), numbers),
 )
 
@@ -28,7 +30,7 @@ bindings = st.builds(
 def test_bindings_come_back_as_they_were_asked_for(asked: list[PortBinding]) -> None:
     wire = ports.as_asked(asked)
     shaped = {port: [shapes.HostPort(host_ip=one["HostIp"], host_port=one["HostPort"]) for one in hosts] for port, hosts in wire.items()}
-    assert ports.bindings(shaped) == tuple(asked)
+    assert sorted(map(repr, ports.each(ports.bindings(shaped)))) == sorted(map(repr, asked))
 
 
 @given(numbers, numbers)

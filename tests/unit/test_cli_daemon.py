@@ -30,6 +30,8 @@ def test_flags(cli: Cli, ran: list[dict[str, Any]]) -> None:
     flags = """--socket /s --state-dir /a --run-dir=/b --firewall-backend nftables --default-address-pool base=10.0.0.0/8,size=24
         --default-address-pool base=192.168.0.0/16,size=24 --bip 10.9.0.1/24 --fixed-cidr 10.9.0.128/25 --bridge br0 --mtu 1400
         --dns 1.1.1.1 --dns 9.9.9.9 --dns-search a.example --dns-opt ndots:2 --icc=false --ip 10.0.0.1 --ip-forward false --ip-masq
+        --ipv6 --bip6 fd00:5::1/64 --fixed-cidr-v6 fd00:5::100/120 --iptables=true --bridge-accept-fwmark 0x1000/0xf000 --no-heal
+        --allow-direct-routing --default-network-opt bridge=com.docker.network.driver.mtu=1400 --default-network-opt macvlan=parent=eth0
         --log-level debug"""
     cli("daemon", *flags.split())
 
@@ -51,6 +53,14 @@ def test_flags(cli: Cli, ran: list[dict[str, Any]]) -> None:
             "ip": "10.0.0.1",
             "ip_forward": False,
             "ip_masq": True,
+            "ipv6": True,
+            "bip6": "fd00:5::1/64",
+            "fixed_cidr_v6": "fd00:5::100/120",
+            "iptables": True,
+            "bridge_accept_fwmark": "0x1000/0xf000",
+            "heal": False,
+            "allow_direct_routing": True,
+            "default_network_opt": ("bridge=com.docker.network.driver.mtu=1400", "macvlan=parent=eth0"),
             "log_level": "debug",
         }
     ]
@@ -86,6 +96,7 @@ def test_files_that_cannot_be_read(cli: Cli, ran: list[dict[str, Any]], tmp_path
         (["--mtu", "x"], 125, 'invalid argument "x" for "--mtu" flag: strconv.ParseInt: parsing "x": invalid syntax'),
         (["--icc", "maybe"], 125, 'invalid argument "maybe" for "--icc" flag: strconv.ParseBool: parsing "maybe": invalid syntax'),
         (["extra"], 1, '"netplug daemon" accepts no arguments.'),
+        (["--ipv6", "maybe"], 125, 'invalid argument "maybe" for "--ipv6" flag: strconv.ParseBool: parsing "maybe": invalid syntax'),
         (["--dry-run", "--bip", "x"], 1, "netplug daemon: invalid --bip x: an address with its prefix is needed, as in 192.168.5.1/24"),
     ],
 )

@@ -13,6 +13,9 @@ from cli_server import Daemon
 
 import netplug.cli
 from netplug import __version__
+from netplug.cli.command import spelled_for_click
+from netplug.cli.network import create
+from netplug.cli.running import run_command
 
 COMMANDS = [
     "attach",
@@ -31,6 +34,7 @@ COMMANDS = [
     "logs",
     "network",
     "port",
+    "preflight",
     "ps",
     "rm",
     "run",
@@ -76,6 +80,24 @@ def test_usage_errors_are_dockers(cli: Cli, args: list[str], code: int, sentence
     result = cli(*args)
 
     assert (result.code, result.out, result.err.splitlines()[0]) == (code, "", sentence)
+
+
+@pytest.mark.parametrize(
+    ("given", "spelled"),
+    [
+        ("--rm=true --tty=false bb", "--rm bb"),
+        ("--sig-proxy=false -p=80:80 bb", "--no-sig-proxy -p 80:80 bb"),
+        ("--no-sig-proxy=false --sig-proxy=true bb", "--sig-proxy --sig-proxy bb"),
+        ("bb --rm=false", "bb --rm=false"),
+    ],
+)
+def test_flags_as_docker_users_spell_them(given: str, spelled: str) -> None:
+    """A flag that is on unless it is switched off needs its opposite, not just to be left out."""
+    assert spelled_for_click(given.split(), run_command.params, interspersed=False) == spelled.split()
+
+
+def test_switched_off_on_the_command_line_is_more_than_not_said() -> None:
+    assert spelled_for_click(["--ipv6=false", "demo"], create.params, interspersed=True) == ["--no-ipv6", "demo"]
 
 
 @pytest.mark.parametrize(("args", "code"), [(["ps"], 1), (["network", "rm", "a"], 1), (["run", "host"], 125), (["create", "host"], 125)])

@@ -36,7 +36,6 @@ def test_create(cli: Cli, cli_daemon: Daemon) -> None:
         "Scope": "",
         "Internal": True,
         "Attachable": False,
-        "EnableIPv6": False,
         "IPAM": {
             "Driver": "default",
             "Options": {"serial": "true"},
@@ -229,3 +228,61 @@ def test_prune_force(cli: Cli, cli_daemon: Daemon) -> None:
 
 def test_natural_order() -> None:
     assert sorted(["b", "a10", "a2", "a", "10", "9"], key=natural) == ["9", "10", "a", "a2", "a10", "b"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], {}),
+        (["--ipv6"], {"EnableIPv6": True}),
+        (["--ipv6=true", "--ipv4=false"], {"EnableIPv6": True, "EnableIPv4": False}),
+        (["--ipv6=false"], {"EnableIPv6": False}),
+        (["--ipv4"], {"EnableIPv4": True}),
+    ],
+)
+def test_ip_versions_are_said_only_where_the_user_says_them(cli: Cli, cli_daemon: Daemon, flags: list[str], said: dict[str, bool]) -> None:
+    """What is left out may be the daemon's to choose."""
+    cli_daemon.answers["POST", "/networks/create"] = (201, {"Id": ID, "Warning": ""})
+    assert cli("network", "create", *flags, "demo") == (0, ID + "\n", "")
+    body = cli_daemon.only("POST", "/networks/create").body
+    assert {key: value for key, value in body.items() if key.startswith("EnableIP")} == said
+
+
+def test_pools_of_both_ip_versions() -> None:
+    found = pools(
+        ["172.28.0.0/16", "fd00:9::/64", "10.1.0.0/24"],
+        ["fd00:9::1", "172.28.0.254"],
+        ["fd00:9::100/120", "10.1.0.128/25"],
+        [("router", "fd00:9::2"), ("printer", "10.1.0.9")],
+    )
+    assert found == [
+        {"Subnet": "172.28.0.0/16", "Gateway": "172.28.0.254"},
+        {"Subnet": "fd00:9::/64", "IPRange": "fd00:9::100/120", "Gateway": "fd00:9::1", "AuxiliaryAddresses": {"router": "fd00:9::2"}},
+        {"Subnet": "10.1.0.0/24", "IPRange": "10.1.0.128/25", "AuxiliaryAddresses": {"printer": "10.1.0.9"}},
+    ]
+
+
+def test_a_warning_is_said_beside_the_id(cli: Cli, cli_daemon: Daemon) -> None:
+    cli_daemon.answers["POST", "/networks/create"] = (201, {"Id": ID, "Warning": "subnet fd00::/64 has no effect"})
+    assert cli("network", "create", "demo") == (0, ID + "\n", "WARNING: subnet fd00::/64 has no effect\n")
+
+
+def test_ls_says_which_ip_versions_there_are(cli: Cli, cli_daemon: Daemon) -> None:
+    six = _network("six", EnableIPv4=False, EnableIPv6=True)
+    cli_daemon.answers["GET", "/networks"] = (200, [_network("old"), six])
+    assert cli("network", "ls", "--format", "table {{.Name}}\t{{.IPv4}}\t{{.IPv6}}").out == (
+        "NAME      IPV4      IPV6\nold       true      false\nsix       false     true\n"
+    )
+
+
+def test_connect_with_addresses_of_both_ip_versions(cli: Cli, cli_daemon: Daemon) -> None:
+    cli_daemon.answers["POST", "/networks/demo/connect"] = (200, b"")
+    flags = "--ip 10.0.0.9 --ip6 fd00::9 --driver-opt com.docker.network.endpoint.ifname=lan0"
+    assert cli("network", "connect", *flags.split(), "demo", "web") == (0, "", "")
+    assert cli_daemon.only("POST", "/networks/demo/connect").body == {
+        "Container": "web",
+        "EndpointConfig": {
+            "IPAMConfig": {"IPv4Address": "10.0.0.9", "IPv6Address": "fd00::9"},
+            "DriverOpts": {"com.docker.network.endpoint.ifname": "lan0"},
+        },
+    }

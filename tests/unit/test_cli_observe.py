@@ -10,7 +10,7 @@ import pytest
 from cli_fixtures import Cli
 from cli_server import Daemon
 
-from netplug.cli.ipam import BAR, bar, drawing, percent
+from netplug.cli.ipam import BAR, bar, counted, drawing, percent
 
 POOL = {
     "Subnet": "172.28.0.0/16",
@@ -65,6 +65,27 @@ def test_bars(share: float, unicode: bool, expected: str) -> None:
 )
 def test_percentages(used: int, capacity: int, expected: str) -> None:
     assert percent(used, capacity) == expected
+
+
+@pytest.mark.parametrize(
+    ("capacity", "expected"),
+    [(0, "0"), (65533, "65533"), (2**32 - 2, "4294967294"), (2**64 - 2, "about 2^64"), (2**64, "about 2^64"), (2**48 - 2, "about 2^48")],
+)
+def test_capacities(capacity: int, expected: str) -> None:
+    assert counted(capacity) == expected
+
+
+def test_a_pool_of_ipv6_is_drawn_by_address() -> None:
+    taken = [{"Address": address, "Kind": "endpoint", "Owner": address[-1], "Since": ""} for address in ("fd00:9::10", "fd00:9::9")]
+    pool = {"Subnet": "fd00:9::/64", "Gateway": "fd00:9::1", "Capacity": 2**64 - 2, "Taken": taken}
+    assert drawing({"Network": "six", "Pools": [pool]}, unicode=False).splitlines()[2:] == [
+        "  fd00:9::/64",
+        f"  [#{'.' * (BAR - 1)}] 2 of about 2^64 in use (under 0.1 %)",
+        "",
+        "  ADDRESS      KIND        OWNER     SINCE",
+        "  fd00:9::9    container   9         -",
+        "  fd00:9::10   container   0         -",
+    ]
 
 
 def test_ipam_of_one_network_and_of_all(cli: Cli, cli_daemon: Daemon) -> None:

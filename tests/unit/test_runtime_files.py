@@ -24,6 +24,18 @@ class TestHosts:
         assert text.splitlines()[0] == "127.0.0.1\tlocalhost"
         assert text.splitlines()[6:] == ["192.0.2.7\tdb", "172.18.0.2\tweb"]
 
+    def test_without_ipv6_no_line_has_an_ipv6_address(self):
+        own = hosts.own_lines(["172.18.0.2/16", "fd00::2/64"], "web", "")
+        text = hosts.hosts([("192.0.2.7", "db"), ("2001:db8::7", "db")], own, ipv6=False)
+        assert text == "127.0.0.1\tlocalhost\n192.0.2.7\tdb\n172.18.0.2\tweb\n"
+
+    def test_an_address_of_each_ip_version_has_a_line_of_its_own(self):
+        assert hosts.own_lines(["172.18.0.2/16", "fd00::2/64", "", "fd01::2/64"], "web", "") == [
+            ("172.18.0.2", "web"),
+            ("fd00::2", "web"),
+            ("fd01::2", "web"),
+        ]
+
     @pytest.mark.parametrize(
         ("hostname", "domain", "names"),
         [("web", "", "web"), ("web", "example.org", "web.example.org web"), ("web.example.org", "", "web.example.org web")],
@@ -33,11 +45,11 @@ class TestHosts:
 
     def test_extra_hosts(self):
         entries = ("a:192.0.2.1", "six:2001:db8::1", "up:host-gateway")
-        lines = hosts.extra_lines(entries, lambda: "172.17.0.1")
-        assert lines == [("192.0.2.1", "a"), ("2001:db8::1", "six"), ("172.17.0.1", "up")]
+        lines = hosts.extra_lines(entries, lambda: ["172.17.0.1", "fd00:5::1"])
+        assert lines == [("192.0.2.1", "a"), ("2001:db8::1", "six"), ("172.17.0.1", "up"), ("fd00:5::1", "up")]
         for bad in ("a", "a:", ":192.0.2.1"):
             with pytest.raises(InvalidArgument, match=r"^bad format for add-host"):
-                hosts.extra_lines((bad,), lambda: "")
+                hosts.extra_lines((bad,), list)
 
     def test_the_user_s_lines_stay_when_ours_change(self, tmp_path: Path):
         managed = hosts.ManagedFile(tmp_path / "hosts")
@@ -65,23 +77,36 @@ class TestResolvConf:
         assert ResolvConf.from_text("domain a.example\nsearch b.example c.example\n").search == ("b.example", "c.example")
 
     def test_the_host_s_loopback_servers_cannot_be_reached(self):
-        assert resolvconf.container(self.HOST, DnsConfig(), resolver=False).servers == ("192.0.2.1", "2001:db8::1")
-        only_local = ResolvConf(("127.0.0.1",), (), ())
-        assert resolvconf.container(only_local, DnsConfig(), resolver=False).servers == ("8.8.8.8", "8.8.4.4")
+        assert resolvconf.container(self.HOST, DnsConfig(), resolver=False, ipv6=True).servers == ("192.0.2.1", "2001:db8::1")
+        assert resolvconf.container(self.HOST, DnsConfig(), resolver=False, ipv6=False).servers == ("192.0.2.1",)
+
+    @pytest.mark.parametrize("servers", [(), ("127.0.0.1",), ("127.0.0.1", "::1")])
+    def test_with_no_server_left_the_public_ones_are_asked(self, servers: tuple[str, ...]):
+        public = ("8.8.8.8", "8.8.4.4")
+        assert resolvconf.container(ResolvConf(servers), DnsConfig(), resolver=False, ipv6=False).servers == public
+        public6 = ("2001:4860:4860::8888", "2001:4860:4860::8844")
+        assert resolvconf.container(ResolvConf(servers), DnsConfig(), resolver=False, ipv6=True).servers == public + public6
+
+    def test_ipv6_servers_of_the_host_are_no_use_without_ipv6(self):
+        six = ResolvConf(("2001:db8::1",))
+        assert resolvconf.container(six, DnsConfig(), resolver=False, ipv6=False).servers == ("8.8.8.8", "8.8.4.4")
+        assert resolvconf.container(six, DnsConfig(), resolver=True, ipv6=False).servers == ("127.0.0.11",)
 
     def test_what_the_user_says_replaces_part_by_part(self):
         dns = DnsConfig(servers=("127.0.0.1",), search=("mine.example",))
-        assert resolvconf.container(self.HOST, dns, resolver=False) == ResolvConf(("127.0.0.1",), ("mine.example",), ("edns0", "ndots:3"))
+        assert resolvconf.container(self.HOST, dns, resolver=False, ipv6=True) == ResolvConf(
+            ("127.0.0.1",), ("mine.example",), ("edns0", "ndots:3")
+        )
 
     def test_no_search_at_all(self):
-        assert resolvconf.container(self.HOST, DnsConfig(search=(".",)), resolver=False).to_text().startswith("nameserver")
+        assert resolvconf.container(self.HOST, DnsConfig(search=(".",)), resolver=False, ipv6=True).to_text().startswith("nameserver")
 
     @pytest.mark.parametrize(
         ("chosen", "options"),
         [((), ("edns0", "ndots:0")), (("rotate",), ("rotate", "ndots:0")), (("ndots:5",), ("ndots:5",))],
     )
     def test_the_resolver_sets_ndots_unless_the_user_does(self, chosen: tuple[str, ...], options: tuple[str, ...]):
-        answer = resolvconf.container(self.HOST, DnsConfig(options=chosen), resolver=True)
+        answer = resolvconf.container(self.HOST, DnsConfig(options=chosen), resolver=True, ipv6=True)
         assert answer == ResolvConf(("127.0.0.11",), ("example.net",), options)
 
     def test_the_daemon_s_settings_are_for_those_who_say_nothing(self):
@@ -135,6 +160,17 @@ class TestLinks:
             "MY_DB_PORT_8080_TCP_PORT=8080",
             "MY_DB_PORT_8080_TCP_PROTO=tcp",
             "MY_DB_ENV_A=1",
+        ]
+
+    def test_an_ipv6_address_in_a_url_has_brackets(self):
+        variables = links.environment(container("web"), "db", container("db", exposed=("80/tcp",)), "fd00::3")
+        assert variables == [
+            "DB_NAME=/web/db",
+            "DB_PORT=tcp://[fd00::3]:80",
+            "DB_PORT_80_TCP=tcp://[fd00::3]:80",
+            "DB_PORT_80_TCP_ADDR=fd00::3",
+            "DB_PORT_80_TCP_PORT=80",
+            "DB_PORT_80_TCP_PROTO=tcp",
         ]
 
     def test_hosts_line(self):
