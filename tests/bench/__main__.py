@@ -88,7 +88,7 @@ class Bench:
             self.progress.console.print("connections to the last port, a range of ports, traffic through the rules")
             found.rates = publishing.rates(engine, max(THERE), 7)
             found.range[engine.name] = publishing.port_range(engine, 5)
-            found.through = publishing.through(lan, 10, 2)
+            found.through = publishing.through(lan, 24, 1)
 
     def dns(self) -> None:
         for engine in self._turns("DNS queries"):

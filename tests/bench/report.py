@@ -261,7 +261,7 @@ FOOTER = """
   of 1,000 DNAT rules into a table with so many.
 - Connections: a client outside connects and resets, one connection after the other, through the rules to a server in a container; the
   list has one DNAT rule per port and nothing else.
-- Bytes through the rules: iperf3 out of a container, without NAT, with all tables of ours loaded and with none, in turns.
+- Bytes through the rules: iperf3 out of a container, with all tables of ours loaded (NAT too) and with none, in turns.
 - Endpoints of a host: so many running containers with one endpoint each, at most {per_network} to a network; one more container is
   connected and disconnected beside them.
 - DNS: dnsperf in a container's network namespace, 100 queries outstanding; dnsmasq alone in a namespace with the same name.

@@ -178,9 +178,9 @@ table bridge netplug {
 	}
 	# Comes back only if the sender is who it says it is: in its frames, in ARP, in neighbour discovery.
 	chain guard {
+		ether type ip iifname . ether saddr . ip saddr @ep4 return  # first, for it is what most packets are
 		icmpv6 type nd-neighbor-advert iifname . ether saddr . @th,64,128 != @nd drop
 		icmpv6 type nd-router-advert drop  # it would make itself its neighbours' router
-		ether type ip iifname . ether saddr . ip saddr @ep4 return
 		ether type ip6 iifname . ether saddr . ip6 saddr @ep6 return
 		ether type arp iifname . ether saddr . arp saddr ip @ep4 iifname . arp saddr ether . arp saddr ip @ep4 return
 		iifname . ether saddr != @epmac drop
