@@ -145,6 +145,13 @@ class Socket:
             results += self._send(batch)
         return results
 
+    def send_batch(self, begin: Message, messages: Sequence[Message], end: Message) -> list[Refused | None]:
+        """An nfnetlink batch in one system call: the messages take effect together, or none does where one is refused."""
+        first = self._sequence + 2
+        packed = [self._pack(begin, NLM_F_REQUEST), *(self._pack(message, NLM_F_REQUEST | NLM_F_ACK) for message in messages)]
+        self._socket.send(b"".join((*packed, self._pack(end, NLM_F_REQUEST))))
+        return self._acks(first, len(messages))
+
     def request(self, message: Message) -> None:
         """Send one; raises Refused."""
         for refused in self._send([message]):
@@ -187,8 +194,12 @@ class Socket:
         faults.point("netlink.before")
         self._write(messages, NLM_F_REQUEST | NLM_F_ACK)
         faults.point("netlink.after")
-        results: list[Refused | None] = [None] * len(messages)
-        waiting = set(range(len(messages)))
+        return self._acks(first, len(messages))
+
+    def _acks(self, first: int, count: int) -> list[Refused | None]:
+        """The answers to `count` messages from sequence number `first` on."""
+        results: list[Refused | None] = [None] * count
+        waiting = set(range(count))
         while waiting:
             for reply in self._read():
                 position = reply.sequence - first
@@ -198,12 +209,13 @@ class Socket:
         return results
 
     def _write(self, messages: Iterable[Message], flags: int) -> None:
-        packed = []
-        for kind, body, own_flags in messages:
-            self._sequence += 1
-            packed.append(_HEADER.pack(_HEADER.size + len(body), kind, flags | own_flags, self._sequence, 0))
-            packed.append(body + b"\0" * (-len(body) % 4))
-        self._socket.send(b"".join(packed))
+        self._socket.send(b"".join([self._pack(message, flags) for message in messages]))
+
+    def _pack(self, message: Message, flags: int) -> bytes:
+        self._sequence += 1
+        kind, body, own_flags = message
+        header = _HEADER.pack(_HEADER.size + len(body), kind, flags | own_flags, self._sequence, 0)
+        return header + body + b"\0" * (-len(body) % 4)
 
     def _read(self) -> Iterator[Reply]:
         return parse(self._socket.recv(_READ, socket.MSG_DONTWAIT))

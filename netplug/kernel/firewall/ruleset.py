@@ -210,6 +210,34 @@ table bridge netplug {
 """
 
 
+class Typed(NamedTuple):
+    """A set or map as it is declared."""
+
+    table: str
+    name: str
+    key: tuple[str, ...]
+    value: tuple[str, ...]
+    """Empty for a set."""
+    interval: bool
+
+
+def declared_types() -> Iterator[Typed]:
+    table = ""
+    for line in _DECLARED.splitlines():
+        if found := re.match(r"table (\w+ \w+) {", line):
+            table = found[1]
+        elif found := re.match(r"\t(?:set|map) (\w+) { type ([^:;]+?)(?: : ([^;]+))?;(.*)", line):
+            yield Typed(
+                table,
+                found[1],
+                tuple(found[2].split(" . ")),
+                tuple((found[3] or "").split(" . ")) if found[3] else (),
+                "interval" in found[4],
+            )
+        elif found := re.match(r"\tset (\w+) { typeof iifname \. ether saddr \. @th,64,128; }", line):
+            yield Typed(table, found[1], ("ifname", "ether_addr", "number"), (), interval=False)
+
+
 class _Declaration(NamedTuple):
     table: str
     kind: str

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from netplug.errors import KernelError
 from netplug.kernel.firewall import ruleset
+from netplug.kernel.firewall.batch import Batch, fits
 from netplug.kernel.firewall.elements import Elements, Place, additions, deletions, judge
 from netplug.kernel.firewall.generation import Generation
 from netplug.kernel.firewall.libnftables import Context
@@ -112,18 +113,30 @@ class Tables:
         return Context()
 
     @cached_property
+    def _batch(self) -> Batch:
+        return Batch()
+
+    @cached_property
     def _generation(self) -> Generation:
         return Generation()
 
     def _change(self, steps: Plan) -> list[Step]:
         change = judge(self._elements, steps)
-        if text := change.text():
-            self._transact(text)
+        if change.delete or change.add:
+            if fits(change.delete, change.add):
+                self._batch.transact(change.delete, change.add)
+            else:
+                self._context.transact(change.text())
+            self._count()
         change.update(self._elements)
         return change.steps
 
     def _transact(self, text: str) -> None:
         self._context.transact(text)
+        self._count()
+
+    def _count(self) -> None:
+        """A transaction of ours."""
         if self._seen is not None:
             generation = self._generation.read()
             self._seen = generation if generation == (self._seen + 1) % (1 << 32) else None
