@@ -16,7 +16,7 @@ from typing import TypeGuard
 
 from netplug import faults
 from netplug.errors import KernelError, NetplugError, StepFailed
-from netplug.kernel import announce, descriptors, links, settings
+from netplug.kernel import announce, conntrack, descriptors, links, settings
 from netplug.kernel.deletion import Deletions, Departure
 from netplug.kernel.firewall import Firewall
 from netplug.kernel.links import Link
@@ -65,6 +65,7 @@ class Executor:
     def __init__(self, firewall: Firewall) -> None:
         self._firewall = firewall
         self._deletions = Deletions()
+        self._tracking = conntrack.Tracking()
 
     async def start(self) -> None:
         self._deletions.start()
@@ -75,6 +76,7 @@ class Executor:
 
     async def close(self) -> None:
         """Waits for links that are being deleted."""
+        self._tracking.close()
         await self._deletions.close()
 
     async def apply(self, plan: Plan) -> Applied:
@@ -161,7 +163,7 @@ class Executor:
             case _Room.ANNOUNCE:
                 _announce(steps)
             case _Room.FLOWS:
-                settings.flush(namespace, steps)
+                settings.flush(namespace, steps, self._tracking if namespace == HOST else None)
             case _Room.SETTINGS:
                 _set(steps, outcome)
         return []

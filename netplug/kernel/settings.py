@@ -28,11 +28,12 @@ def perform(step: Step) -> Change | None:
     return None
 
 
-def flush(namespace: str, steps: Sequence[Op]) -> None:
-    """All at once, of one namespace: looking through what is tracked is most of the work."""
+def flush(namespace: str, steps: Sequence[Op], tracking: conntrack.Tracking | None = None) -> None:
+    """All at once, of one namespace: looking through what is tracked is most of the work. `tracking`: one that is open there."""
     ops = [step.op if isinstance(step, Remove) else step for step in steps]
     with namespaces.entered(namespace):
-        conntrack.flush([conntrack.Flows(op.protocol, op.port, op.count, op.address) for op in ops if isinstance(op, FlushFlows)])
+        flows = [conntrack.Flows(op.protocol, op.port, op.count, op.address) for op in ops if isinstance(op, FlushFlows)]
+        (tracking.flush if tracking is not None else conntrack.flush)(flows)
 
 
 def _create(op: Netns) -> Change | None:

@@ -94,8 +94,8 @@ table inet netplug {
 	# Frames for 127.0.0.0/8 from a wire (CVE-2020-8558). Before conntrack, where our own replies still carry the bridge's address; and
 	# before DNAT, which would make them routable.
 	chain raw {
-		iifname != "lo" ip daddr 127.0.0.0/8 drop
-		iifname != "lo" ip saddr 127.0.0.0/8 drop
+		ip daddr 127.0.0.0/8 iifname != "lo" drop
+		ip saddr 127.0.0.0/8 iifname != "lo" drop
 	}
 	chain prerouting {
 		fib daddr type local goto publish
