@@ -88,10 +88,6 @@ class Healing:
         """What is left alone at present, because it was taken away again and again."""
         return self._backoff.paused()
 
-    def withdraw(self) -> list[str]:
-        """Take our rules out of other tools' tables; where there were some."""
-        return self._neighbours.withdraw() if self._neighbours is not None else []
-
     # What is heard
 
     def _lost(self, loss: Loss) -> None:

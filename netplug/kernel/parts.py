@@ -41,8 +41,6 @@ _NFT = {
     " add rule inet p c ct status dnat ct state established accept",
 }
 _GET_FLOWS = 0x101  # subsystem NFNL_SUBSYS_CTNETLINK (1) << 8, IPCTNL_MSG_CT_GET
-_IFLA_IFNAME, _IFLA_LINKINFO, _INFO_KIND = 3, 18, 1
-_LINK = struct.Struct("=BxHiII")
 _FLOWS = struct.Struct("=BBH")
 _CTNETLINK = frozenset({errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.ENOENT, errno.EINVAL})
 
@@ -80,7 +78,8 @@ def _waits(module: str, ready: frozenset[str]) -> bool:
 
 def _link(kind: str) -> bool:
     """A kind that the kernel does not know is EOPNOTSUPP; one that it knows may still miss its parent or its number."""
-    body = _LINK.pack(0, 0, 0, 0, 0) + text(_IFLA_IFNAME, f"p-{kind}") + nested(_IFLA_LINKINFO, attribute(_INFO_KIND, kind.encode()))
+    described = nested(links.IFLA_LINKINFO, attribute(links.INFO_KIND, kind.encode()))
+    body = links.header() + text(links.IFLA_IFNAME, f"p-{kind}") + described
     with Socket() as netlink:
         try:
             netlink.request(Message(links.RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL))

@@ -27,7 +27,7 @@ from netplug.kernel.syscalls import asked
 from netplug.plan import ROUTE_PROTOCOL, Route
 
 _RTM_NEWROUTE, _RTM_DELROUTE, _RTM_GETROUTE = 24, 25, 26
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_CACHEINFO = 1, 4, 5, 6, 12
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH, _RTA_CACHEINFO = 1, 4, 5, 6, 9, 12
 _TABLE_MAIN, _TABLE_LOCAL = 254, 255
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 _UNICAST = 1
@@ -38,6 +38,7 @@ _IPV6_METRIC = 1024
 """What the kernel gives an IPv6 route without a metric."""
 
 _INFO = struct.Struct("=BBBBBBBBI")  # family, dst prefix, src prefix, tos, table, protocol, scope, type, flags
+_NEXT_HOP = struct.Struct("=HBBi")  # length, flags, hops, index
 
 
 class Existing(NamedTuple):
@@ -48,6 +49,7 @@ class Existing(NamedTuple):
     """`b""` for a default route."""
     prefix: int
     link: int
+    """0 where it has several ways."""
     gateway: bytes
     metric: int
     tos: int
@@ -55,6 +57,22 @@ class Existing(NamedTuple):
     table: int
     body: bytes
     """As the kernel told it."""
+
+    @property
+    def subnet(self) -> IPNetwork:
+        if self.family == socket.AF_INET6:
+            return ipaddress.IPv6Network((self.destination or bytes(16), self.prefix))
+        return ipaddress.IPv4Network((self.destination or bytes(4), self.prefix))
+
+    @property
+    def way(self) -> int:
+        """The index of the link that it leads to; of several ways, the first."""
+        return self.link or _first_hop(parse_attributes(self.body, _INFO.size).get(_RTA_MULTIPATH, b""))
+
+    @property
+    def protocol(self) -> int:
+        """Who made it (RTPROT_…)."""
+        return int(_INFO.unpack_from(self.body)[5])
 
     def leads_as(self, op: Route, index: int) -> bool:
         return self.link == index and self.gateway == _gateway(op)
@@ -108,7 +126,7 @@ def host_subnets(beside: Collection[str] = ()) -> list[str]:
     with asked("read the host's addresses and routes"), Socket() as netlink:
         ours = {link.index for link in links.dump(netlink).values() if link.ours or link.name in beside}
         found = {one.network for one in addresses.dump(netlink) if one.index not in ours}
-        found |= {_subnet(one) for one in _reachable(netlink) if one.link not in ours}
+        found |= {one.subnet for one in reachable(netlink) if one.link not in ours}
     return [str(subnet) for subnet in sorted(found, key=lambda subnet: (subnet.version, subnet)) if _counts(subnet)]
 
 
@@ -119,7 +137,8 @@ def _counts(subnet: IPNetwork) -> bool:
     return subnet.prefixlen > 7 and not (subnet.is_link_local or subnet.is_loopback or subnet.is_multicast)
 
 
-def _reachable(netlink: Socket) -> Iterator[Existing]:
+def reachable(netlink: Socket) -> Iterator[Existing]:
+    """Of all tables, what the kernel has not derived from addresses alone."""
     for family in (socket.AF_INET, socket.AF_INET6):
         for route in _dump(netlink, family, 0):
             if route.table != _TABLE_LOCAL and route.type not in _LOCAL_TYPES:
@@ -154,10 +173,8 @@ def _parse(body: bytes) -> Existing:
     )
 
 
-def _subnet(route: Existing) -> IPNetwork:
-    if route.family == socket.AF_INET6:
-        return ipaddress.IPv6Network((route.destination or bytes(16), route.prefix))
-    return ipaddress.IPv4Network((route.destination or bytes(4), route.prefix))
+def _first_hop(hops: bytes) -> int:
+    return int(_NEXT_HOP.unpack_from(hops)[3]) if len(hops) >= _NEXT_HOP.size else 0
 
 
 def _body(op: Route, index: int) -> bytes:

@@ -1,67 +1,116 @@
-"""Who has a port: the process behind a bound socket of the host, read from /proc only when an error has to name it."""
+"""Which ports of the host are taken: sockets that are bound, listening or not, as sock_diag(7) tells them; and the processes behind them.
+
+Ports that netplug holds are bound and never listen, so /proc/net/tcp does not show them; Linux 6.8 and newer do here.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
+
+from netplug.kernel.conntrack import PROTOCOLS
+from netplug.kernel.netlink import Message, Refused, Socket, parse_attributes
+from netplug.kernel.syscalls import asked
+
+_NETLINK_SOCK_DIAG = 4
+_SOCK_DIAG_BY_FAMILY = 20
+_LISTEN, _CLOSE, _BOUND_INACTIVE = 1 << 10, 1 << 7, 1 << 13
+_STATES = {"tcp": _LISTEN | _BOUND_INACTIVE, "udp": _CLOSE, "sctp": _LISTEN}
+_INET_DIAG_SKV6ONLY = 11
+_REQUEST = struct.Struct("=BBBxI48x")  # family, protocol, extensions, states, which socket
+_ANSWER = struct.Struct("=BBBB2s2s16s16sI8sIIIII")  # family, state, timer, retransmits, ports, addresses, link, cookie, …, inode
+_UNKNOWN = frozenset({errno.ENOENT, errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL})
+
+_ANY = {"": {4, 6}, "0.0.0.0": {4}, "::": {6}}
+
+
+class Bound(NamedTuple):
+    """A port that somebody has; `address` `::` without `only6` takes it for IPv4 too."""
+
+    protocol: str
+    address: str
+    port: int
+    inode: int
+    only6: bool = True
+
+    def excludes(self, address: str) -> bool:
+        """Whether nobody else can have the port on `address` (`""`: everywhere) because of this."""
+        if self.address == "::" and not self.only6:
+            return True
+        return meet(self.address.removeprefix("::ffff:") if "." in self.address else self.address, address)
+
+
+class Process(NamedTuple):
+    pid: int
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.name}, pid {self.pid}"
+
+
+def meet(one: str, other: str) -> bool:
+    """Whether two host addresses have an address in common: `0.0.0.0` is all of IPv4, `::` of IPv6, `""` of both."""
+    if one in _ANY or other in _ANY:
+        return bool(_versions(one) & _versions(other))
+    return one == other
+
+
+def bound(protocol: str) -> list[Bound]:
+    """Every socket of that protocol that is bound in the calling thread's namespace and waits for clients."""
+    if protocol == "sctp" and not os.path.exists("/proc/net/sctp"):
+        return []  # asking would load the module
+    found: list[Bound] = []
+    with asked(f"read which {protocol} ports are taken"), Socket(_NETLINK_SOCK_DIAG) as netlink:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            request = _REQUEST.pack(family, PROTOCOLS[protocol], 0, _STATES[protocol])
+            try:
+                found += [_parse(protocol, body) for body in netlink.dump(Message(_SOCK_DIAG_BY_FAMILY, request))]
+            except Refused as refused:
+                if refused.errno not in _UNKNOWN:
+                    raise
+    return found
 
 
 def owner(protocol: str, address: str, port: int) -> str:
-    """`nginx, pid 4711`, or `""` where nobody visible has the port on that address, or on one that excludes it."""
-    inodes = set(_inodes(protocol, address, port))
-    if not inodes:
-        return ""
-    for process in Path("/proc").iterdir():
-        if process.name.isdecimal() and inodes & set(_sockets(process)):
-            return f"{_name(process)}, pid {process.name}"
-    return ""
+    """`nginx, pid 4711`: who keeps others from that port of that address; `""` where nobody visible does."""
+    found = [one.inode for one in bound(protocol) if one.port == port and one.excludes(address)]
+    return next((str(process) for process in owners(found).values()), "")
 
 
-def _inodes(protocol: str, address: str, port: int) -> Iterator[str]:
-    """Inodes of bound sockets, of /proc/self/net/{tcp,udp}[6] (proc_pid_net(5): field 1 is the local address, 9 the inode)."""
-    for table in (f"/proc/self/net/{protocol}", f"/proc/self/net/{protocol}6"):
-        try:
-            lines = Path(table).read_text().splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
-            fields = line.split()
-            host, _, number = fields[1].rpartition(":")
-            if int(number, 16) == port and _excludes(_address(host), address):
-                yield fields[9]
+def owners(inodes: Iterable[int]) -> dict[int, Process]:
+    """The process behind each socket, as far as /proc shows it."""
+    wanted = {f"socket:[{inode}]": inode for inode in inodes}
+    found: dict[int, Process] = {}
+    for folder in Path("/proc").iterdir() if wanted else ():
+        if folder.name.isdecimal():
+            for target in _descriptors(folder):
+                if target in wanted:
+                    with suppress(OSError):
+                        found.setdefault(wanted[target], Process(int(folder.name), (folder / "comm").read_text().strip()))
+    return found
 
 
-def _address(text: str) -> str:
-    """`0100007F` as `127.0.0.1`: 32-bit words in the machine's order."""
-    words = [int(text[index : index + 8], 16) for index in range(0, len(text), 8)]
-    return socket.inet_ntop(socket.AF_INET6 if len(words) == 4 else socket.AF_INET, struct.pack(f"={len(words)}I", *words))
+def _versions(address: str) -> set[int]:
+    return _ANY.get(address) or {6 if ":" in address else 4}
 
 
-def _excludes(bound: str, wanted: str) -> bool:
-    """Also `::` and an IPv4 address: most sockets on `::` take IPv4 too, and the table does not tell which do not."""
-    bound = bound.removeprefix("::ffff:") if "." in bound else bound
-    if bound in (wanted, "::"):
-        return True
-    if ":" in bound:
-        return wanted == "::"
-    return ":" not in wanted and "0.0.0.0" in (bound, wanted)
-
-
-def _name(process: Path) -> str:
+def _descriptors(folder: Path) -> Iterator[str]:
     try:
-        return (process / "comm").read_text().strip()
+        for descriptor in (folder / "fd").iterdir():
+            with suppress(OSError):
+                yield os.readlink(descriptor)
     except OSError:
-        return "a process that has just ended"
+        return  # it has ended
 
 
-def _sockets(process: Path) -> Iterator[str]:
-    try:
-        for descriptor in (process / "fd").iterdir():
-            target = os.readlink(descriptor)
-            if target.startswith("socket:["):
-                yield target[8:-1]
-    except OSError:
-        return
+def _parse(protocol: str, body: bytes) -> Bound:
+    family, _, _, _, port, _, source, *_, inode = _ANSWER.unpack_from(body)
+    address = socket.inet_ntop(family, source[:4] if family == socket.AF_INET else source)
+    only6 = parse_attributes(body, _ANSWER.size).get(_INET_DIAG_SKV6ONLY, b"\0") != b"\0"
+    return Bound(protocol, address, int.from_bytes(port), inode, family == socket.AF_INET or only6)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from netplug.kernel.chains import Chain
+from netplug.kernel.firewall import neighbours
 from netplug.observe.situation import Finding, Situation, error, ok, warning
 
 CHECK = "firewall"
-MARK = "0x1000"
-"""What our rules mark with when they let something through."""
-OUR_PRIORITY = {"nftables": -10, "iptables": 0}
-"""By backend: where our own forward chain stands."""
+MARK = f"{neighbours.MARK:#x}"
 _IPTABLES = {"ip filter FORWARD": "iptables", "ip6 filter FORWARD": "ip6tables"}
 _SIGNS: tuple[tuple[str, Callable[[Chain], bool]], ...] = (
     ("dockerd", lambda chain: chain.name in ("DOCKER-USER", "DOCKER")),
@@ -42,8 +40,8 @@ def _judged(chain: Chain, situation: Situation) -> Finding:
     if backend == "none":
         # Nobody marks what is allowed, so there is no rule that fits all networks.
         return error(CHECK, f"{found}: containers have no way in or out, and --iptables=false leaves it so", bridges)
-    if (chain.priority or 0) < OUR_PRIORITY[backend]:
-        remedy = f"{bridges}, or give it a priority above {OUR_PRIORITY[backend]}"
+    if (chain.priority or 0) < neighbours.PRIORITIES[backend]:
+        remedy = f"{bridges}, or give it a priority above {neighbours.PRIORITIES[backend]}"
         return warning(CHECK, f"{found}, before our rules can say what they allow", remedy)
     if chain.ours:
         return ok(CHECK, f"{found}; a rule of ours there lets through what our own rules have accepted")
@@ -57,4 +55,4 @@ def _rule(chain: Chain) -> str:
     if (program := _IPTABLES.get(f"{chain.table} {chain.name}")) is None:
         return f"nft insert rule {chain} meta mark and {MARK} == {MARK} accept"
     variant = "-legacy" if chain.legacy else ""
-    return f"{program}{variant} -I FORWARD -m mark --mark {MARK}/{MARK} -m comment --comment netplug -j ACCEPT"
+    return f"{program}{variant} -I FORWARD -m mark --mark {MARK}/{MARK} -m comment --comment {neighbours.COMMENT} -j ACCEPT"

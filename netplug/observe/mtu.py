@@ -30,7 +30,7 @@ def check(situation: Situation, links: Sequence[HostLink], uplinks: Sequence[Hos
 
 def of_network(network: Network, links: Sequence[HostLink], uplinks: Sequence[HostLink]) -> Iterator[Finding]:
     mtu = mtu_of(network)
-    bridge = next((link for link in links if link.name == _bridge(network)), None)
+    bridge = next((link for link in links if link.name == bridge_name(network)), None)
     if bridge is not None and bridge.mtu < mtu and not (network.options.get(MTU) is None and bridge.ours):
         found = f"the bridge {bridge.name} of network {network.name} takes {bridge.mtu}, its containers send {mtu}: larger packets are lost"
         yield warning(CHECK, found, f"ip link set {bridge.name} mtu {mtu}, or make the network with --opt {MTU}={bridge.mtu}")
@@ -47,5 +47,6 @@ def _compared(what: str, mtu: int, uplink: HostLink, remedy: str) -> list[Findin
     return [warning(CHECK, found, remedy or f"use --opt {MTU}={uplink.mtu}")]
 
 
-def _bridge(network: Network) -> str:
+def bridge_name(network: Network) -> str:
+    """Of the bridge that the network has if it is a bridge network."""
     return network.options.get(BRIDGE_NAME, "") or f"br-{network.id:.12}"

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
-from netplug.kernel.bound import Bound, Process
+from netplug.kernel.sockets import Bound, Process, meet
 from netplug.model import PortBinding
 from netplug.observe.situation import Finding, Situation, error, ok, warning
 
 CHECK = "ports"
-_ANY = {"": {4, 6}, "0.0.0.0": {4}, "::": {6}}
 
 
 def check(situation: Situation, bound: Sequence[Bound], owners: Mapping[int, Process]) -> Iterator[Finding]:
@@ -57,17 +56,17 @@ def numbers(binding: PortBinding) -> range:
 def _holder(binding: PortBinding, port: int, situation: Situation, bound: Sequence[Bound], owners: Mapping[int, Process]) -> str:
     for name, published in situation.published:
         first = published.host_port
-        if published.protocol == binding.protocol and first <= port < first + published.count and _meet(binding.host_ip, published.host_ip):
+        if published.protocol == binding.protocol and first <= port < first + published.count and meet(binding.host_ip, published.host_ip):
             return f"container {name}"
     for one in bound:
-        if (one.protocol, one.port) == (binding.protocol, port) and _meets(binding.host_ip, one):
+        if (one.protocol, one.port) == (binding.protocol, port) and one.excludes(binding.host_ip):
             return str(owners.get(one.inode, "a program that cannot be seen from here"))
     return ""
 
 
 def clash(one: PortBinding, other: PortBinding) -> int:
     """The first host port that both need; 0: none. A range of which one is chosen needs none in particular."""
-    if one.protocol != other.protocol or not _meet(one.host_ip, other.host_ip):
+    if one.protocol != other.protocol or not meet(one.host_ip, other.host_ip):
         return 0
     if not (one.host_port and other.host_port) or max(one.host_port_end, other.host_port_end) > max(one.host_port, other.host_port):
         return 0
@@ -81,23 +80,3 @@ def form(binding: PortBinding) -> str:
     last = numbers(binding)[-1]
     port = f"{binding.host_port}-{last}" if last > binding.host_port else str(binding.host_port or "")
     return ":".join(part for part in (address, port, f"{binding.port}/{binding.protocol}") if part)
-
-
-def _meet(one: str, other: str) -> bool:
-    """Whether two host addresses have an address in common."""
-    if one in _ANY or other in _ANY:
-        return bool(_versions(one) & _versions(other))
-    return one == other
-
-
-def _meets(wanted: str, bound: Bound) -> bool:
-    """`::` takes IPv4 too, unless it says that it does not."""
-    if bound.address == "::" and not bound.only6:
-        return True
-    if bound.address.startswith("::ffff:"):
-        return _meet(wanted, bound.address.removeprefix("::ffff:"))
-    return _meet(wanted, bound.address)
-
-
-def _versions(address: str) -> set[int]:
-    return _ANY.get(address) or {6 if ":" in address else 4}

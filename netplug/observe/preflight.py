@@ -13,7 +13,7 @@ from typing import Any
 from netplug import settings as settings_file
 from netplug.addressing import Ipams
 from netplug.errors import NetplugError
-from netplug.kernel import bound, chains, facts, parts, places
+from netplug.kernel import chains, facts, parts, places, sockets
 from netplug.model import Network
 from netplug.observe import directories, filters, forwarding, limits, mtu, pools, ports, programs
 from netplug.observe import parts as kernel_parts
@@ -47,23 +47,20 @@ def advise(network: Network) -> list[str]:
 
 
 def _sentences(network: Network) -> list[str]:
-    """A millisecond, as long as the host has not thousands of links."""
-    links = facts.host_links()
-    known = list(links.values())
-    routes = [route for route in facts.host_routes(links) if not route.ours and not route.default]
-    findings = [
-        found for subnet in pools.subnets(network) for found in pools.beside(str(subnet), subnet, pools.but_its_own(network, routes))
-    ]
-    findings += mtu.of_network(network, known, _uplinks(links))
+    """A millisecond, however many links the host has: it looks at those few that matter."""
+    routes = facts.host_routes()
+    foreign = pools.but_its_own(network, (route for route in routes if not route.ours and not route.default))
+    findings = [found for subnet in pools.subnets(network) for found in pools.beside(str(subnet), subnet, foreign)]
+    bridge = facts.host_link(mtu.bridge_name(network))
+    findings += mtu.of_network(network, [bridge] if bridge else [], _uplinks())
     if network.ipv6:
-        findings += forwarding.advertised(facts.host_routes(links), facts.value)
+        findings += forwarding.advertised(routes, facts.value)
     return [f"{found.found}; {found.remedy}" for found in findings if found.result != "ok"]
 
 
 def _findings(situation: Situation) -> Iterator[Finding]:
     settings = situation.settings
-    links = facts.host_links()
-    known, routes = list(links.values()), facts.host_routes(links)
+    routes = facts.host_routes()
     usage = _usage(situation)
     run_place, state_place = places.place(Path(settings.run_dir)), places.place(Path(settings.state_dir))
     yield from directories.check(situation, usage, run_place, state_place, places.private_mounts())
@@ -71,7 +68,7 @@ def _findings(situation: Situation) -> Iterator[Finding]:
     yield from _ports(situation)
     yield from forwarding.check(situation, routes, facts.value)
     yield from filters.check(situation, chains.foreign_chains())
-    yield from mtu.check(situation, known, _uplinks(links))
+    yield from mtu.check(situation, facts.host_links(), _uplinks())
     yield from kernel_parts.check(situation, parts.parts())
     needed = programs.needs(situation)
     yield from programs.check(needed, programs.look(needed))
@@ -80,15 +77,15 @@ def _findings(situation: Situation) -> Iterator[Finding]:
 
 def _ports(situation: Situation) -> Iterator[Finding]:
     asked = [*situation.wanted.bindings(), *(binding for _, binding in situation.waiting)]
-    taken = [one for protocol in sorted({binding.protocol for binding in asked}) for one in bound.bound(protocol)]
+    taken = [one for protocol in sorted({binding.protocol for binding in asked}) for one in sockets.bound(protocol)]
     numbers = {number for binding in asked for number in ports.numbers(binding)}
     matter = [one for one in taken if one.port in numbers]
-    return ports.check(situation, matter, bound.owners(one.inode for one in matter))
+    return ports.check(situation, matter, sockets.owners(one.inode for one in matter))
 
 
-def _uplinks(links: dict[int, facts.HostLink]) -> list[facts.HostLink]:
+def _uplinks() -> list[facts.HostLink]:
     """Ways out, of IPv4 and IPv6; one of ours is none."""
-    found = (facts.uplink(links, family) for family in (socket.AF_INET, socket.AF_INET6))
+    found = (facts.uplink(family) for family in (socket.AF_INET, socket.AF_INET6))
     return list(dict.fromkeys(link for link in found if link is not None and not link.ours))
 
 

@@ -16,10 +16,10 @@ from cli_server import Daemon
 from netplug.addressing import AddressPools, Ipams
 from netplug.cli.preflight import drawing
 from netplug.errors import InvalidArgument
-from netplug.kernel.bound import Bound, Process
 from netplug.kernel.chains import Chain
 from netplug.kernel.facts import ROUTER_ADVERTISEMENT, HostLink, HostRoute
 from netplug.kernel.places import Place
+from netplug.kernel.sockets import Bound, Process
 from netplug.model import Network, PoolConfig, PortBinding
 from netplug.observe import directories, filters, forwarding, limits, mtu, parts, pools, ports, programs
 from netplug.observe.situation import MTU, Finding, Situation, Wanted, WantedBinding
