@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import ipaddress
 import secrets
+import socket
 import time
 from typing import Literal
 
@@ -44,8 +44,11 @@ def mac_of(address: str, identity: str) -> str:
     if not address:
         tail = bytes.fromhex(identity[:8])
     else:
-        packed = ipaddress.ip_interface(address).ip.packed
-        tail = packed if len(packed) == 4 else hashlib.sha256(packed).digest()[:4]
+        plain = address.partition("/")[0]
+        if ":" in plain:
+            tail = hashlib.sha256(socket.inet_pton(socket.AF_INET6, plain)).digest()[:4]
+        else:
+            tail = socket.inet_pton(socket.AF_INET, plain)
     return "02:42:" + tail.hex(":")
 
 

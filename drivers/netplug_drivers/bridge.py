@@ -8,6 +8,7 @@ caches valid. A bridge that the user has made before (`Network.found`) is used a
 from __future__ import annotations
 
 import ipaddress
+import socket
 
 from netplug.driver import Capabilities
 from netplug.errors import InvalidArgument
@@ -136,7 +137,7 @@ def bridge_mac(network: Network) -> str:
         return found.mac
     for pool in _pools(network, 4):
         if pool.gateway:
-            return "02:42:" + ipaddress.IPv4Address(pool.gateway).packed.hex(":")
+            return "02:42:" + socket.inet_pton(socket.AF_INET, pool.gateway).hex(":")
     return "02:42:" + bytes.fromhex(network.id[:8]).hex(":")
 
 

@@ -11,6 +11,8 @@ import logging
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from netplug.shelter import Shelter
+
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
@@ -20,14 +22,12 @@ class Background:
     """The tasks of one server: `changes` are waited for at the end, `streams` are cut off."""
 
     def __init__(self) -> None:
-        self._changes: set[asyncio.Task[Any]] = set()
+        self._changes = Shelter()
         self._streams: set[asyncio.Task[Any]] = set()
 
     async def finish(self, change: Coroutine[Any, Any, Result]) -> Result:
         """Run the change to its end, whatever becomes of the caller."""
-        task = asyncio.get_running_loop().create_task(change)
-        self._changes.add(task)
-        task.add_done_callback(self._changes.discard)
+        task = self._changes.start(change)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -51,10 +51,7 @@ class Background:
             task.cancel()
         if self._streams:
             await asyncio.wait(tuple(self._streams), timeout=grace)
-        if self._changes:
-            _, late = await asyncio.wait(tuple(self._changes), timeout=grace)
-            for task in late:
-                task.cancel()
+        await self._changes.settle(grace)
 
 
 def _log_failure(task: asyncio.Task[Any]) -> None:

@@ -1,14 +1,14 @@
 """The one place where steps are ordered: create and remove networks, connect and disconnect, restore.
 
-Locks: a sandbox's, then the network's. Every change runs to its end in a task of its own, whatever becomes of the caller.
+Locks: a sandbox's, then the network's. Every change runs to its end, whatever becomes of the caller.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -32,6 +32,7 @@ from netplug.errors import NotFound
 from netplug.kernel.watch import Watch
 from netplug.model import Endpoint, Network, PoolConfig, Sandbox
 from netplug.plan import Plan
+from netplug.shelter import Shelter
 
 __all__ = [
     "Controller",
@@ -45,8 +46,6 @@ __all__ = [
     "Taken",
     "recording",
 ]
-
-T = TypeVar("T")
 
 SWEEP_SECONDS = 10
 """How often paths of sandboxes are looked at; 0.04 ms each."""
@@ -63,7 +62,7 @@ class Controller:
         self._sandboxes = Sandboxes(core, self._endpoints)
         self._restore = Restore(core, self._networks, self._endpoints, self._sandboxes)
         self._healing = Healing(core, self._restore, watch, enabled=heal, vanished=self.sandbox_vanished) if watch is not None else None
-        self._running: set[asyncio.Task[Any]] = set()
+        self._changes = Shelter(unbroken=True)
         self._sweeper: asyncio.Task[None] | None = None
         self.events: Events = core.events
         core.resolver.on_lost = self._resolver_lost
@@ -88,8 +87,7 @@ class Controller:
             self._sweeper.cancel()
         if self._healing is not None:
             await self._healing.stop()
-        if self._running:
-            await asyncio.wait(self._running)
+        await self._changes.settle()
         await self._core.resolver.stop()
         await self._core.forwarder.stop()
         self._core.ports.release_all()
@@ -131,23 +129,23 @@ class Controller:
     # Changes
 
     async def create_network(self, request: NetworkRequest) -> Network:
-        return await self._finish(self._networks.create(request))
+        return await self._changes.finish(self._networks.create(request))
 
     async def remove_network(self, reference: str) -> Network:
-        return await self._finish(self._networks.remove(reference))
+        return await self._changes.finish(self._networks.remove(reference))
 
     async def create_sandbox(self, request: SandboxRequest) -> Sandbox:
-        return await self._finish(self._sandboxes.create(request))
+        return await self._changes.finish(self._sandboxes.create(request))
 
     async def remove_sandbox(self, identity: str) -> None:
         """Take it and all its endpoints away; fine if it is gone."""
-        await self._finish(self._sandboxes.remove(identity))
+        await self._changes.finish(self._sandboxes.remove(identity))
 
     async def connect(self, reference: str, sandbox: str, request: EndpointRequest) -> Endpoint:
-        return await self._finish(self._endpoints.connect(reference, sandbox, request))
+        return await self._changes.finish(self._endpoints.connect(reference, sandbox, request))
 
     async def disconnect(self, reference: str, sandbox: str) -> Endpoint:
-        return await self._finish(self._endpoints.disconnect(reference, sandbox))
+        return await self._changes.finish(self._endpoints.disconnect(reference, sandbox))
 
     async def sandbox_vanished(self, identity: str) -> bool:
         """If the sandbox's namespace is gone, take back all it had; whether it was."""
@@ -221,9 +219,7 @@ class Controller:
         """A host end that goes by itself: its other end went, most likely with the namespace around it."""
         for endpoint in self.endpoints():
             if endpoint.host_interface == name:
-                task = asyncio.create_task(self.sandbox_vanished(endpoint.sandbox))
-                self._running.add(task)
-                task.add_done_callback(self._running.discard)
+                self._changes.start(self.sandbox_vanished(endpoint.sandbox))
 
     async def _sweep(self) -> None:
         """Look for namespaces whose path is gone: the resolver's sockets keep such a one, and its links, alive."""
@@ -233,13 +229,6 @@ class Controller:
                 await self.sandbox_vanished(sandbox.id)
                 if number % 20 == 0:
                     await asyncio.sleep(0)
-
-    async def _finish(self, change: Coroutine[Any, Any, T]) -> T:
-        """Run a change to its end even if whoever asked for it goes away."""
-        task = asyncio.create_task(change)
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        return await asyncio.shield(task)
 
 
 def _same(network: Network, request: NetworkRequest) -> bool:

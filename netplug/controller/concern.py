@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias
 
 from netplug.controller.core import Core
@@ -54,6 +55,10 @@ class Concern:
             for subject in self._concerned(loss):
                 found.setdefault(subject, {}).update({loss.by: None} if loss.by else {})
         return {subject: list(found[subject]) for subject in sorted(found, key=lambda subject: ORDER.index(subject.kind))}
+
+    def any(self, loss: Loss) -> bool:
+        """Whether it concerns anybody, by the records as they are now."""
+        return next(self._concerned(loss), None) is not None
 
     def _concerned(self, loss: Loss) -> Iterator[Subject]:
         if loss.kind == "unknown":
@@ -126,6 +131,7 @@ def _of_endpoint(endpoint: Endpoint) -> set[str]:
     return found - {""}
 
 
+@lru_cache(maxsize=4096)
 def _of_address(address: str) -> tuple[str, str]:
     """The address, and the subnet that the kernel has a route to on its account."""
     interface = ipaddress.ip_interface(address)

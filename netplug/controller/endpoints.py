@@ -69,8 +69,7 @@ class Endpoints:
                 self._remember(change.updated)
                 # The resolver and the kernel work side by side.
                 await asyncio.gather(
-                    self.forget_names(endpoint),
-                    self._follow(sandbox),
+                    self.forget_names(endpoint, sandbox),
                     core.remove("network disconnect", f"{network.name}/{sandbox.name}", change.plan),
                 )
                 core.retire(endpoint)
@@ -158,10 +157,8 @@ class Endpoints:
             await self._withdraw(before, present, new, change)
             raise
         core.announced(new)
-        await asyncio.gather(
-            self._publish_names(change.sandbox, new, sockets),
-            self.publishing.settle(change.sandbox, change.endpoints),
-        )
+        await self._publish_names(change.sandbox, new, sockets)
+        await self.publishing.settle(change.sandbox, change.endpoints)
         return new
 
     async def _intend(self, network: Network, change: Change, new: Endpoint) -> None:
@@ -198,20 +195,27 @@ class Endpoints:
             ) from error
 
     async def _publish_names(self, sandbox: Sandbox, endpoint: Endpoint, sockets: tuple[socket.socket, socket.socket] | None) -> None:
-        names = self.endpoint_names(endpoint)
-        told = [self.hand_over(sandbox, sockets) if sockets is not None else self._follow(sandbox)]
+        """The resolver learns the endpoint's names, and which networks the sandbox is on now."""
+        resolver, names, known = self._core.resolver, self.endpoint_names(endpoint), self._known_names(sandbox)
+        if sockets is not None:
+            await self.hand_over(sandbox, sockets)
+            known = None
         if names is not None:
-            told.append(self.tell(self._core.resolver.put(names)))
-        await asyncio.gather(*told)
+            await self.tell(resolver.put(names, known))
+        elif known is not None:
+            await self.tell(resolver.update_sandbox(known))
 
-    async def _follow(self, sandbox: Sandbox) -> None:
-        """The resolver learns which networks the sandbox is on now."""
-        if sandbox.resolver_udp:
-            await self.tell(self._core.resolver.update_sandbox(self.sandbox_names(sandbox)))
-
-    async def forget_names(self, endpoint: Endpoint) -> None:
+    async def forget_names(self, endpoint: Endpoint, sandbox: Sandbox | None = None) -> None:
+        """The opposite, with a `sandbox` that stays."""
+        resolver, known = self._core.resolver, self._known_names(sandbox) if sandbox is not None else None
         if self.endpoint_names(endpoint) is not None:
-            await self.tell(self._core.resolver.drop(endpoint.network, endpoint.id))
+            await self.tell(resolver.drop(endpoint.network, endpoint.id, known))
+        elif known is not None:
+            await self.tell(resolver.update_sandbox(known))
+
+    def _known_names(self, sandbox: Sandbox) -> SandboxNames | None:
+        """What the resolver is to know of a sandbox that it serves."""
+        return self.sandbox_names(sandbox) if sandbox.resolver_udp else None
 
     async def tell(self, message: Awaitable[None]) -> None:
         """A resolver that is away learns everything when it is back; a change of the network does not wait for it."""

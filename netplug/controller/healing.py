@@ -91,8 +91,10 @@ class Healing:
     # What is heard
 
     def _lost(self, loss: Loss) -> None:
-        self._losses[loss] = None
-        self._wakeup.set()
+        # A disconnect of ours takes routes with it. It is judged now: in a moment the sandbox may be connected anew.
+        if loss.namespace == HOST or self._concern.any(loss):
+            self._losses[loss] = None
+            self._wakeup.set()
 
     def _look_at(self, subject: Subject) -> None:
         self._waiting[subject] = None

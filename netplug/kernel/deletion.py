@@ -14,7 +14,7 @@ from netplug.kernel import links
 from netplug.kernel.links import Link
 from netplug.kernel.monitor import Monitor
 from netplug.kernel.namespaces import MISSING, entered
-from netplug.kernel.netlink import Refused, Socket
+from netplug.kernel.netlink import Kept, Refused, Socket
 from netplug.kernel.outcome import Change, Failure, Outcome, describe
 from netplug.kernel.reaper import BridgeReaper, Reaper
 from netplug.kernel.syscalls import asked, refusal
@@ -26,7 +26,9 @@ Departure = asyncio.Future[None]
 class Deletions:
     """Of links in the namespace in which `start` is called; those in other namespaces are deleted there and then, by a worker thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: Kept) -> None:
+        """`host`: a socket of that namespace."""
+        self._netlink = host
         self._monitor = Monitor()
         self._reaper = Reaper()
         self._bridge_reaper = BridgeReaper()
@@ -53,7 +55,7 @@ class Deletions:
             await asyncio.to_thread(_delete_elsewhere, place, elsewhere, outcome)
         if not names:
             return []
-        with asked("delete links"), Socket() as netlink:
+        with asked("delete links"), self._netlink.opened() as netlink:
             found = [link for name in names if (link := links.find(netlink, name)) is not None and link.ours]
             self._retire(netlink, [link for link in found if link.kind == "bridge"], names, outcome)
             found = [link for link in found if link.kind != "bridge"]

@@ -21,7 +21,7 @@ from netplug.kernel.deletion import Deletions, Departure
 from netplug.kernel.firewall import Firewall
 from netplug.kernel.links import Link
 from netplug.kernel.namespaces import MISSING
-from netplug.kernel.netlink import Socket
+from netplug.kernel.netlink import Kept, Socket
 from netplug.kernel.outcome import Applied, Change, Failure, Outcome, PutBack, Restored, Undo, describe
 from netplug.kernel.syscalls import asked
 from netplug.kernel.wiring import Wiring
@@ -64,7 +64,8 @@ class Executor:
 
     def __init__(self, firewall: Firewall) -> None:
         self._firewall = firewall
-        self._deletions = Deletions()
+        self._netlink = Kept()
+        self._deletions = Deletions(self._netlink)
         self._tracking = conntrack.Tracking()
 
     async def start(self) -> None:
@@ -78,12 +79,13 @@ class Executor:
         """Waits for links that are being deleted."""
         self._tracking.close()
         await self._deletions.close()
+        self._netlink.close()
 
     async def apply(self, plan: Plan) -> Applied:
         """All of it, or StepFailed when what was changed has been undone. What is there as asked is no change."""
         outcome = Outcome()
         try:
-            await self._perform(plan, outcome, Wiring(), stop=True)
+            await self._perform(plan, outcome, Wiring(self._netlink), stop=True)
         except BaseException:
             # Cancelled while waiting, or a plan that no room can do: nothing half done stays.
             await self._undo(outcome)
@@ -97,13 +99,13 @@ class Executor:
     async def remove(self, plan: Plan | Undo) -> list[NetplugError]:
         """Every step is tried, what is missing is fine; the errors that there were."""
         outcome = Outcome()
-        await self._perform(plan, outcome, Wiring(), stop=False)
+        await self._perform(plan, outcome, Wiring(self._netlink), stop=False)
         return [error for _, error in outcome.failures]
 
     async def ensure(self, plan: Plan) -> tuple[Plan, list[NetplugError]]:
         """Every step is tried and nothing is undone: what was really changed, and the errors that there were."""
         outcome = Outcome()
-        await self._perform(plan, outcome, Wiring(), stop=False)
+        await self._perform(plan, outcome, Wiring(self._netlink), stop=False)
         return outcome.changed(), [_failed(failure) for failure in outcome.failures]
 
     async def restore(self, plans: Iterable[Plan]) -> Restored:
@@ -115,7 +117,7 @@ class Executor:
         plans = list(plans)
         named = {step.name for plan in plans for step in plan if isinstance(step, LinkOp) and step.namespace == HOST}
         found, strays = await self._finish_deletions(named)
-        wiring = Wiring(found)
+        wiring = Wiring(self._netlink, found)
         missing: list[str] = []
         failed: dict[int, NetplugError] = {}
         for position, plan in enumerate(plans):

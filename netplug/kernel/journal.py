@@ -45,8 +45,8 @@ class Journal:
     def record(self, action: str, subject: str, steps: Sequence[Step], error: str = "") -> None:
         entry = Entry(time=now(), action=action, subject=subject, by=actor.get(), steps=tuple(steps), error=error)
         self._entries.append(entry)
-        os.write(self._file, self._encoder.encode(entry) + b"\n")
-        if os.fstat(self._file).st_size > LARGEST_FILE:
+        self._size += os.write(self._file, self._encoder.encode(entry) + b"\n")
+        if self._size > LARGEST_FILE:
             self._turn_over()
         for listener in tuple(self._listeners):
             listener(entry)
@@ -64,7 +64,9 @@ class Journal:
         os.close(self._file)
 
     def _open(self) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._size = os.fstat(file).st_size
+        return file
 
     def _turn_over(self) -> None:
         os.close(self._file)

@@ -9,7 +9,9 @@ import os
 import random
 import socket
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 
 from netplug.kernel.netlink import (
     NLM_F_CREATE,
@@ -18,6 +20,7 @@ from netplug.kernel.netlink import (
     Refused,
     Socket,
     attribute,
+    find_attribute,
     nested,
     number,
     parse_attributes,
@@ -127,7 +130,12 @@ def dress(op: Veth, index: int) -> Message:
 
 def has_ipv6(mtu: int) -> bool:
     """Whether a link of that MTU (0: 1500) has IPv6 at all; one that has none takes no settings of it."""
-    return (mtu == 0 or mtu >= IPV6_MIN_MTU) and os.path.exists("/proc/net/if_inet6")
+    return (mtu == 0 or mtu >= IPV6_MIN_MTU) and _kernel_has_ipv6()
+
+
+@cache
+def _kernel_has_ipv6() -> bool:
+    return os.path.exists("/proc/net/if_inet6")
 
 
 def enslave(index: int, master: int) -> Message:
@@ -172,6 +180,12 @@ def find(netlink: Socket, link: int | str) -> Link | None:
         return None
 
 
+def look(netlink: Socket, index: int) -> None:
+    """Ask for a link whatever the answer: it has what the kernel has put off done first."""
+    with suppress(Refused):
+        netlink.get(Message(RTM_GETLINK, header(index) + number(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)))
+
+
 def dump(netlink: Socket) -> dict[str, Link]:
     """All links of the socket's namespace, by name."""
     bodies = netlink.dump(Message(RTM_GETLINK, header() + number(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)))
@@ -206,7 +220,7 @@ def parse_index(body: bytes) -> tuple[int, int]:
 
 
 def parse_name(body: bytes) -> str:
-    return parse_text(parse_attributes(body, _INFO.size).get(IFLA_IFNAME, b""))
+    return parse_text(find_attribute(body, _INFO.size, IFLA_IFNAME))
 
 
 def _reference(link: int | str, flags: int = 0, change: int = 0) -> bytes:

@@ -11,6 +11,7 @@ import socket
 import struct
 import sys
 from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple, Self
 
 from netplug import faults
@@ -95,6 +96,19 @@ def parse_attributes(data: bytes, offset: int = 0, wanted: Container[int] = rang
             found[kind] = data[offset + 4 : offset + length]
         offset += (length + 3) & ~3
     return found
+
+
+def find_attribute(data: bytes, offset: int, wanted: int) -> bytes:
+    """The value of the first attribute of that type from `offset` on; `b""` where there is none."""
+    last = len(data) - 4
+    while offset <= last:
+        length, kind = _ATTRIBUTE.unpack_from(data, offset)
+        if length < 4:
+            break
+        if kind & _TYPE_MASK == wanted:
+            return data[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return b""
 
 
 def parse_number(value: bytes) -> int:
@@ -219,6 +233,31 @@ class Socket:
 
     def _read(self) -> Iterator[Reply]:
         return parse(self._socket.recv(_READ, socket.MSG_DONTWAIT))
+
+
+class Kept:
+    """A socket that stays open between uses: to open and to close one takes as long as what it carries.
+
+    In the namespace of who uses it first; for one thread, and one use at a time. One that failed is not used again.
+    """
+
+    def __init__(self) -> None:
+        self._socket: Socket | None = None
+
+    @contextmanager
+    def opened(self) -> Iterator[Socket]:
+        if self._socket is None:
+            self._socket = Socket()
+        try:
+            yield self._socket
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
 
 def _batches(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:

@@ -18,7 +18,7 @@ from netplug.errors import KernelError
 from netplug.kernel import addresses, links, routes, stacked
 from netplug.kernel.links import Link
 from netplug.kernel.namespaces import MISSING, entered, open_descriptor
-from netplug.kernel.netlink import Message, Refused, Socket
+from netplug.kernel.netlink import Kept, Message, Refused, Socket
 from netplug.kernel.outcome import Change, Failure, Outcome, PutBack, describe
 from netplug.kernel.syscalls import asked, refusal
 from netplug.plan import (
@@ -53,8 +53,9 @@ class Draft(NamedTuple):
 class Wiring:
     """Knows the indexes of links made by the steps it has performed, so that steps on a new link need no lookup."""
 
-    def __init__(self, host_links: dict[str, Link] | None = None) -> None:
-        """`host_links`: a dump of the host's links, where many plans are performed at once."""
+    def __init__(self, host: Kept, host_links: dict[str, Link] | None = None) -> None:
+        """`host`: a socket of the host. `host_links`: a dump of its links, where many plans are performed at once."""
+        self._host = host
         self.born: dict[tuple[str, str], int] = {}
         self.near: dict[tuple[str, str], int] = {}
         """Indexes of near ends in the host, by namespace and name of their far ends."""
@@ -70,7 +71,7 @@ class Wiring:
                 outcome.failures += [Failure(step, error) for step in steps if not (_removes(step) and error.errno in MISSING)]
                 return
             try:
-                netlink = stack.enter_context(Socket())
+                netlink = stack.enter_context(self._host.opened() if namespace == HOST else Socket())
                 _Bench(self, namespace, netlink, peers, outcome).perform(steps)
             except OSError as error:
                 # The socket itself, not a message: what was sent is in the outcome as far as we know it.
@@ -87,9 +88,9 @@ class Wiring:
             self.near[step.namespace, step.link] for step in steps if isinstance(step, LinkUp) and (step.namespace, step.link) in self.near
         ]
         if ends:
-            with asked("look at links"), Socket() as netlink:
+            with asked("look at links"), self._host.opened() as netlink:
                 for index in ends:
-                    links.find(netlink, index)
+                    links.look(netlink, index)
 
 
 class _Bench:

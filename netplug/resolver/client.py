@@ -157,18 +157,19 @@ class Resolver:
 
     async def update_sandbox(self, names: SandboxNames) -> None:
         """The sandbox sees other networks or links now. Nothing happens if its sockets are not there: add_sandbox will say it all."""
-        await self._call([_Message({"op": "update", "sandbox": names})])
+        await self._call(_update(names))
 
     async def remove_sandbox(self, id: str) -> None:
         """When this returns the process has closed the sandbox's sockets."""
         await self._call([_Message({"op": "remove", "id": id})])
 
-    async def put(self, endpoint: EndpointNames) -> None:
-        """Answer with these names, from now on and in every sandbox of the network."""
-        await self._call([_Message({"op": "put", "endpoint": endpoint})])
+    async def put(self, endpoint: EndpointNames, sandbox: SandboxNames | None = None) -> None:
+        """Answer with these names, from now on and in every sandbox of the network; with `sandbox`, `update_sandbox` on the way."""
+        await self._call([_Message({"op": "put", "endpoint": endpoint}), *_update(sandbox)])
 
-    async def drop(self, network: str, endpoint: str) -> None:
-        await self._call([_Message({"op": "drop", "network": network, "endpoint": endpoint})])
+    async def drop(self, network: str, endpoint: str, sandbox: SandboxNames | None = None) -> None:
+        """The opposite of `put`."""
+        await self._call([_Message({"op": "drop", "network": network, "endpoint": endpoint}), *_update(sandbox)])
 
     async def stop(self) -> None:
         """Disconnect. The process goes on."""
@@ -214,6 +215,8 @@ class Resolver:
 
     async def _exchange(self, connection: _Connection, messages: Sequence[_Message]) -> list[dict[str, Any]]:
         futures = [connection.request(message) for message in messages]
+        if len(futures) == 1:
+            return [await futures[0]]
         results = await asyncio.gather(*futures, return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
@@ -290,6 +293,10 @@ class Resolver:
             except Exception:
                 log.exception("the resolver process could not be brought back; trying again")
             await asyncio.sleep(_RETRY)
+
+
+def _update(sandbox: SandboxNames | None) -> list[_Message]:
+    return [_Message({"op": "update", "sandbox": sandbox})] if sandbox is not None else []
 
 
 def _checked(answer: dict[str, Any]) -> dict[str, Any]:

@@ -74,11 +74,13 @@ class ManagedFile:
     def refresh(self, text: str) -> None:
         """Our lines become these."""
         try:
-            current, ours = self.path.read_text(errors="replace"), self._ours.read_text()
+            ours = self._ours.read_text()
+            if ours == text:
+                return
+            current = self.path.read_text(errors="replace")
         except FileNotFoundError:
             return
-        if ours != text:
-            known = {*ours.splitlines(), *text.splitlines()}
-            foreign = [line for line in current.splitlines() if line not in known]
-            write_in_place(self.path, text + "".join(f"{line}\n" for line in foreign))
-            self._ours.write_text(text)
+        known = {*ours.splitlines(), *text.splitlines()}
+        foreign = [line for line in current.splitlines() if line not in known]
+        write_in_place(self.path, text + "".join(f"{line}\n" for line in foreign))
+        self._ours.write_text(text)

@@ -115,6 +115,7 @@ class Keeper:
             await asyncio.to_thread(remove_tree, self._paths.record(container.id))
         finally:
             self._execs.forget(container.id)
+            self._files.forget(container.id)
             self._events.send("destroy", container)
             if life is not None:
                 life.fail_sessions()

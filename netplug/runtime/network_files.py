@@ -28,6 +28,8 @@ class NetworkFiles:
 
     def __init__(self, controller: Controller, paths: Paths, settings: RuntimeSettings, find: Callable[[str], Container]) -> None:
         self._controller, self._paths, self._settings, self._find = controller, paths, settings, find
+        self._resolv_confs: dict[str, str] = {}
+        """By container: what we have written last."""
 
     def hostname(self, container: Container) -> str:
         if container.config.hostname:
@@ -48,14 +50,23 @@ class NetworkFiles:
             return
         hosts.write_in_place(self.file(container, "hostname"), f"{self.hostname(container)}\n")
         hosts.ManagedFile(self.file(container, "hosts")).write(self._hosts(container))
-        resolvconf.ManagedFile(self.file(container, "resolv.conf")).write(self._resolv_conf(container))
+        self._resolv_confs[container.id] = self._resolv_conf(container)
+        resolvconf.ManagedFile(self.file(container, "resolv.conf")).write(self._resolv_confs[container.id])
 
     def refresh_files(self, container: Container) -> None:
         """Bring the files of a running container up to date; called when its network, or the host's resolv.conf, has changed."""
         if shares(container):
             return
         hosts.ManagedFile(self.file(container, "hosts")).refresh(self._hosts(container))
-        resolvconf.ManagedFile(self.file(container, "resolv.conf")).refresh(self._resolv_conf(container))
+        text = self._resolv_conf(container)
+        if self._resolv_confs.get(container.id) != text:
+            # What it says seldom changes; and where somebody has changed the file itself, it is left alone anyway.
+            resolvconf.ManagedFile(self.file(container, "resolv.conf")).refresh(text)
+            self._resolv_confs[container.id] = text
+
+    def forget(self, container: str) -> None:
+        """Its files are gone."""
+        self._resolv_confs.pop(container, None)
 
     def _hosts(self, container: Container) -> str:
         extra = hosts.extra_lines(container.config.dns.extra_hosts, self.host_gateways)

@@ -9,6 +9,7 @@ from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
 from netplug.kernel.descriptors import lifted
+from netplug.shelter import Shelter
 
 log = logging.getLogger(__name__)
 
@@ -50,23 +51,21 @@ class Tasks:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._changes = Shelter()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run it in the background; an error is logged."""
-        self._start(work).add_done_callback(_log_failure)
-
-    async def finish(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await `work`, which goes on to its end even if the caller is cancelled: a change is never left half done."""
-        return await asyncio.shield(self._start(work))
-
-    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return task
+        task.add_done_callback(_log_failure)
+
+    async def finish(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await `work`, which goes on to its end even if the caller is cancelled: a change is never left half done."""
+        return await self._changes.finish(work)
 
     async def close(self) -> None:
-        tasks = tuple(self._tasks)
+        tasks = (*self._tasks, *self._changes.tasks())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

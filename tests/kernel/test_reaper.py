@@ -17,7 +17,7 @@ from netplug.kernel import links, monitor
 from netplug.kernel.deletion import Deletions
 from netplug.kernel.links import Link
 from netplug.kernel.monitor import Monitor
-from netplug.kernel.netlink import Socket
+from netplug.kernel.netlink import Kept, Socket
 from netplug.kernel.outcome import Outcome
 from netplug.plan import DOOMED_GROUP, LINK_GROUP, Bridge, Remove, Veth
 from tests.kernel.inside import Sandboxes, command, in_host, ip
@@ -25,12 +25,14 @@ from tests.kernel.inside import Sandboxes, command, in_host, ip
 
 @asynccontextmanager
 async def deleting() -> AsyncIterator[Deletions]:
-    deletions = Deletions()
+    host = Kept()
+    deletions = Deletions(host)
     deletions.start()
     try:
         yield deletions
     finally:
         await deletions.close()
+        host.close()
 
 
 def make_veths(count: int, master: str = "") -> list[Link]:

@@ -115,8 +115,14 @@ class MemoryResolver:
     async def remove_sandbox(self, identity: str) -> None:
         self.sandboxes.pop(identity, None)
 
-    async def put(self, endpoint: EndpointNames) -> None:
+    async def put(self, endpoint: EndpointNames, sandbox: SandboxNames | None = None) -> None:
         self.endpoints[(endpoint.network, endpoint.endpoint)] = endpoint
+        await self._update(sandbox)
 
-    async def drop(self, network: str, endpoint: str) -> None:
+    async def drop(self, network: str, endpoint: str, sandbox: SandboxNames | None = None) -> None:
         self.endpoints.pop((network, endpoint), None)
+        await self._update(sandbox)
+
+    async def _update(self, sandbox: SandboxNames | None) -> None:
+        if sandbox is not None:
+            await self.update_sandbox(sandbox)

@@ -6,11 +6,10 @@ It knows the sets and maps that `ruleset` declares, but for those with intervals
 from __future__ import annotations
 
 import errno
-import ipaddress
-import re
+import socket
 import struct
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from netplug import faults
@@ -40,13 +39,12 @@ MOST = 1200
 
 _NUMBERS = {name: number for number, name in PROTOCOLS.items()}
 _NF_PROTO = {"ipv4": 2, "ipv6": 10}
-_WORD = re.compile(r'"[^"]*"|[^\s]+')
 
 _TYPES: dict[str, Callable[[str], bytes]] = {
     "ifname": lambda word: word[1:-1].encode().ljust(16, b"\0"),
     "ether_addr": lambda word: bytes.fromhex(word.replace(":", "")),
-    "ipv4_addr": lambda word: ipaddress.IPv4Address(word).packed,
-    "ipv6_addr": lambda word: ipaddress.IPv6Address(word).packed,
+    "ipv4_addr": lambda word: socket.inet_pton(socket.AF_INET, word),
+    "ipv6_addr": lambda word: socket.inet_pton(socket.AF_INET6, word),
     "inet_proto": lambda word: bytes([_NUMBERS[word]]),
     "inet_service": lambda word: int(word).to_bytes(2, "big"),
     "nf_proto": lambda word: bytes([_NF_PROTO[word]]),
@@ -124,9 +122,9 @@ def _element(declared: _Set, key: str, value: str) -> bytes:
     return nested(_LIST_ELEM, parts)
 
 
-def _pack(types: Iterable[str], written: str) -> bytes:
-    """The parts of a concatenation begin at multiples of four bytes."""
-    types = tuple(types)
-    words = [word for word in _WORD.findall(written) if word != "."]
-    packed = [_TYPES[kind](word) for kind, word in zip(types, words, strict=True)]
-    return packed[0] if len(packed) == 1 else b"".join(part + b"\0" * (-len(part) % 4) for part in packed)
+def _pack(types: Sequence[str], written: str) -> bytes:
+    """The parts of a concatenation begin at multiples of four bytes. An interface's name has no blank in it (dev_valid_name())."""
+    if len(types) == 1:
+        return _TYPES[types[0]](written)
+    packed = [_TYPES[kind](word) for kind, word in zip(types, written.split(" . "), strict=True)]
+    return b"".join([part + b"\0" * (-len(part) % 4) for part in packed])

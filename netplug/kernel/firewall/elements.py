@@ -7,7 +7,7 @@ set. `Elements` is a whole state; `judge` compares one with what is asked for.
 from __future__ import annotations
 
 import errno
-import ipaddress
+import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
@@ -157,7 +157,7 @@ def _guarded(op: Guard) -> Elements:
         for address in (*op.addresses, link_local(mac)):
             found[_versioned("bridge netplug ep", address, f"{port} . {mac} . {address}")] = ""
             if ":" in address:
-                number = f"{int(ipaddress.IPv6Address(address)):#x}"
+                number = f"{int.from_bytes(socket.inet_pton(socket.AF_INET6, address)):#x}"
                 found[Place("bridge netplug nd", f"{port} . {mac} . {number}")] = ""
     elif op.icc:
         return {}
@@ -173,7 +173,7 @@ def link_local(mac: str) -> str:
     """The address that a kernel gives an interface with that MAC (RFC 4291, appendix A)."""
     raw = bytes.fromhex(mac.replace(":", ""))
     identifier = bytes([raw[0] ^ 2]) + raw[1:3] + b"\xff\xfe" + raw[3:]
-    return str(ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + identifier))
+    return socket.inet_ntop(socket.AF_INET6, b"\xfe\x80" + bytes(6) + identifier)
 
 
 def _published(op: Publish) -> Elements:
