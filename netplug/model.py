@@ -11,6 +11,7 @@ import hashlib
 import secrets
 import socket
 import time
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -30,10 +31,13 @@ def new_id() -> str:
 
 def now() -> str:
     """The time as `2026-01-31T12:00:00.123456789Z`."""
-    nanoseconds = time.time_ns()
-    seconds, fraction = divmod(nanoseconds, 1_000_000_000)
-    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"
+    seconds, fraction = divmod(time.time_ns(), 1_000_000_000)
+    return f"{_second(seconds)}.{fraction:09d}Z"
+
+
+@lru_cache(maxsize=4)
+def _second(seconds: int) -> str:
+    return f"{datetime.datetime.fromtimestamp(seconds, datetime.UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def mac_of(address: str, identity: str) -> str:

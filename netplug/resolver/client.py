@@ -157,7 +157,7 @@ class Resolver:
 
     async def update_sandbox(self, names: SandboxNames) -> None:
         """The sandbox sees other networks or links now. Nothing happens if its sockets are not there: add_sandbox will say it all."""
-        await self._call(_update(names))
+        await self._call([_Message({"op": "update", "sandbox": names})])
 
     async def remove_sandbox(self, id: str) -> None:
         """When this returns the process has closed the sandbox's sockets."""
@@ -165,11 +165,11 @@ class Resolver:
 
     async def put(self, endpoint: EndpointNames, sandbox: SandboxNames | None = None) -> None:
         """Answer with these names, from now on and in every sandbox of the network; with `sandbox`, `update_sandbox` on the way."""
-        await self._call([_Message({"op": "put", "endpoint": endpoint}), *_update(sandbox)])
+        await self._call(_with_update({"op": "put", "endpoint": endpoint}, sandbox))
 
     async def drop(self, network: str, endpoint: str, sandbox: SandboxNames | None = None) -> None:
         """The opposite of `put`."""
-        await self._call([_Message({"op": "drop", "network": network, "endpoint": endpoint}), *_update(sandbox)])
+        await self._call(_with_update({"op": "drop", "network": network, "endpoint": endpoint}, sandbox))
 
     async def stop(self) -> None:
         """Disconnect. The process goes on."""
@@ -295,8 +295,13 @@ class Resolver:
             await asyncio.sleep(_RETRY)
 
 
-def _update(sandbox: SandboxNames | None) -> list[_Message]:
-    return [_Message({"op": "update", "sandbox": sandbox})] if sandbox is not None else []
+def _with_update(content: dict[str, Any], sandbox: SandboxNames | None) -> list[_Message]:
+    """One message, unless there are links: many of them fill one by themselves."""
+    if sandbox is None:
+        return [_Message(content)]
+    if sandbox.extra:
+        return [_Message(content), _Message({"op": "update", "sandbox": sandbox})]
+    return [_Message(content | {"sandbox": sandbox})]
 
 
 def _checked(answer: dict[str, Any]) -> dict[str, Any]:

@@ -175,7 +175,7 @@ class Process:
 
     def _put(self, message: Message) -> Message:
         self._put_endpoint(message["endpoint"])
-        return {}
+        return self._update(message) if "sandbox" in message else {}
 
     def _put_endpoint(self, names: Message) -> None:
         addresses = (names["address"], names["address6"])
@@ -185,7 +185,7 @@ class Process:
 
     def _drop(self, message: Message) -> Message:
         self._directory.drop(message["network"], message["endpoint"])
-        return {}
+        return self._update(message) if "sandbox" in message else {}
 
     def _close(self, id: str) -> None:
         held = self._sandboxes.pop(id, None)

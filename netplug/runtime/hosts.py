@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from netplug.errors import InvalidArgument
 
@@ -51,13 +52,17 @@ def write_in_place(path: Path, text: str) -> bool:
         with open(path, "r+b") as file:
             if file.read() == data:
                 return False
-            file.seek(0)
-            file.write(data)
-            file.truncate()
+            _overwrite(file, data)
     except FileNotFoundError:
         path.write_bytes(data)
         path.chmod(0o644)
     return True
+
+
+def _overwrite(file: BinaryIO, data: bytes) -> None:
+    file.seek(0)
+    file.write(data)
+    file.truncate()
 
 
 class ManagedFile:
@@ -77,10 +82,10 @@ class ManagedFile:
             ours = self._ours.read_text()
             if ours == text:
                 return
-            current = self.path.read_text(errors="replace")
+            with open(self.path, "r+b") as file:
+                known = {*ours.encode().splitlines(), *text.encode().splitlines()}
+                foreign = [line + b"\n" for line in file.read().splitlines() if line not in known]
+                _overwrite(file, text.encode() + b"".join(foreign))
         except FileNotFoundError:
             return
-        known = {*ours.splitlines(), *text.splitlines()}
-        foreign = [line for line in current.splitlines() if line not in known]
-        write_in_place(self.path, text + "".join(f"{line}\n" for line in foreign))
         self._ours.write_text(text)

@@ -132,6 +132,17 @@ async def test_links_and_networks_of_a_sandbox_can_change(resolver: Resolver) ->
     assert await addresses(port, "web") == ["10.0.0.9"]
 
 
+async def test_names_and_networks_of_a_connect_are_one_message(resolver: Resolver) -> None:
+    port = await hand_over(resolver)
+    assert await addresses(port, "web") == []
+
+    await resolver.put(endpoint("web", "10.0.0.2", "n2"), sandbox("s1", "n1", "n2"))
+    assert await addresses(port, "web") == ["10.0.0.2"]
+
+    await resolver.drop("n2", "e-web", sandbox("s1", "n1"))
+    assert await addresses(port, "web") == []
+
+
 async def test_several_questions_on_one_tcp_connection(resolver: Resolver) -> None:
     port = await hand_over(resolver)
     await resolver.put(endpoint("web", "10.0.0.2"))
@@ -383,7 +394,7 @@ async def test_broken_messages_do_not_end_the_names(run_dir: Path, resolver: Res
             return answer
 
         assert "hello" in str(say(b'{"op": "remove", "id": "s1"}')["error"])
-        assert say(b'{"op": "hello", "protocol": 1, "resolv_conf": "/etc/resolv.conf"}')["pid"] == resolver.pid
+        assert say(json.dumps({"op": "hello", "protocol": channel.PROTOCOL, "resolv_conf": "/etc/resolv.conf"}).encode())["pid"] == resolver.pid
         for message in (b"\xff\xfe", b"{", b"[]", b"7", b"{}", b'{"op": "fly"}', b'{"op": "put"}', b'{"op": "add"}', b'{"op": "sync"}'):
             assert "error" in say(message, null)
         names = {"id": "s9", "networks": ["n1"], "cookie": 0, "servers": [], "forward": True, "extra": {}}
