@@ -6,7 +6,7 @@ import msgspec
 
 from netplug.driver import Capabilities, Driver
 from netplug.model import Endpoint, Network, PoolConfig, PortBinding, Sandbox
-from netplug.plan import HOST, FirewallOp, LinkOp, Netns, Op, Plan, Remove, StackedOp, Veth
+from netplug.plan import FirewallOp, LinkOp, Netns, Op, PlacedOp, Plan, Remove, Veth
 
 
 def example_network(driver: str, **changes: object) -> Network:
@@ -84,12 +84,14 @@ class DriverConformance:
                     assert all(isinstance(line, str) and line for line in (*step.explain(), *step.explain_removal()))
 
     def test_leaving_needs_no_sandbox(self) -> None:
-        """Containers die in any order: what leave does happens in the host's namespace, unless it is a rule that goes with the sandbox."""
+        """Containers die in any order: what leave does happens in the host, or in a namespace of the network's own."""
         for op in map(_op, self._leave()):
-            assert op.namespace == HOST
+            assert op.namespace != example_sandbox().namespace
 
     def test_what_join_makes_on_the_host_leave_takes_away(self) -> None:
-        made = {_identity(op) for op in map(_op, self._join()) if op.namespace == HOST and isinstance(op, LinkOp | StackedOp | FirewallOp)}
+        kinds = LinkOp | PlacedOp | FirewallOp
+        sandbox = example_sandbox().namespace
+        made = {_identity(op) for op in map(_op, self._join()) if op.namespace != sandbox and isinstance(op, kinds)}
         gone = {_identity(_op(step)) for step in self._leave() if isinstance(step, Remove)}
         assert made <= gone
 
@@ -102,7 +104,7 @@ class DriverConformance:
         """IFNAMSIZ is 16 with the final zero."""
         for plan in self._plans():
             for op in map(_op, plan):
-                names = [op.name] if isinstance(op, LinkOp | StackedOp) else []
+                names = [op.name] if isinstance(op, LinkOp | PlacedOp) else []
                 names += [op.peer] if isinstance(op, Veth) else []
                 assert all(0 < len(name) < 16 for name in names)
 
@@ -150,4 +152,4 @@ def _op(step: Op) -> Op:
 
 def _identity(op: Op) -> tuple[str, str]:
     """What tells one object from another: a link's name, a rule whole."""
-    return (type(op).__name__, op.name if isinstance(op, LinkOp | StackedOp) else repr(op))
+    return (type(op).__name__, op.name if isinstance(op, LinkOp | PlacedOp) else repr(op))

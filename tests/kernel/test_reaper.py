@@ -93,7 +93,7 @@ async def test_a_bridge_goes_with_its_ports():
     async with deleting() as deletions:
         outcome = Outcome()
         steps = [Remove(op=Bridge(name="kbr", mac="")), *removals(*(f"near{number}" for number in range(5)))]
-        await deletions.done(await deletions.delete("", steps, outcome))
+        await deletions.done(deletions.delete("", steps, outcome))
 
     assert names() == ["lo"]
     assert outcome.changed() == tuple(steps)
@@ -105,7 +105,7 @@ async def test_only_ours_go():
     command("ip", "link", "add", "theirs", "type", "veth", "peer", "name", "far")
     async with deleting() as deletions:
         outcome = Outcome()
-        await deletions.done(await deletions.delete("", removals("theirs", "missing", "lo"), outcome))
+        await deletions.done(deletions.delete("", removals("theirs", "missing", "lo"), outcome))
 
     assert "theirs" in names()
     assert (outcome.changed(), outcome.failures) == ((), [])
@@ -116,9 +116,9 @@ async def test_two_may_delete_the_same():
     make_veths(1)
     async with deleting() as deletions:
         outcomes = [Outcome(), Outcome()]
-        departures = [await deletions.delete("", removals("near0"), outcome) for outcome in outcomes]
+        departures = [deletions.delete("", removals("near0"), outcome) for outcome in outcomes]
         await asyncio.gather(*(deletions.done(departure) for departure in departures))
-        await deletions.delete("", removals("near0"), Outcome())
+        deletions.delete("", removals("near0"), Outcome())
 
     assert names() == ["lo"]
     assert all(outcome.failures == [] for outcome in outcomes)
