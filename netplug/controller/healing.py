@@ -27,7 +27,7 @@ from netplug.kernel.firewall.neighbours import PRIORITIES, Neighbours
 from netplug.kernel.losses import Loss
 from netplug.kernel.watch import Watch
 from netplug.model import Network, Sandbox
-from netplug.plan import HOST, Announce, LinkOp, LinkUp, Plan, Step, Sysctl, Veth
+from netplug.plan import Announce, LinkOp, LinkUp, Plan, Step, Sysctl, Veth
 
 GATHER_SECONDS = 0.05
 POLL_SECONDS = 0.5
@@ -257,7 +257,7 @@ class Healing:
                     return
                 plan = self._restore.sandbox_plan(sandbox)
                 if subject.kind == "port":
-                    plan = tuple(step for step in plan if step.namespace == HOST)
+                    plan = tuple(step for step in plan if step.namespace != sandbox.namespace)
                 await self._put_back(subject, sandbox.name, plan)
                 return
         await self._vanished(subject.id)

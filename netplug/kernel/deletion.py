@@ -65,7 +65,7 @@ class Deletions:
                 # The bridge of another namespace goes as every link does: there it goes with its network only.
                 self._retire(netlink, [link for link in found if link.kind == "bridge"], names, outcome)
                 found = [link for link in found if link.kind != "bridge"]
-            answers = self._doom(place, netlink, found)
+        answers = self._doom(place, found)
         departures = []
         for link, answer in zip(found, answers, strict=True):
             step = names[link.name]
@@ -90,8 +90,7 @@ class Deletions:
 
     async def delete_links(self, doomed: Sequence[Link], place: str = HOST) -> None:
         """Delete these and wait until they are gone; raises KernelError."""
-        with entered(place), asked("delete links"), Socket() as netlink:
-            answers = self._doom(place, netlink, doomed)
+        answers = self._doom(place, doomed)
         await self.done([answer for answer in answers if isinstance(answer, asyncio.Future)])
         for answer in answers:
             if isinstance(answer, Refused):
@@ -108,19 +107,20 @@ class Deletions:
         if leaving:
             await self.done(leaving)
 
-    def _doom(self, place: str, netlink: Socket, found: Sequence[Link]) -> Sequence[Departure | Refused]:
-        """Mark them and hand them to the reaper; the calling thread is where they are."""
+    def _doom(self, place: str, found: Sequence[Link]) -> Sequence[Departure | Refused]:
+        """Mark them and hand them to the reaper."""
         if not found:
             return ()
-        monitor = self._monitor if place == HOST else _listening()
-        # Listening comes first: a reaper at work already may delete a link as soon as it is marked.
-        departures = [self._expect(monitor, place, link) for link in found]
-        answers = netlink.send([links.set_group(link.index, DOOMED_GROUP) for link in found])
-        marked = [link.index for link, answer in zip(found, answers, strict=True) if answer is None]
-        for index in {link.index for link in found}.difference(marked):
-            monitor.departed(index)
-        if marked:
-            self._reaper.take(marked, None if place == HOST else Socket())
+        with entered(place), asked("delete links"), Socket() as netlink:
+            monitor, there = (self._monitor, None) if place == HOST else (_listening(), Socket())
+            # Listening comes first: a reaper at work already may delete a link as soon as it is marked.
+            departures = [self._expect(monitor, place, link) for link in found]
+            answers = netlink.send([links.set_group(link.index, DOOMED_GROUP) for link in found])
+        for link, answer in zip(found, answers, strict=True):
+            if answer is not None:
+                monitor.departed(link.index)
+        # Not in there: a thread of the reaper's stays where it was started.
+        self._reaper.take([link.index for link, answer in zip(found, answers, strict=True) if answer is None], there)
         if place != HOST:
             departures = [self._see_off(monitor, departures)] * len(departures)
         pairs = zip(departures, answers, strict=True)

@@ -49,8 +49,8 @@ from netplug.plan import (
 
 _PLANS_PER_TURN = 16
 """How many plans `restore` performs before the loop may do something else: two or three milliseconds."""
-_STEPS_PER_TURN = 1000
-"""How many messages are sent before the loop may do something else: a network may have thousands of peers."""
+_STEPS_PER_TURN = 250
+"""How many steps of a plan are sent before the loop may do something else, ten milliseconds: a network may have thousands of peers."""
 
 _log = logging.getLogger(__name__)
 
@@ -236,7 +236,7 @@ class Executor:
                 wanted.setdefault(step.namespace, []).append(step)
         count = 0
         for place, entries in wanted.items():
-            stale = peers.find_stale(place, entries)
+            stale = await asyncio.to_thread(peers.find_stale, place, entries)
             for first in range(0, len(stale), _STEPS_PER_TURN):
                 peers.send(place, stale[first : first + _STEPS_PER_TURN])
                 await asyncio.sleep(0)

@@ -63,8 +63,7 @@ class Reaper:
         with Socket() as netlink:
             while True:
                 taken, last = self._collect()
-                if here := [index for doomed in taken if doomed.netlink is None for index in doomed.indexes]:
-                    _delete(netlink, here)
+                _delete(netlink, [index for doomed in taken if doomed.netlink is None for index in doomed.indexes])
                 for doomed in taken:
                     if doomed.netlink is not None:
                         with doomed.netlink:
@@ -122,6 +121,8 @@ class BridgeReaper:
 
 
 def _delete(netlink: Socket, indexes: Sequence[int]) -> None:
+    if not indexes:
+        return
     try:
         netlink.request(links.delete_group(DOOMED_GROUP))
     except Refused as refused:
