@@ -1,11 +1,13 @@
-"""What a driver may offer beside the driver interface, each a protocol of one method: a driver has it by having the method.
+"""What a driver may offer beside the driver interface, each a protocol, mostly of one method: a driver has it by having the methods.
 
 Pure, as the interface is. The controller asks `isinstance(driver, HostBinding)`.
 """
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
+
+import msgspec
 
 from netplug.model import Endpoint, Family, Network, PortBinding
 from netplug.plan import Plan
@@ -54,3 +56,39 @@ class Linking(Protocol):
     """Lets `client` reach `ports` (protocol and port count) of `server` where the network keeps its containers apart."""
 
     def link(self, network: Network, client: Endpoint, server: Endpoint, ports: tuple[PortBinding, ...]) -> Plan: ...
+
+
+class Underlay(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node's tunnels run through, and where their ends lie."""
+
+    address: str = ""
+    """This node's, by which the others reach it: IPv4 or IPv6, without a prefix. `""`: it is in no cluster."""
+    mtu: int = 1500
+    """Of the link that has the address."""
+    port: int = 4789
+    """UDP port, the same on all nodes (IANA's for VXLAN)."""
+    folder: str = "/run/netplug/netns"
+    """Where this daemon's network namespaces are."""
+
+
+@runtime_checkable
+class PeerAware(Protocol):
+    """Networks that several nodes have in common. On a node there is something of one only while an endpoint of it is there."""
+
+    def on(self, underlay: Underlay) -> Self:
+        """The same driver for a node with that underlay: all its plans, `join` and `leave` too, are that node's."""
+
+    def vni_range(self, network: Network) -> tuple[range, ...]:
+        """The numbers that its VNI may be chosen from, in that order."""
+
+    def namespace(self, network: Network) -> str:
+        """The path of the namespace in which this node keeps what the network is made of."""
+
+    def underlay(self, network: Network) -> Plan:
+        """What the network is made of here, before the first endpoint joins; `delete_network` takes it away after the last one left."""
+
+    def peer_added(self, network: Network, endpoint: Endpoint) -> Plan:
+        """Reach an endpoint that lives on another node. What was known of its addresses gives way."""
+
+    def peer_removed(self, network: Network, endpoint: Endpoint) -> Plan:
+        """Forget it, but not who has its address or MAC by now on another node."""

@@ -28,6 +28,9 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """Endpoints get addresses from IPAM; False for `host` and `none`."""
     ports: bool = True
     """Ports may be published through this network."""
+    exit: bool = True
+    """Endpoints may carry the default route. False: the network leads to its own members only; unless it is internal, a sandbox on it
+    that has no other way out is put on the gateway bridge too."""
     lan: bool = False
     """Subnets may be of a LAN that the host is on: nothing of them is routed by the host."""
     macs: bool = True

@@ -104,6 +104,8 @@ class Network(Record, frozen=True, kw_only=True):
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
     found: tuple[FoundLink, ...] = ()
+    vni: int = 0
+    """The number that its frames carry between nodes (RFC 7348); 0: none."""
 
 
 class PortBinding(Record, frozen=True, kw_only=True):
@@ -136,7 +138,7 @@ class Endpoint(Record, frozen=True, kw_only=True):
 
     `address` carries its prefix (`172.18.0.2/16`), `gateway` does not; `address6` and `gateway6` are their IPv6 twins. `host_interface`
     is the end that stays in the host's namespace. `names` are what the resolver answers with this address: container name, aliases,
-    short id.
+    short id. One of a global network says where it is: its `node` in that node's `incarnation`, reached at `vtep`.
     """
 
     id: str
@@ -160,6 +162,11 @@ class Endpoint(Record, frozen=True, kw_only=True):
     links: tuple[str, ...] = ()
     """Ids of sandboxes whose exposed ports this endpoint may reach also where `icc` is off."""
     options: dict[str, str] = {}
+    node: str = ""
+    """The node's name; `""`: this host."""
+    incarnation: str = ""
+    vtep: str = ""
+    """The node's address in the underlay, IPv4 or IPv6."""
 
 
 class DnsConfig(Record, frozen=True, kw_only=True):

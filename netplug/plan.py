@@ -4,7 +4,7 @@ Links are named, never numbered. Every op says the network namespace it acts in 
 `Remove(op=...)` takes back what `op` made, so that a driver writes each fact once. `explain()` gives the commands that do the same
 by hand; firewall ops have no text of their own here, because one room (`netplug.kernel.firewall`) owns the rules.
 
-Marks that say what is ours: links carry `LINK_GROUP`, routes `ROUTE_PROTOCOL`, rules live in our own tables.
+Marks that say what is ours: links carry `LINK_GROUP`, routes and neighbours `ROUTE_PROTOCOL`, rules live in our own tables.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DOOMED_GROUP = 28784
 RETIRED_GROUP = 28785
 """IFLA_GROUP of bridges that are out of use and wait to be deleted when there is time."""
 ROUTE_PROTOCOL = 112
-"""rtm_protocol of our routes; free in /etc/iproute2/rt_protos."""
+"""Protocol of our routes and neighbours; free in /etc/iproute2/rt_protos."""
 
 IPV6_FORWARDING = "net.ipv6.conf.all.forwarding"
 """Sysctl of a host that routes IPv6. With it, links take no more router advertisements unless their accept_ra is 2."""
@@ -71,16 +71,21 @@ class LinkOp(Op, frozen=True, kw_only=True):
         return self._shell(f"ip link del {self.name}")
 
 
-class StackedOp(Op, frozen=True, kw_only=True):
-    """A link `name` in `link_namespace`, where its removal acts, on a `parent` in the op's own."""
+class PlacedOp(Op, frozen=True, kw_only=True):
+    """A link `name` in `link_namespace`, where its removal acts, that has its other side in the op's own."""
 
     name: str
-    parent: str
     link_namespace: str
     mtu: int = 0
 
     def explain_removal(self) -> tuple[str, ...]:
         return (inside(self.link_namespace, f"ip link del {self.name}"),)
+
+
+class StackedOp(PlacedOp, frozen=True, kw_only=True):
+    """A placed link on a `parent`."""
+
+    parent: str
 
     def _born(self, kind: str) -> tuple[str, ...]:
         """Made under a name that is free here, then moved: before Linux 6.13 a link could not be born elsewhere under a name taken here."""
@@ -216,6 +221,62 @@ class Ipvlan(StackedOp, frozen=True, kw_only=True):
 
     def explain(self) -> tuple[str, ...]:
         return self._born(f"type ipvlan mode {self.mode} {self.flag}")
+
+
+class Vxlan(PlacedOp, frozen=True, kw_only=True):
+    """The end of a tunnel, up, a port of `master`: frames go out from `local` in UDP, to where `Fdb` says, and nowhere else.
+
+    What is asked for by ARP or neighbour discovery it answers itself (`Neighbour`). Its socket is in the op's own namespace, the
+    underlay's, for good: that is where it must be made from.
+    """
+
+    vni: int
+    local: str
+    port: int = 4789
+    master: str = ""
+
+    def explain(self) -> tuple[str, ...]:
+        mtu = f" mtu {self.mtu}" if self.mtu else ""
+        place = shlex.quote(self.link_namespace)
+        kind = f"type vxlan id {self.vni} local {self.local} dstport {self.port} nolearning proxy"
+        master = (inside(self.link_namespace, f"ip link set {self.name} master {self.master}"),) if self.master else ()
+        return (*self._shell(f"ip link add {self.name} netns {place} group {LINK_GROUP}{mtu} up {kind}"), *master)
+
+
+class Fdb(Op, frozen=True, kw_only=True):
+    """Frames to `mac` go through the VXLAN link to the node at `vtep`, wherever they went before.
+
+    Its removal leaves an entry alone that leads elsewhere by now.
+    """
+
+    link: str
+    mac: str
+    vtep: str
+
+    def explain(self) -> tuple[str, ...]:
+        return self._shell(f"bridge fdb replace {self.mac} dev {self.link} dst {self.vtep} self permanent")
+
+    def explain_removal(self) -> tuple[str, ...]:
+        return self._shell(f"bridge fdb del {self.mac} dev {self.link} dst {self.vtep} self")
+
+
+class Neighbour(Op, frozen=True, kw_only=True):
+    """Who asks for `address` is told `mac`, without the question leaving the node.
+
+    Its removal leaves an entry alone that says another MAC by now; with `vtep`, also one whose MAC leads to another node by now: a MAC
+    made from the address is that of every owner.
+    """
+
+    link: str
+    address: str
+    mac: str
+    vtep: str = ""
+
+    def explain(self) -> tuple[str, ...]:
+        return self._shell(f"ip neigh replace {self.address} lladdr {self.mac} dev {self.link} nud permanent protocol {ROUTE_PROTOCOL}")
+
+    def explain_removal(self) -> tuple[str, ...]:
+        return self._shell(f"ip neigh del {self.address} dev {self.link}")
 
 
 class LinkUp(Op, frozen=True, kw_only=True):
@@ -406,6 +467,9 @@ AnyOp: TypeAlias = (
     | Vlan
     | Macvlan
     | Ipvlan
+    | Vxlan
+    | Fdb
+    | Neighbour
     | LinkUp
     | Address
     | Route

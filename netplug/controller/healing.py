@@ -259,7 +259,7 @@ class Healing:
                     return
                 plan = self._restore.sandbox_plan(sandbox)
                 if subject.kind == "port":
-                    plan = tuple(step for step in plan if step.namespace == HOST)
+                    plan = tuple(step for step in plan if step.namespace != sandbox.namespace)
                 await self._put_back(subject, sandbox.name, plan)
                 return
         await self._vanished(subject.id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from netplug.plan import Address, Bridge, LinkOp, LinkUp, Route, StackedOp, Step, Sysctl, Veth
+from netplug.plan import Address, Bridge, Fdb, LinkOp, LinkUp, Neighbour, PlacedOp, Route, StackedOp, Step, Sysctl, Veth, Vxlan
 
 MOST_WORDS = 6
 
@@ -22,7 +22,7 @@ def noun(step: Step) -> str:
     match step:
         case Bridge(name=name) | Veth(name=name):
             return f"{kind(step)} {name}"
-        case LinkOp(name=name) | StackedOp(name=name):
+        case LinkOp(name=name) | PlacedOp(name=name):
             return f"interface {name}"
         case LinkUp(link=link):
             return f"{link} up"
@@ -30,6 +30,10 @@ def noun(step: Step) -> str:
             return f"address {address} of {link}"
         case Route(destination=destination, gateway=gateway, link=link):
             return f"route {destination} via {gateway}" if gateway else f"route {destination} on {link}"
+        case Fdb(mac=mac, vtep=vtep):
+            return f"way to {mac} on node {vtep}"
+        case Neighbour(address=address):
+            return f"neighbour {address}"
         case Sysctl(key=key, value=value):
             return f"sysctl {key}={value}"
         case _:
@@ -40,7 +44,7 @@ def made_links(step: Step) -> set[str]:
     match step:
         case Veth(name=name, peer=peer):
             return {name, peer}
-        case LinkOp(name=name) | StackedOp(name=name):
+        case LinkOp(name=name) | PlacedOp(name=name):
             return {name}
         case _:
             return set()
@@ -49,7 +53,9 @@ def made_links(step: Step) -> set[str]:
 def links(step: Step) -> set[str]:
     """Links without which the step cannot be done."""
     match step:
-        case Veth(master=name) | StackedOp(parent=name) | Address(link=name) | Route(link=name) | LinkUp(link=name):
+        case Veth(master=name) | Vxlan(master=name) | StackedOp(parent=name):
+            return {name}
+        case Address(link=name) | Route(link=name) | LinkUp(link=name) | Fdb(link=name) | Neighbour(link=name):
             return {name}
         case Sysctl(key=key):
             return {part.replace("/", ".") for part in key.split(".")}

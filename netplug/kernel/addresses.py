@@ -61,6 +61,11 @@ def pack(address: str) -> tuple[int, bytes]:
         raise ValueError(f"{address!r} is not an IP address") from None
 
 
+def unpack(packed: bytes) -> str:
+    """`""` for no bytes."""
+    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed) if packed else ""
+
+
 def _parts(address: str) -> tuple[int, bytes, int]:
     host, _, prefix = address.partition("/")
     return *pack(host), int(prefix)

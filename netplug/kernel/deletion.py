@@ -18,13 +18,13 @@ from netplug.kernel.netlink import Kept, Refused, Socket
 from netplug.kernel.outcome import Change, Failure, Outcome, describe
 from netplug.kernel.reaper import BridgeReaper, Reaper
 from netplug.kernel.syscalls import asked, refusal
-from netplug.plan import DOOMED_GROUP, HOST, LinkOp, Remove, StackedOp
+from netplug.plan import DOOMED_GROUP, HOST, LinkOp, PlacedOp, Remove
 
 Departure = asyncio.Future[None]
 
 
 class Deletions:
-    """Of links in the namespace in which `start` is called; those in other namespaces are deleted there and then, by a worker thread."""
+    """Of links in the namespace in which `start` is called, and in others by their path."""
 
     def __init__(self, host: Kept) -> None:
         """`host`: a socket of that namespace."""
@@ -32,7 +32,8 @@ class Deletions:
         self._monitor = Monitor()
         self._reaper = Reaper()
         self._bridge_reaper = BridgeReaper()
-        self._leaving: dict[str, Departure] = {}
+        self._leaving: dict[tuple[str, str], Departure] = {}
+        self._elsewhere: set[asyncio.Task[None]] = set()
 
     def watch(self, unexpected: Callable[[str], None]) -> None:
         """Call `unexpected` with the name of each link that goes without our deleting it."""
@@ -45,21 +46,28 @@ class Deletions:
     async def close(self) -> None:
         await asyncio.to_thread(self._reaper.stop)
         await asyncio.to_thread(self._bridge_reaper.stop)
+        await asyncio.gather(*self._elsewhere, return_exceptions=True)
         self._monitor.close()
 
-    async def delete(self, namespace: str, steps: Sequence[Remove], outcome: Outcome) -> list[Departure]:
+    def delete(self, namespace: str, steps: Sequence[Remove], outcome: Outcome) -> list[Departure]:
         """Begin to delete what these steps name. The caller waits for the departures with `done`, later, for all of a plan at once."""
-        places = _by_place(namespace, steps)
-        names = places.pop(HOST, {})
-        for place, elsewhere in places.items():
-            await asyncio.to_thread(_delete_elsewhere, place, elsewhere, outcome)
-        if not names:
-            return []
-        with asked("delete links"), self._netlink.opened() as netlink:
+        departures: list[Departure] = []
+        for place, names in _by_place(namespace, steps).items():
+            try:
+                departures += self._delete_named(place, names, outcome)
+            except KernelError as error:
+                if error.errno not in MISSING:
+                    outcome.failures += [Failure(step, error) for step in names.values()]
+        return departures
+
+    def _delete_named(self, place: str, names: dict[str, Remove], outcome: Outcome) -> list[Departure]:
+        with entered(place), asked("delete links"), self._netlink.at(place) as netlink:
             found = [link for name in names if (link := links.find(netlink, name)) is not None and link.ours]
-            self._retire(netlink, [link for link in found if link.kind == "bridge"], names, outcome)
-            found = [link for link in found if link.kind != "bridge"]
-            answers = self._doom(netlink, found)
+            if place == HOST:
+                # The bridge of another namespace goes as every link does: there it goes with its network only.
+                self._retire(netlink, [link for link in found if link.kind == "bridge"], names, outcome)
+                found = [link for link in found if link.kind != "bridge"]
+        answers = self._doom(place, found)
         departures = []
         for link, answer in zip(found, answers, strict=True):
             step = names[link.name]
@@ -82,10 +90,9 @@ class Deletions:
             elif refused.errno != errno.ENODEV:
                 outcome.failures.append(Failure(step, refusal(describe(step), refused)))
 
-    async def delete_links(self, doomed: Sequence[Link]) -> None:
+    async def delete_links(self, doomed: Sequence[Link], place: str = HOST) -> None:
         """Delete these and wait until they are gone; raises KernelError."""
-        with asked("delete links"), Socket() as netlink:
-            answers = self._doom(netlink, doomed)
+        answers = self._doom(place, doomed)
         await self.done([answer for answer in answers if isinstance(answer, asyncio.Future)])
         for answer in answers:
             if isinstance(answer, Refused):
@@ -93,36 +100,64 @@ class Deletions:
 
     async def done(self, departures: Collection[Departure]) -> None:
         await self._monitor.gone(departures)
+        for departure in departures:
+            departure.result()
 
-    async def finished(self, names: Iterable[str]) -> None:
-        """Waits until no link of these names is being deleted, so that it can be made anew."""
-        leaving = [self._leaving[name] for name in names if name in self._leaving]
+    async def finished(self, places: Iterable[tuple[str, str]]) -> None:
+        """Waits until no link of these namespaces and names is being deleted, so that it can be made anew."""
+        leaving = [self._leaving[place] for place in places if place in self._leaving]
         if leaving:
             await self.done(leaving)
 
-    def _doom(self, netlink: Socket, found: Sequence[Link]) -> list[Departure | Refused]:
+    def _doom(self, place: str, found: Sequence[Link]) -> Sequence[Departure | Refused]:
         """Mark them and hand them to the reaper."""
-        # Listening comes first: a reaper at work already may delete a link as soon as it is marked.
-        departures = [self._expect(link) for link in found]
-        answers = netlink.send([links.set_group(link.index, DOOMED_GROUP) for link in found])
-        results: list[Departure | Refused] = []
-        for link, departure, answer in zip(found, departures, answers, strict=True):
-            if answer is None:
-                self._reaper.take(link.index)
-            else:
-                self._monitor.departed(link.index)
-            results.append(answer if answer is not None and answer.errno != errno.ENODEV else departure)
-        return results
+        if not found:
+            return ()
+        with entered(place), asked("delete links"), self._netlink.at(place) as netlink:
+            monitor, there = (self._monitor, None) if place == HOST else (_listening(), Socket())
+            # Listening comes first: a reaper at work already may delete a link as soon as it is marked.
+            departures = [self._expect(monitor, place, link) for link in found]
+            answers = netlink.send([links.set_group(link.index, DOOMED_GROUP) for link in found])
+        for link, answer in zip(found, answers, strict=True):
+            if answer is not None:
+                monitor.departed(link.index)
+        # Not in there: a thread of the reaper's stays where it was started.
+        self._reaper.take([link.index for link, answer in zip(found, answers, strict=True) if answer is None], there)
+        if place != HOST:
+            departures = [self._see_off(monitor, departures)] * len(departures)
+        pairs = zip(departures, answers, strict=True)
+        return [answer if answer is not None and answer.errno != errno.ENODEV else departure for departure, answer in pairs]
 
-    def _expect(self, link: Link) -> Departure:
-        departure = self._monitor.departure(link.index)
-        self._leaving[link.name] = departure
-        departure.add_done_callback(lambda _: self._left(link.name, departure))
+    def _expect(self, monitor: Monitor, place: str, link: Link) -> Departure:
+        departure = monitor.departure(link.index)
+        self._leaving[place, link.name] = departure
+        departure.add_done_callback(lambda _: self._left((place, link.name), departure))
         return departure
 
-    def _left(self, name: str, departure: Departure) -> None:
-        if self._leaving.get(name) is departure:
-            del self._leaving[name]
+    def _left(self, place: tuple[str, str], departure: Departure) -> None:
+        if self._leaving.get(place) is departure:
+            del self._leaving[place]
+
+    def _see_off(self, monitor: Monitor, departures: Collection[Departure]) -> Departure:
+        """Done when all are; then nobody listens in that namespace, which would keep it alive."""
+
+        async def wait() -> None:
+            try:
+                await monitor.gone(departures)
+            finally:
+                monitor.close()
+
+        task = asyncio.get_running_loop().create_task(wait())
+        self._elsewhere.add(task)
+        task.add_done_callback(self._elsewhere.discard)
+        return task
+
+
+def _listening() -> Monitor:
+    """In the calling thread's namespace."""
+    monitor = Monitor()
+    monitor.start()
+    return monitor
 
 
 def _by_place(namespace: str, steps: Sequence[Remove]) -> dict[str, dict[str, Remove]]:
@@ -131,23 +166,6 @@ def _by_place(namespace: str, steps: Sequence[Remove]) -> dict[str, dict[str, Re
     for step in steps:
         if isinstance(step.op, LinkOp):
             places.setdefault(namespace, {})[step.op.name] = step
-        elif isinstance(step.op, StackedOp):
+        elif isinstance(step.op, PlacedOp):
             places.setdefault(step.op.link_namespace, {})[step.op.name] = step
     return places
-
-
-def _delete_elsewhere(namespace: str, names: dict[str, Remove], outcome: Outcome) -> None:
-    try:
-        with entered(namespace), asked("delete links"), Socket() as netlink:
-            found = [link for name in names if (link := links.find(netlink, name)) is not None and link.ours]
-            answers = netlink.send([links.delete(link.index) for link in found])
-    except KernelError as error:
-        if error.errno not in MISSING:
-            outcome.failures += [Failure(step, error) for step in names.values()]
-        return
-    for link, answer in zip(found, answers, strict=True):
-        step = names[link.name]
-        if answer is None:
-            outcome.changes.append(Change(step, (step.op,)))
-        elif answer.errno != errno.ENODEV:
-            outcome.failures.append(Failure(step, refusal(describe(step), answer)))

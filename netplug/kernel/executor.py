@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from typing import TypeGuard
 
 from netplug import faults
 from netplug.errors import KernelError, NetplugError, StepFailed
-from netplug.kernel import announce, conntrack, descriptors, links, settings
+from netplug.kernel import announce, conntrack, descriptors, links, namespaces, peers, settings
 from netplug.kernel.deletion import Deletions, Departure
 from netplug.kernel.firewall import Firewall
 from netplug.kernel.links import Link
@@ -32,20 +33,24 @@ from netplug.plan import (
     RETIRED_GROUP,
     Address,
     Announce,
+    Fdb,
     FirewallOp,
     FlushFlows,
     LinkOp,
     LinkUp,
+    Neighbour,
     Parent,
+    PlacedOp,
     Plan,
     Remove,
     Route,
-    StackedOp,
     Step,
 )
 
 _PLANS_PER_TURN = 16
 """How many plans `restore` performs before the loop may do something else: two or three milliseconds."""
+_STEPS_PER_TURN = 250
+"""How many steps of a plan are sent before the loop may do something else, ten milliseconds: a network may have thousands of peers."""
 
 _log = logging.getLogger(__name__)
 
@@ -108,15 +113,20 @@ class Executor:
         await self._perform(plan, outcome, Wiring(self._netlink), stop=False)
         return outcome.changed(), [_failed(failure) for failure in outcome.failures]
 
-    async def restore(self, plans: Iterable[Plan]) -> Restored:
+    async def restore(self, plans: Iterable[Plan], *, peers_known: bool = True) -> Restored:
         """Make everything of these plans be there, tearing down nothing of it; then remove what carries our mark beside it.
 
-        Tracked flows are kept and nothing is announced: where all is well, nobody notices. A plan that fails is told by its position,
-        and what can be done of it is done; KernelError where the firewall refuses, which concerns all.
+        That is looked for in the host, and where the plans have ends of links; entries for peers stay where the plans cannot name all
+        of them yet (`peers_known`). Tracked flows are kept and nothing is announced: where all is well, nobody notices. A plan that
+        fails is told by its position, and what can be done of it is done; KernelError where the firewall refuses, which concerns all.
         """
         plans = list(plans)
-        named = {step.name for plan in plans for step in plan if isinstance(step, LinkOp) and step.namespace == HOST}
-        found, strays = await self._finish_deletions(named)
+        named = _named(plans)
+        found: dict[str, dict[str, Link]] = {}
+        strays: list[str] = []
+        for place, names in named.items():
+            found[place], gone = await self._finish_deletions(place, names)
+            strays += gone
         wiring = Wiring(self._netlink, found)
         missing: list[str] = []
         failed: dict[int, NetplugError] = {}
@@ -130,8 +140,15 @@ class Executor:
                 await asyncio.sleep(0)
         # Rules of plans that failed stay too: a rule for nothing is harmless, a network without its isolation is not.
         self._firewall.replace([step for plan in plans for step in plan if _of_host_firewall(step)])
-        strays += await self._remove_strays(found, named)
-        return Restored(missing, strays, failed)
+        for place, names in named.items():
+            strays += await self._remove_strays(place, found[place], names)
+        stale = await self._drop_stale(named, plans) if peers_known else 0
+        return Restored(missing, strays, failed, stale)
+
+    async def resync(self, plan: Plan) -> tuple[Plan, list[NetplugError], int]:
+        """Ensure a plan that names all peers of a network, then remove entries for others; how many those were comes last."""
+        changed, errors = await self.ensure(plan)
+        return changed, errors, await self._drop_stale(_named([plan]), [plan])
 
     async def _perform(self, plan: Sequence[Step | PutBack], outcome: Outcome, wiring: Wiring, *, stop: bool) -> None:
         """Adds to `outcome`; with `stop` nothing after a group with a failure is tried."""
@@ -143,6 +160,8 @@ class Executor:
                 outcome.failures.append(Failure(steps[0], error))
             if stop and outcome.failures:
                 break
+            if len(steps) == _STEPS_PER_TURN:
+                await asyncio.sleep(0)
         try:
             await self._deletions.done(departures)
         except KernelError as error:
@@ -154,12 +173,12 @@ class Executor:
         """The links that are on their way out afterwards."""
         match room:
             case _Room.WIRING:
-                await self._deletions.finished(step.name for step in steps if isinstance(step, LinkOp))
+                await self._deletions.finished(_places(steps))
                 wiring.perform(namespace, steps, outcome)
                 wiring.settle_carriers(steps)
             case _Room.DELETION:
                 removals = [step for step in steps if isinstance(step, Remove)]
-                return await self._deletions.delete(namespace, removals, outcome)
+                return self._deletions.delete(namespace, removals, outcome)
             case _Room.FIREWALL:
                 self._guard(namespace, steps, outcome)
             case _Room.ANNOUNCE:
@@ -191,20 +210,40 @@ class Executor:
             _log.error("undoing a plan: %s", error)
         return not errors
 
-    async def _finish_deletions(self, named: set[str]) -> tuple[dict[str, Link], list[str]]:
-        """The host's links, after those have gone which an earlier daemon was about to delete; names of the strays among them."""
-        with asked("read links"), Socket() as netlink:
-            found = links.dump(netlink)
+    async def _finish_deletions(self, place: str, named: set[str]) -> tuple[dict[str, Link], list[str]]:
+        """The links there, after those have gone which an earlier daemon was about to delete; names of the strays among them."""
+        try:
+            with namespaces.entered(place), asked("read links"), Socket() as netlink:
+                found = links.dump(netlink)
+        except KernelError as error:
+            if error.errno not in MISSING:
+                raise
+            return {}, []
         doomed = [link for link in found.values() if link.group in (DOOMED_GROUP, RETIRED_GROUP)]
-        await self._deletions.delete_links(doomed)
+        await self._deletions.delete_links(doomed, place)
         for link in doomed:
             del found[link.name]
         return found, [link.name for link in doomed if link.name not in named]
 
-    async def _remove_strays(self, found: dict[str, Link], named: set[str]) -> list[str]:
+    async def _remove_strays(self, place: str, found: dict[str, Link], named: set[str]) -> list[str]:
         strays = [link for link in found.values() if link.group == LINK_GROUP and link.name not in named]
-        await self._deletions.delete_links(strays)
+        if strays:
+            await self._deletions.delete_links(strays, place)
         return [link.name for link in strays]
+
+    async def _drop_stale(self, places: Iterable[str], plans: Iterable[Plan]) -> int:
+        wanted: dict[str, list[peers.Entry]] = {place: [] for place in places if place != HOST}
+        for step in itertools.chain.from_iterable(plans):
+            if isinstance(step, Fdb | Neighbour):
+                wanted.setdefault(step.namespace, []).append(step)
+        count = 0
+        for place, entries in wanted.items():
+            stale = await asyncio.to_thread(peers.find_stale, place, entries)
+            for first in range(0, len(stale), _STEPS_PER_TURN):
+                peers.send(place, stale[first : first + _STEPS_PER_TURN])
+                await asyncio.sleep(0)
+            count += len(stale)
+        return count
 
 
 def _groups(plan: Sequence[Step | PutBack]) -> Iterator[tuple[_Room, str, list[Step | PutBack]]]:
@@ -214,14 +253,18 @@ def _groups(plan: Sequence[Step | PutBack]) -> Iterator[tuple[_Room, str, list[S
             yield _room(step), _namespace(step), [step]
         return
     for (room, namespace), steps in groupby(plan, key=lambda step: (_room(step), _namespace(step))):
-        yield room, namespace, list(steps)
+        # What goes into one transaction stays together.
+        while group := list(islice(steps, _STEPS_PER_TURN if room is _Room.WIRING else None)):
+            yield room, namespace, group
 
 
 def _room(step: Step | PutBack) -> _Room:
     match step:
-        case Remove(op=LinkOp() | StackedOp()):
+        case Remove(op=LinkOp() | PlacedOp()):
             return _Room.DELETION
-        case LinkOp() | StackedOp() | Parent() | LinkUp() | Address() | Route() | PutBack() | Remove(op=LinkUp() | Address() | Route()):
+        case LinkOp() | PlacedOp() | Parent() | PutBack():
+            return _Room.WIRING
+        case LinkUp() | Address() | Route() | Fdb() | Neighbour() | Remove(op=LinkUp() | Address() | Route() | Fdb() | Neighbour()):
             return _Room.WIRING
         case FirewallOp() | Remove(op=FirewallOp()):
             return _Room.FIREWALL
@@ -236,6 +279,26 @@ def _room(step: Step | PutBack) -> _Room:
 def _namespace(step: Step | PutBack) -> str:
     """A removal acts where its op did, whether or not it says so itself."""
     return step.op.namespace if isinstance(step, Remove) else step.namespace
+
+
+def _places(steps: Iterable[Step | PutBack]) -> Iterator[tuple[str, str]]:
+    """Namespaces and names of the links that they make, but for far ends."""
+    for step in steps:
+        if isinstance(step, LinkOp):
+            yield step.namespace, step.name
+        elif isinstance(step, PlacedOp):
+            yield step.link_namespace, step.name
+
+
+def _named(plans: Iterable[Plan]) -> dict[str, set[str]]:
+    """By namespace: the host and those that are ours, which have ends of links or a bridge. In a sandbox others may have links too."""
+    steps = [step for plan in plans for step in plan]
+    named: dict[str, set[str]] = {HOST: set()}
+    named |= {step.namespace: set() for step in steps if isinstance(step, LinkOp)}
+    for place, name in _places(steps):
+        if place in named:
+            named[place].add(name)
+    return named
 
 
 def _failed(failure: Failure, undone: bool = True) -> StepFailed:

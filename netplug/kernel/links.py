@@ -35,11 +35,11 @@ IFF_UP, _IFF_LOOPBACK = 1, 8
 IPV6_MIN_MTU = 1280
 """RFC 8200 section 5; with less the kernel gives a link no IPv6."""
 
-IFLA_ADDRESS, IFLA_IFNAME, _IFLA_MTU, IFLA_LINK, _IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
+IFLA_ADDRESS, IFLA_IFNAME, _IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 5, 10, 18
 _IFLA_IFALIAS, _IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD, _IFLA_EXT_MASK = 20, 26, 27, 28, 29
 _INET6_ADDR_GEN_MODE = 8
 _IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES = 31, 32
-_WANTED = frozenset({IFLA_ADDRESS, IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, IFLA_LINKINFO, _IFLA_IFALIAS, IFLA_GROUP})
+_WANTED = frozenset({IFLA_ADDRESS, IFLA_IFNAME, _IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO, _IFLA_IFALIAS, IFLA_GROUP})
 INFO_KIND, INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _VETH_INFO_PEER = 1
 _IFLA_BRPORT_MODE = 4
@@ -108,7 +108,7 @@ def new_veth(op: Veth, index: int, peer_index: int, peer_namespace: int | None, 
     body = header(index) + text(IFLA_IFNAME, op.name) + number(IFLA_GROUP, LINK_GROUP) + pack_mtu(op.mtu)
     body += _ONE_QUEUE
     if master:
-        body += number(_IFLA_MASTER, master)
+        body += number(IFLA_MASTER, master)
     body += nested(IFLA_LINKINFO, attribute(INFO_KIND, b"veth"), nested(INFO_DATA, nested(_VETH_INFO_PEER, peer)))
     return [Message(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL), dress(op, index), set_up(index)]
 
@@ -140,7 +140,7 @@ def _kernel_has_ipv6() -> bool:
 
 def enslave(index: int, master: int) -> Message:
     """Port of `master` (0: of none), and up."""
-    return Message(RTM_SETLINK, header(index, IFF_UP, IFF_UP) + number(_IFLA_MASTER, master))
+    return Message(RTM_SETLINK, header(index, IFF_UP, IFF_UP) + number(IFLA_MASTER, master))
 
 
 def set_up(link: int | str, alias: str = "", mac: str = "") -> Message:
@@ -203,7 +203,7 @@ def parse(body: bytes) -> Link:
         parse_text(found.get(IFLA_IFNAME, b"")),
         flags,
         parse_number(found.get(IFLA_GROUP, b"")),
-        parse_number(found.get(_IFLA_MASTER, b"")),
+        parse_number(found.get(IFLA_MASTER, b"")),
         parse_text(info.get(INFO_KIND, b"")),
         parse_text(found.get(_IFLA_IFALIAS, b"")),
         slave.get(_IFLA_BRPORT_MODE) == b"\1",

@@ -11,7 +11,7 @@ import socket
 import struct
 import sys
 from collections.abc import Container, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple, Self
 
 from netplug import faults
@@ -244,8 +244,12 @@ class Kept:
     def __init__(self) -> None:
         self._socket: Socket | None = None
 
+    def at(self, namespace: str) -> AbstractContextManager[Socket]:
+        """A socket for the namespace that the calling thread is in: the kept one for the daemon's own (`""`), else a new one."""
+        return Socket() if namespace else self._opened()
+
     @contextmanager
-    def opened(self) -> Iterator[Socket]:
+    def _opened(self) -> Iterator[Socket]:
         if self._socket is None:
             self._socket = Socket()
         try:

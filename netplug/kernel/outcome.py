@@ -16,6 +16,7 @@ from netplug.plan import (
     Direct,
     DnsRedirect,
     Dummy,
+    Fdb,
     FlushFlows,
     Guard,
     Ipvlan,
@@ -24,18 +25,20 @@ from netplug.plan import (
     LinkUp,
     Macvlan,
     Masquerade,
+    Neighbour,
     Netns,
     Op,
     Parent,
+    PlacedOp,
     Plan,
     Publish,
     Remove,
     Route,
-    StackedOp,
     Step,
     Sysctl,
     Veth,
     Vlan,
+    Vxlan,
 )
 
 
@@ -84,11 +87,15 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """`missing`: what had to be put back; `strays`: links of ours that no plan names, removed; `failed`: by the plan's position."""
+    """`missing`: what had to be put back; `strays`: links of ours that no plan names, removed; `failed`: by the plan's position.
+
+    `stale`: how many entries for peers no plan names, removed.
+    """
 
     missing: list[str]
     strays: list[str]
     failed: dict[int, NetplugError]
+    stale: int = 0
 
 
 def describe(step: Step | PutBack) -> str:
@@ -118,6 +125,8 @@ def _making(op: AnyOp) -> str:
             return f"create VLAN {op.name} on parent interface {op.parent}"
         case Macvlan() | Ipvlan():
             return f"create {type(op).__name__.lower()} {op.name} on parent interface {op.parent}"
+        case Vxlan():
+            return f"create VXLAN {op.name} with VNI {op.vni}"
         case LinkUp():
             return f"set {op.link} up"
         case Address():
@@ -138,7 +147,7 @@ def _removing(op: AnyOp) -> str:
     match op:
         case Netns():
             return f"remove network namespace {op.path}"
-        case LinkOp() | StackedOp():
+        case LinkOp() | PlacedOp():
             return f"delete {op.name}"
         case LinkUp():
             return f"set {op.link} down"
@@ -146,7 +155,7 @@ def _removing(op: AnyOp) -> str:
             return f"remove {op.address} from {op.link}"
         case Publish():
             return f"unpublish {_noun(op)}"
-        case Route() | Isolate() | Masquerade() | Guard() | AllowPeer() | Direct() | DnsRedirect():
+        case Route() | Fdb() | Neighbour() | Isolate() | Masquerade() | Guard() | AllowPeer() | Direct() | DnsRedirect():
             return f"remove {_noun(op)}"
         case _:
             return _making(op)
@@ -156,6 +165,10 @@ def _noun(op: AnyOp) -> str:
     match op:
         case Route():
             return f"route {op.destination}" + (f" via {op.gateway}" if op.gateway else "") + f" on {op.link}"
+        case Fdb():
+            return f"forwarding of {op.mac} to {op.vtep} on {op.link}"
+        case Neighbour():
+            return f"neighbour {op.address} with {op.mac} on {op.link}"
         case Publish():
             return f"port {op.host_ip or '0.0.0.0'}:{op.host_port}/{op.protocol} to {op.address}:{op.port}"
         case Isolate():

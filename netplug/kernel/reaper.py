@@ -11,6 +11,8 @@ import errno
 import logging
 import queue
 import threading
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from netplug.kernel import links
 from netplug.kernel.netlink import Refused, Socket
@@ -27,11 +29,18 @@ MANY_BRIDGES = 20
 _log = logging.getLogger(__name__)
 
 
+class Doomed(NamedTuple):
+    """Links in DOOMED_GROUP, with a socket in their namespace where that is not the threads' own."""
+
+    indexes: Sequence[int]
+    netlink: Socket | None = None
+
+
 class Reaper:
     """A few threads, started as they are needed, in the namespace of who calls `take`."""
 
     def __init__(self) -> None:
-        self._doomed: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._doomed: queue.SimpleQueue[Doomed | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._idle = threading.Semaphore(0)
 
@@ -42,9 +51,9 @@ class Reaper:
         for thread in self._threads:
             thread.join()
 
-    def take(self, index: int) -> None:
-        """Delete this link, which is in DOOMED_GROUP already."""
-        self._doomed.put(index)
+    def take(self, indexes: Sequence[int], netlink: Socket | None = None) -> None:
+        """Delete these links, which are in DOOMED_GROUP already; `netlink` is closed afterwards."""
+        self._doomed.put(Doomed(indexes, netlink))
         if not self._idle.acquire(blocking=False) and len(self._threads) < THREADS:
             thread = threading.Thread(target=self._run, name="netplug-reaper", daemon=True)
             self._threads.append(thread)
@@ -53,22 +62,29 @@ class Reaper:
     def _run(self) -> None:
         with Socket() as netlink:
             while True:
-                indexes, last = self._collect()
-                if indexes:
-                    _delete(netlink, indexes)
+                taken, last = self._collect()
+                _delete(netlink, [index for doomed in taken if doomed.netlink is None for index in doomed.indexes])
+                for doomed in taken:
+                    if doomed.netlink is not None:
+                        with doomed.netlink:
+                            _delete(doomed.netlink, doomed.indexes)
                 if last:
                     return
                 self._idle.release()
 
-    def _collect(self) -> tuple[list[int], bool]:
-        """Waits for one, then takes all that are there; one end is for one thread."""
-        taken = [self._doomed.get()]
-        while taken[-1] is not None:
+    def _collect(self) -> tuple[list[Doomed], bool]:
+        """Waits for some, then takes all that are there, but of one other namespace only; one end is for one thread."""
+        taken: list[Doomed] = []
+        while True:
             try:
-                taken.append(self._doomed.get_nowait())
+                doomed = self._doomed.get(block=not taken)
             except queue.Empty:
-                break
-        return [index for index in taken if index is not None], taken[-1] is None
+                return taken, False
+            if doomed is None:
+                return taken, True
+            taken.append(doomed)
+            if doomed.netlink is not None:
+                return taken, False
 
 
 class BridgeReaper:
@@ -104,7 +120,9 @@ class BridgeReaper:
                 _delete_one(netlink, index)
 
 
-def _delete(netlink: Socket, indexes: list[int]) -> None:
+def _delete(netlink: Socket, indexes: Sequence[int]) -> None:
+    if not indexes:
+        return
     try:
         netlink.request(links.delete_group(DOOMED_GROUP))
     except Refused as refused:

@@ -12,18 +12,18 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 from netplug.errors import KernelError
-from netplug.kernel import addresses, links, namespaces, routes, sysctl
+from netplug.kernel import addresses, links, namespaces, peers, routes, sysctl
 from netplug.kernel.links import Link
 from netplug.kernel.netlink import Socket
 from netplug.kernel.syscalls import asked
-from netplug.plan import Address, LinkOp, LinkUp, Route, StackedOp, Step, Sysctl, Veth
+from netplug.plan import Address, Fdb, LinkOp, LinkUp, Neighbour, PlacedOp, Route, Step, Sysctl, Veth, Vxlan
 
 
 def missing(plan: Sequence[Step]) -> list[Step]:
-    """Of links, addresses, routes and sysctls, in the plan's order; KernelError where a namespace cannot be entered."""
+    """Of links, addresses, routes, sysctls and entries for peers, in the plan's order; KernelError where a namespace cannot be entered."""
     places: dict[str, list[int]] = {}
     for position, step in enumerate(plan):
-        if isinstance(step, LinkOp | StackedOp | LinkUp | Address | Route | Sysctl):
+        if isinstance(step, LinkOp | PlacedOp | LinkUp | Address | Route | Sysctl | Fdb | Neighbour):
             places.setdefault(_place(step), []).append(position)
     found: dict[int, list[Step]] = {}
     for namespace, positions in places.items():
@@ -41,7 +41,7 @@ def settled() -> None:
 
 def _place(step: Step) -> str:
     """Where the step's result is to be seen."""
-    return step.link_namespace if isinstance(step, StackedOp) else step.namespace
+    return step.link_namespace if isinstance(step, PlacedOp) else step.namespace
 
 
 class _Survey:
@@ -60,20 +60,27 @@ class _Survey:
 
     def _is_missing(self, step: Step) -> bool:
         match step:
-            case Veth():
+            case Veth() | Vxlan():
                 return self._lacks_port(step)
             case LinkOp(name=name) | LinkUp(link=name):
                 return not self._up(name)
-            case StackedOp(name=name):
+            case PlacedOp(name=name):
                 return self._find(name) is None
             case Route():
                 return routes.find(self._netlink, step) is None
+            case Fdb() | Neighbour():
+                return self._lacks_entry(step)
             case Sysctl(key=key, value=value):
                 return _differs(key, value)
             case _:
                 return False
 
-    def _lacks_port(self, op: Veth) -> bool:
+    def _lacks_entry(self, op: Fdb | Neighbour) -> bool:
+        """What leads elsewhere is not missing; without its link, it comes back with that."""
+        link = self._find(op.link)
+        return link is None or peers.there(self._netlink, op, link.index) is None
+
+    def _lacks_port(self, op: Veth | Vxlan) -> bool:
         if not op.master:
             return not self._up(op.name)
         link, master = self._find(op.name), self._find(op.master)

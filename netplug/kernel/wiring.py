@@ -1,4 +1,4 @@
-"""Links, addresses and routes of one namespace: consecutive steps in one send.
+"""Links, addresses, routes and entries for peers of one namespace: consecutive steps in one send.
 
 Everything is tried first as if nothing were there. What the kernel refuses is then looked at by itself, in order: it may be there as
 asked, a route may lead elsewhere and be replaced, an earlier step that failed may have been repaired; else it is a failure.
@@ -11,11 +11,12 @@ import os
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from itertools import islice
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import NamedTuple
 
 from netplug.errors import KernelError
-from netplug.kernel import addresses, links, routes, stacked
+from netplug.kernel import addresses, links, peers, routes, stacked, vxlan
 from netplug.kernel.links import Link
 from netplug.kernel.namespaces import MISSING, entered, open_descriptor
 from netplug.kernel.netlink import Kept, Message, Refused, Socket
@@ -23,21 +24,23 @@ from netplug.kernel.outcome import Change, Failure, Outcome, PutBack, describe
 from netplug.kernel.syscalls import asked, refusal
 from netplug.plan import (
     DOOMED_GROUP,
-    HOST,
     Address,
     AnyOp,
     Bridge,
     Dummy,
+    Fdb,
     Ipvlan,
     LinkUp,
     Macvlan,
+    Neighbour,
     Parent,
+    PlacedOp,
     Remove,
     Route,
-    StackedOp,
     Step,
     Veth,
     Vlan,
+    Vxlan,
 )
 
 _GONE = frozenset({errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO})
@@ -53,13 +56,17 @@ class Draft(NamedTuple):
 class Wiring:
     """Knows the indexes of links made by the steps it has performed, so that steps on a new link need no lookup."""
 
-    def __init__(self, host: Kept, host_links: dict[str, Link] | None = None) -> None:
-        """`host`: a socket of the host. `host_links`: a dump of its links, where many plans are performed at once."""
-        self._host = host
+    def __init__(self, kept: Kept, dumped: dict[str, dict[str, Link]] | None = None) -> None:
+        """`kept`: a socket of the host.
+
+        `dumped`: by namespace, the links that are there, where many plans are performed at once that hold already for the most part.
+        """
+        self._kept = kept
         self.born: dict[tuple[str, str], int] = {}
-        self.near: dict[tuple[str, str], int] = {}
-        """Indexes of near ends in the host, by namespace and name of their far ends."""
-        self.host_links = host_links
+        self.near: dict[tuple[str, str], tuple[str, int]] = {}
+        """Namespaces and indexes of near ends, by namespace and name of their far ends."""
+        self.dumped = dumped or {}
+        self.restoring = dumped is not None
 
     def perform(self, namespace: str, steps: Sequence[Step | PutBack], outcome: Outcome) -> None:
         """All steps are tried; their changes and failures are added to `outcome`."""
@@ -71,7 +78,7 @@ class Wiring:
                 outcome.failures += [Failure(step, error) for step in steps if not (_removes(step) and error.errno in MISSING)]
                 return
             try:
-                netlink = stack.enter_context(self._host.opened() if namespace == HOST else Socket())
+                netlink = stack.enter_context(self._kept.at(namespace))
                 _Bench(self, namespace, netlink, peers, outcome).perform(steps)
             except OSError as error:
                 # The socket itself, not a message: what was sent is in the outcome as far as we know it.
@@ -87,9 +94,9 @@ class Wiring:
         ends = [
             self.near[step.namespace, step.link] for step in steps if isinstance(step, LinkUp) and (step.namespace, step.link) in self.near
         ]
-        if ends:
-            with asked("look at links"), self._host.opened() as netlink:
-                for index in ends:
+        for namespace, found in groupby(sorted(ends), key=itemgetter(0)):
+            with entered(namespace), asked("look at links"), self._kept.at(namespace) as netlink:
+                for _, index in found:
                     links.look(netlink, index)
 
 
@@ -99,6 +106,8 @@ class _Bench:
     def __init__(self, wiring: Wiring, namespace: str, netlink: Socket, peers: dict[str, int | OSError], outcome: Outcome) -> None:
         self._wiring, self._namespace, self._netlink, self._peers, self._outcome = wiring, namespace, netlink, peers, outcome
         self._seen: dict[str, Link | None] = {}
+        self._tunnels: dict[str, int] = {}
+        """Indexes of links that peers are entered on, of which there may be thousands."""
 
     def perform(self, steps: Sequence[Step | PutBack]) -> None:
         drafts = [self._first_draft(step) for step in steps]
@@ -126,6 +135,8 @@ class _Bench:
         if error is not None and not _is_settled(step, error):
             if isinstance(step, Macvlan | Ipvlan | Vlan | Dummy):
                 error = stacked.reason(self._netlink, step, error)
+            elif isinstance(step, Vxlan):
+                error = vxlan.reason(step, error)
             self._outcome.failures.append(Failure(step, refusal(describe(step), error)))
 
     def _settle(self, draft: Draft, answers: Iterator[Refused | None]) -> Refused | None:
@@ -152,6 +163,10 @@ class _Bench:
                 return self._draft_carrier(step, again=again)
             case Macvlan() | Ipvlan():
                 return self._draft_stacked(step, again=again)
+            case Vxlan():
+                return self._draft_vxlan(step)
+            case Fdb() | Neighbour():
+                return self._draft_entry(step, again=again)
             case LinkUp():
                 born = None if again else self._born(step.link)
                 if born is None and (link := self._link(step.link, again=again)).up:
@@ -181,7 +196,7 @@ class _Bench:
     def _draft_veth(self, op: Veth, *, again: bool) -> Draft:
         master = self._index(op.master, again=again) if op.master else 0
         # First we just make it, and look only where the kernel says that there is one already.
-        existing = self._find(op.name, again=again) if again or self._wiring.host_links is not None else None
+        existing = self._find(op.name, again=again) if again or self._wiring.restoring else None
         if existing is not None:
             self._wiring.born.pop((self._namespace, op.name), None)
             self._wiring.born.pop((op.peer_namespace, op.peer), None)
@@ -190,8 +205,7 @@ class _Bench:
         if isinstance(peer, OSError):
             raise peer
         index, peer_index = self._bear(self._namespace, op.name), self._bear(op.peer_namespace, op.peer)
-        if self._namespace == HOST:
-            self._wiring.near[op.peer_namespace, op.peer] = index
+        self._wiring.near[op.peer_namespace, op.peer] = self._namespace, index
         return Draft(links.new_veth(op, index, peer_index, peer, master), _made(op))
 
     def _draft_carrier(self, op: Dummy | Vlan, *, again: bool) -> Draft:
@@ -212,7 +226,7 @@ class _Bench:
         namespace = self._peers[op.link_namespace]
         if isinstance(namespace, OSError):
             raise namespace
-        if again or self._wiring.host_links is not None:
+        if again or self._wiring.restoring:
             with entered(op.link_namespace), Socket() as netlink:
                 existing = links.find(netlink, op.name)
             if existing is not None:
@@ -221,6 +235,50 @@ class _Bench:
                 return Draft()
         parent, index = self._index(op.parent, again=again), self._bear(op.link_namespace, op.name)
         return Draft([stacked.new(op, index, parent, namespace)], _made(op))
+
+    def _draft_vxlan(self, op: Vxlan) -> Draft:
+        """One of ours that is there with another number, port or address is made anew: what is entered on it goes with it."""
+        namespace = self._peers[op.link_namespace]
+        if isinstance(namespace, OSError):
+            raise namespace
+        with entered(op.link_namespace), Socket() as there:
+            master = links.find(there, op.master) if op.master else None
+            if op.master and master is None:
+                raise Refused(errno.ENODEV, f"there is no link {op.master}")
+            existing, tunnel = links.find(there, op.name), vxlan.find(there, op.name)
+            if existing is not None and tunnel is not None:
+                self._wiring.born.pop((op.link_namespace, op.name), None)
+                _refuse_foreign(existing, "vxlan")
+                if tunnel.fits(op):
+                    self._correct_port(there, op, existing, master)
+                    return Draft()
+                there.request(links.delete(existing.index))
+        index = self._bear(op.link_namespace, op.name)
+        return Draft([vxlan.new(op, index, namespace, master.index if master is not None else 0)], _made(op))
+
+    def _correct_port(self, there: Socket, op: Vxlan, existing: Link, master: Link | None) -> None:
+        """Up, and a port of its bridge. Nothing takes that back."""
+        if not existing.up or (master is not None and existing.master != master.index):
+            there.request(links.enslave(existing.index, master.index) if master is not None else links.set_up(existing.index))
+            self._outcome.changes.append(Change(op, ()))
+
+    def _draft_entry(self, op: Fdb | Neighbour, *, again: bool) -> Draft:
+        index = self._tunnel(op.link)
+        if not (again or self._wiring.restoring):
+            return Draft([peers.add(op, index)], _made(op))
+        former = peers.there(self._netlink, op, index)
+        if former == op:
+            return Draft()
+        return Draft([peers.put(op, index)], _made(op) if former is None else Change(op, (former,)))
+
+    def _draft_entry_removal(self, step: Remove, op: Fdb | Neighbour) -> Draft:
+        index = self._tunnel(op.link)
+        return Draft([peers.delete(op, index)], Change(step, (op,))) if peers.holds(self._netlink, op, index) else Draft()
+
+    def _tunnel(self, name: str) -> int:
+        if name not in self._tunnels:
+            self._tunnels[name] = self._index(name, again=False)
+        return self._tunnels[name]
 
     def _draft_route(self, op: Route, *, again: bool) -> Draft:
         index = self._index(op.link, again=again)
@@ -233,6 +291,8 @@ class _Bench:
         return Draft([routes.replace(op, index)], Change(op, (put_back,)))
 
     def _draft_removal(self, step: Remove, op: AnyOp) -> Draft:
+        if isinstance(op, Fdb | Neighbour):
+            return self._draft_entry_removal(step, op)
         if not isinstance(op, LinkUp | Address | Route):
             raise TypeError(f"removing {type(op).__name__} is not wiring")
         link = self._find(op.link, again=True)
@@ -252,7 +312,7 @@ class _Bench:
             born = self._born(name)
             if born is not None:
                 return born
-            if self._wiring.host_links is None:
+            if not self._wiring.restoring:
                 # An ioctl takes no lock; netlink's answer waits for whoever changes links at the moment, anywhere on the machine.
                 with suppress(OSError):
                     return socket.if_nametoindex(name)
@@ -274,8 +334,8 @@ class _Bench:
         return link
 
     def _find(self, name: str, *, again: bool) -> Link | None:
-        dumped = self._wiring.host_links
-        if dumped is not None and self._namespace == HOST and not again:
+        dumped = self._wiring.dumped.get(self._namespace)
+        if dumped is not None and not again:
             return dumped.get(name)
         if name not in self._seen:
             self._seen[name] = links.find(self._netlink, name)
@@ -341,6 +401,6 @@ def _elsewhere(step: Step | PutBack) -> str | None:
     match step:
         case Veth():
             return step.peer_namespace if step.peer_namespace != step.namespace else None
-        case StackedOp():
+        case PlacedOp():
             return step.link_namespace
     return None

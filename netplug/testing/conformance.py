@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
+from netplug.capability import PeerAware, Underlay
 from netplug.driver import Capabilities, Driver
 from netplug.model import Endpoint, Network, PoolConfig, PortBinding, Sandbox
-from netplug.plan import HOST, FirewallOp, LinkOp, Netns, Op, Plan, Remove, StackedOp, Veth
+from netplug.plan import Announce, FirewallOp, LinkOp, Netns, Op, PlacedOp, Plan, Remove, Veth, removal
 
 
 def example_network(driver: str, **changes: object) -> Network:
@@ -84,12 +85,14 @@ class DriverConformance:
                     assert all(isinstance(line, str) and line for line in (*step.explain(), *step.explain_removal()))
 
     def test_leaving_needs_no_sandbox(self) -> None:
-        """Containers die in any order: what leave does happens in the host's namespace, unless it is a rule that goes with the sandbox."""
+        """Containers die in any order: what leave does happens in the host, or in a namespace of the network's own."""
         for op in map(_op, self._leave()):
-            assert op.namespace == HOST
+            assert op.namespace != example_sandbox().namespace
 
     def test_what_join_makes_on_the_host_leave_takes_away(self) -> None:
-        made = {_identity(op) for op in map(_op, self._join()) if op.namespace == HOST and isinstance(op, LinkOp | StackedOp | FirewallOp)}
+        kinds = LinkOp | PlacedOp | FirewallOp
+        sandbox = example_sandbox().namespace
+        made = {_identity(op) for op in map(_op, self._join()) if op.namespace != sandbox and isinstance(op, kinds)}
         gone = {_identity(_op(step)) for step in self._leave() if isinstance(step, Remove)}
         assert made <= gone
 
@@ -98,16 +101,30 @@ class DriverConformance:
         gone = {_identity(_op(step)) for step in self._unpublish() if isinstance(step, Remove)}
         assert made == gone
 
+    def test_what_adding_a_peer_makes_removing_takes_away(self) -> None:
+        """Where the driver joins nodes (`PeerAware`). A peer of this very node is none."""
+        driver = self.make_driver()
+        if not isinstance(driver, PeerAware):
+            return
+        network, endpoint, _ = self._records()
+        here = driver.on(Underlay(address="192.0.2.1"))
+        remote = msgspec.structs.replace(endpoint, node="other", vtep="192.0.2.2")
+        made = tuple(step for step in here.peer_added(network, remote) if not isinstance(step, Announce))
+        assert made
+        assert here.peer_removed(network, remote) == removal(made)
+        assert here.peer_added(network, msgspec.structs.replace(remote, vtep="192.0.2.1")) == ()
+
     def test_names_of_links_fit(self) -> None:
         """IFNAMSIZ is 16 with the final zero."""
         for plan in self._plans():
             for op in map(_op, plan):
-                names = [op.name] if isinstance(op, LinkOp | StackedOp) else []
+                names = [op.name] if isinstance(op, LinkOp | PlacedOp) else []
                 names += [op.peer] if isinstance(op, Veth) else []
                 assert all(0 < len(name) < 16 for name in names)
 
     def test_drivers_do_not_make_sandboxes(self) -> None:
-        assert not [op for plan in self._plans() for op in map(_op, plan) if isinstance(op, Netns)]
+        made = [op.path for plan in self._plans() for op in map(_op, plan) if isinstance(op, Netns)]
+        assert example_sandbox().namespace not in made
 
     def _records(self) -> tuple[Network, Endpoint, Sandbox]:
         network, sandbox = self.make_network(), example_sandbox()
@@ -150,4 +167,4 @@ def _op(step: Op) -> Op:
 
 def _identity(op: Op) -> tuple[str, str]:
     """What tells one object from another: a link's name, a rule whole."""
-    return (type(op).__name__, op.name if isinstance(op, LinkOp | StackedOp) else repr(op))
+    return (type(op).__name__, op.name if isinstance(op, LinkOp | PlacedOp) else repr(op))

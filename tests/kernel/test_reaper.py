@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from netplug.errors import KernelError
-from netplug.kernel import links, monitor
+from netplug.kernel import links, monitor, namespaces
 from netplug.kernel.deletion import Deletions
 from netplug.kernel.links import Link
 from netplug.kernel.monitor import Monitor
@@ -95,7 +96,7 @@ async def test_a_bridge_goes_with_its_ports():
     async with deleting() as deletions:
         outcome = Outcome()
         steps = [Remove(op=Bridge(name="kbr", mac="")), *removals(*(f"near{number}" for number in range(5)))]
-        await deletions.done(await deletions.delete("", steps, outcome))
+        await deletions.done(deletions.delete("", steps, outcome))
 
     assert names() == ["lo"]
     assert outcome.changed() == tuple(steps)
@@ -107,7 +108,7 @@ async def test_only_ours_go():
     command("ip", "link", "add", "theirs", "type", "veth", "peer", "name", "far")
     async with deleting() as deletions:
         outcome = Outcome()
-        await deletions.done(await deletions.delete("", removals("theirs", "missing", "lo"), outcome))
+        await deletions.done(deletions.delete("", removals("theirs", "missing", "lo"), outcome))
 
     assert "theirs" in names()
     assert (outcome.changed(), outcome.failures) == ((), [])
@@ -118,9 +119,9 @@ async def test_two_may_delete_the_same():
     make_veths(1)
     async with deleting() as deletions:
         outcomes = [Outcome(), Outcome()]
-        departures = [await deletions.delete("", removals("near0"), outcome) for outcome in outcomes]
+        departures = [deletions.delete("", removals("near0"), outcome) for outcome in outcomes]
         await asyncio.gather(*(deletions.done(departure) for departure in departures))
-        await deletions.delete("", removals("near0"), Outcome())
+        deletions.delete("", removals("near0"), Outcome())
 
     assert names() == ["lo"]
     assert all(outcome.failures == [] for outcome in outcomes)
@@ -132,7 +133,7 @@ async def test_a_link_gone_before_it_is_marked_is_fine():
     command("ip", "link", "del", "near0")
     async with deleting() as deletions:
         await deletions.delete_links(found)
-        await deletions.finished(["near0", "near1"])
+        await deletions.finished([("", "near0"), ("", "near1")])
 
     assert names() == ["lo"]
 
@@ -233,10 +234,30 @@ async def test_links_in_other_namespaces_are_deleted_there(tmp_path: Path):
         step = Remove(op=Bridge(name="kbr", mac="", namespace=sandboxes[0]))
         async with deleting() as deletions:
             outcomes = [Outcome(), Outcome(), Outcome()]
-            await deletions.delete(sandboxes[0], [step], outcomes[0])
-            await deletions.delete(sandboxes[0], [step], outcomes[1])
-            await deletions.delete(sandboxes[0] + "-missing", [step], outcomes[2])
+            await deletions.done(deletions.delete(sandboxes[0], [step], outcomes[0]))
+            await deletions.done(deletions.delete(sandboxes[0], [step], outcomes[1]))
+            await deletions.done(deletions.delete(sandboxes[0] + "-missing", [step], outcomes[2]))
+            await deletions.delete_links(make_veths(3))  # by threads that were started for another namespace
 
+        assert names() == ["lo"]
         assert [one["ifname"] for one in ip("link", namespace=sandboxes[0])] == ["lo"]
         assert [outcome.changed() for outcome in outcomes] == [(step,), (), ()]
         assert [outcome.failures for outcome in outcomes] == [[], [], []]
+
+
+@in_host
+async def test_a_namespace_that_goes_meanwhile_is_not_kept(tmp_path: Path):
+    """Whoever waits for its links holds it only until they are gone."""
+    with Sandboxes(tmp_path, 1) as sandboxes:
+        place, open_before = sandboxes[0], len(os.listdir("/proc/self/fd"))
+        for name in ("one", "two"):
+            command("ip", "link", "add", name, "group", str(LINK_GROUP), "type", "veth", "peer", "name", f"{name}-far", namespace=place)
+        steps = [Remove(op=Veth(name=name, peer="x", peer_namespace="", mac="", namespace=place)) for name in ("one", "two")]
+        outcome = Outcome()
+        async with deleting() as deletions:
+            departures = deletions.delete(place, steps, outcome)
+            namespaces.remove(place)
+            await deletions.done(departures)
+
+    assert (outcome.changed(), outcome.failures) == (tuple(steps), [])
+    assert len(os.listdir("/proc/self/fd")) == open_before

@@ -12,17 +12,20 @@ from netplug.plan import (
     Bridge,
     Direct,
     DnsRedirect,
+    Fdb,
     FlushFlows,
     Guard,
     Isolate,
     LinkUp,
     Masquerade,
+    Neighbour,
     Netns,
     Publish,
     Remove,
     Route,
     Sysctl,
     Veth,
+    Vxlan,
 )
 
 FLUSH = FlushFlows(protocol="udp", port=53)
@@ -36,6 +39,17 @@ ANNOUNCE = Announce(link="eth0", address="10.0.0.2", mac="")
         (Netns(path="/run/n"), "create network namespace /run/n", "remove network namespace /run/n"),
         (Bridge(name="br0", mac=""), "create bridge br0", "delete br0"),
         (Veth(name="veth1", peer="eth0", peer_namespace="/run/n", mac=""), "create veth veth1 with eth0 in /run/n", "delete veth1"),
+        (Vxlan(name="vx-1", link_namespace="/run/n", vni=4097, local="192.0.2.1"), "create VXLAN vx-1 with VNI 4097", "delete vx-1"),
+        (
+            Fdb(link="vx-1", mac="02:42:0a:00:00:02", vtep="192.0.2.2"),
+            "add forwarding of 02:42:0a:00:00:02 to 192.0.2.2 on vx-1",
+            "remove forwarding of 02:42:0a:00:00:02 to 192.0.2.2 on vx-1",
+        ),
+        (
+            Neighbour(link="vx-1", address="10.0.0.2", mac="02:42:0a:00:00:02"),
+            "add neighbour 10.0.0.2 with 02:42:0a:00:00:02 on vx-1",
+            "remove neighbour 10.0.0.2 with 02:42:0a:00:00:02 on vx-1",
+        ),
         (LinkUp(link="eth0"), "set eth0 up", "set eth0 down"),
         (Address(link="eth0", address="10.0.0.2/8"), "add 10.0.0.2/8 to eth0", "remove 10.0.0.2/8 from eth0"),
         (

@@ -394,7 +394,10 @@ async def test_broken_messages_do_not_end_the_names(run_dir: Path, resolver: Res
             return answer
 
         assert "hello" in str(say(b'{"op": "remove", "id": "s1"}')["error"])
-        assert say(json.dumps({"op": "hello", "protocol": channel.PROTOCOL, "resolv_conf": "/etc/resolv.conf"}).encode())["pid"] == resolver.pid
+        assert (
+            say(json.dumps({"op": "hello", "protocol": channel.PROTOCOL, "resolv_conf": "/etc/resolv.conf"}).encode())["pid"]
+            == resolver.pid
+        )
         for message in (b"\xff\xfe", b"{", b"[]", b"7", b"{}", b'{"op": "fly"}', b'{"op": "put"}', b'{"op": "add"}', b'{"op": "sync"}'):
             assert "error" in say(message, null)
         names = {"id": "s9", "networks": ["n1"], "cookie": 0, "servers": [], "forward": True, "extra": {}}
