@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from netplug.plan import Address, Bridge, Fdb, LinkOp, LinkUp, Neighbour, PlacedOp, Route, StackedOp, Step, Sysctl, Veth, Vxlan
+from netplug.plan import Address, Bridge, Fdb, LinkOp, LinkUp, Neighbour, Netns, PlacedOp, Route, StackedOp, Step, Sysctl, Veth, Vxlan
 
 MOST_WORDS = 6
 
@@ -26,6 +26,8 @@ def noun(step: Step) -> str:
             return f"interface {name}"
         case LinkUp(link=link):
             return f"{link} up"
+        case Netns(path=path):
+            return f"network namespace {path}"
         case Address(address=address, link=link):
             return f"address {address} of {link}"
         case Route(destination=destination, gateway=gateway, link=link):

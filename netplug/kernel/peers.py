@@ -74,6 +74,15 @@ def holds(netlink: Socket, op: Entry, index: int) -> bool:
     return leads is None or leads.value == addresses.pack(op.vtep)[1]
 
 
+def reason(op: Fdb, error: OSError) -> OSError:
+    """What a refusal of making `op` means."""
+    if error.errno != errno.EAFNOSUPPORT:
+        return error
+    return Refused(
+        error.errno, f"{op.vtep} is not of the IP version of this node's own address: all nodes of a cluster need addresses of one version"
+    )
+
+
 def stale(netlink: Socket, index: int, wanted: Collection[tuple[int, bytes]]) -> list[Message]:
     """What deletes the entries of a VXLAN link whose family and key are not among those wanted."""
     messages = []

@@ -16,17 +16,24 @@ from netplug.kernel import addresses, links, namespaces, peers, routes, sysctl
 from netplug.kernel.links import Link
 from netplug.kernel.netlink import Socket
 from netplug.kernel.syscalls import asked
-from netplug.plan import Address, Fdb, LinkOp, LinkUp, Neighbour, PlacedOp, Route, Step, Sysctl, Veth, Vxlan
+from netplug.plan import Address, Fdb, LinkOp, LinkUp, Neighbour, Netns, PlacedOp, Route, Step, Sysctl, Veth, Vxlan
 
 
 def missing(plan: Sequence[Step]) -> list[Step]:
-    """Of links, addresses, routes, sysctls and entries for peers, in the plan's order; KernelError where a namespace cannot be entered."""
+    """Of links, addresses, routes, sysctls and entries for peers, in the plan's order.
+
+    Of a namespace that the plan makes itself all may be missing; KernelError where another cannot be entered.
+    """
+    made = {step.path for step in plan if isinstance(step, Netns)}
     places: dict[str, list[int]] = {}
     for position, step in enumerate(plan):
-        if isinstance(step, LinkOp | PlacedOp | LinkUp | Address | Route | Sysctl | Fdb | Neighbour):
+        if isinstance(step, Netns | LinkOp | PlacedOp | LinkUp | Address | Route | Sysctl | Fdb | Neighbour):
             places.setdefault(_place(step), []).append(position)
     found: dict[int, list[Step]] = {}
     for namespace, positions in places.items():
+        if namespace in made and namespaces.cookie(namespace) is None:
+            found |= {position: [plan[position]] for position in positions}
+            continue
         with namespaces.entered(namespace), asked("look for what is missing"), Socket() as netlink:
             survey = _Survey(netlink)
             found |= {position: list(survey.lacks(plan[position])) for position in positions}
@@ -41,7 +48,12 @@ def settled() -> None:
 
 def _place(step: Step) -> str:
     """Where the step's result is to be seen."""
-    return step.link_namespace if isinstance(step, PlacedOp) else step.namespace
+    match step:
+        case PlacedOp():
+            return step.link_namespace
+        case Netns():
+            return step.path
+    return step.namespace
 
 
 class _Survey:

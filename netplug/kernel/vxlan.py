@@ -142,10 +142,14 @@ def holders(vni: int, port: int, folders: tuple[str, ...] = OTHERS) -> Iterator[
         os.close(home)
 
 
+def visible(op: Vxlan) -> list[tuple[str, Tunnel]]:
+    """`holders` of what `op` asks for, also where our own links live."""
+    return list(holders(op.vni, op.port, (*OTHERS, os.path.dirname(op.link_namespace)) if op.link_namespace else OTHERS))
+
+
 def _holder(op: Vxlan) -> str:
-    """` by vxlan0 in /run/docker/netns/1-8x2, which is Docker's`; `""` where it is not to be seen."""
-    folders = (*OTHERS, os.path.dirname(op.link_namespace)) if op.link_namespace else OTHERS
-    for path, tunnel in holders(op.vni, op.port, folders):
+    """` by vxlan0 in /run/docker/netns/1-8x2, which is Docker's`."""
+    for path, tunnel in visible(op):
         whose = ", which is Docker's" if path.startswith(OTHERS[0]) else ""
         return f" by {tunnel.name}" + (f" in {path}" if path else "") + whose
     return ", by a VXLAN link in a namespace that cannot be seen from here"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -237,3 +239,15 @@ def test_the_words_for_it():
         f"{inside} ip neigh del 172.30.0.2 dev {LINK}",
         f"{inside} bridge fdb del {MAC} dev {LINK} dst 192.0.2.2 self",
     ]
+
+
+def test_the_page_shows_these_commands():
+    network = span(pools=(PoolConfig(subnet="10.7.0.0/24", gateway="10.7.0.1"),))
+    driver, sandbox = Overlay().on(Underlay(address="192.0.2.1")), example_sandbox()
+    endpoint = peer(address="10.7.0.2/24", mac="02:42:0a:07:00:02")
+    remote = peer(address="10.7.0.4/24", mac="02:42:0a:07:00:04")
+    joined = (step for step in driver.join(network, endpoint, sandbox) if not isinstance(step, Announce))
+    plan = (*driver.underlay(network), *joined, *driver.peer_added(network, remote))
+    page = (Path(__file__).parents[2] / "docs/overlay.md").read_text()
+    shown = [line for block in page.split("```sh\n")[1:] for line in block.split("```")[0].splitlines()]
+    assert shown == [line for step in plan for line in step.explain()]
