@@ -94,3 +94,13 @@ class Store(Protocol):
     async def revoke(self, lease: int) -> None: ...
 
     async def close(self) -> None: ...
+
+
+def require_one_txn(compares: Sequence[Compare], writes: Sequence[Write]) -> None:
+    """ValueError for what etcd would refuse: more than MAX_OPERATIONS, or one key written twice."""
+    count = len(compares) + len(writes)
+    if count > MAX_OPERATIONS:
+        raise ValueError(f"a transaction of {count} operations: {MAX_OPERATIONS} at most, chunk it")
+    keys = {write.key for write in writes}
+    if len(keys) < len(writes):
+        raise ValueError(f"a transaction writes a key twice: {', '.join(write.key for write in writes)}")
