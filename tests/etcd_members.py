@@ -62,8 +62,7 @@ class Member:
 
     @property
     def address(self) -> str:
-        host = f"[{self.place.address}]" if ":" in self.place.address else self.place.address
-        return f"{host}:{self.place.client_port}"
+        return f"{_host(self.place)}:{self.place.client_port}"
 
     def launch(self) -> None:
         """Without waiting for it."""
@@ -77,20 +76,8 @@ class Member:
     def wait_ready(self) -> None:
         """It serves clients: it has joined the others, and there is a leader."""
         assert self.process is not None
-        with subprocess.Popen(
-            [
-                "timeout",
-                str(PATIENCE),
-                "tail",
-                "--follow",
-                "--lines=+1",
-                f"--pid={self.process.pid}",
-                "--sleep-interval=0.02",
-                str(self.log),
-            ],
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as following:
+        argv = ["timeout", str(PATIENCE), "tail", "--follow", "--lines=+1", f"--pid={self.process.pid}", "--sleep-interval=0.02"]
+        with subprocess.Popen([*argv, str(self.log)], stdout=subprocess.PIPE, text=True) as following:
             assert following.stdout is not None
             lines = []
             for line in following.stdout:
@@ -140,23 +127,19 @@ class Cluster:
     def __init__(
         self, directory: Path, places: Sequence[Place] = (Place(),), *, tls: Certificates | None = None, quick: bool = True
     ) -> None:
-        self.directory, self.tls = directory, tls
+        self.directory, self.tls, self._quick = directory, tls, quick
         self._credentials: list[str] = []
-        places = [place.with_ports() for place in places]
-        names = [f"m{number}" for number in range(1, len(places) + 1)]
-        scheme = "https" if tls else "http"
-        initial = ",".join(f"{name}=http://{_host(place)}:{place.peer_port}" for name, place in zip(names, places, strict=True))
-        self.members = [
-            Member(name, place, directory, self._argv(name, place, scheme, initial, quick))
-            for name, place in zip(names, places, strict=True)
-        ]
+        named = {f"m{number}": place.with_ports() for number, place in enumerate(places, 1)}
+        initial = ",".join(f"{name}=http://{_host(place)}:{place.peer_port}" for name, place in named.items())
+        self.members = [Member(name, place, directory, self._argv(name, place, initial)) for name, place in named.items()]
 
-    def _argv(self, name: str, place: Place, scheme: str, initial: str, quick: bool) -> list[str]:
+    def _argv(self, name: str, place: Place, initial: str) -> list[str]:
+        scheme = "https" if self.tls else "http"
         client, peer = f"{scheme}://{_host(place)}:{place.client_port}", f"http://{_host(place)}:{place.peer_port}"
         argv = ["etcd", "--name", name, "--data-dir", str(self.directory / name), "--logger", "zap"]
         argv += ["--listen-client-urls", client, "--advertise-client-urls", client]
         argv += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", initial]
-        if quick:
+        if self._quick:
             argv += ["--heartbeat-interval", "20", "--election-timeout", "200"]
         if self.tls:
             argv += ["--cert-file", str(self.tls.server.cert), "--key-file", str(self.tls.server.key)]
@@ -165,10 +148,7 @@ class Cluster:
 
     def __enter__(self) -> Cluster:
         try:
-            for member in self.members:
-                member.launch()
-            for member in self.members:
-                member.wait_ready()
+            self.heal()
         except BaseException:
             self.__exit__()
             raise
@@ -185,6 +165,14 @@ class Cluster:
     @property
     def running(self) -> list[Member]:
         return [member for member in self.members if member.process]
+
+    def heal(self) -> None:
+        """All members run again."""
+        missing = [member for member in self.members if not member.process]
+        for member in missing:
+            member.launch()
+        for member in missing:
+            member.wait_ready()
 
     def leader(self) -> Member:
         told = self.ctl("endpoint", "status", "--write-out", "fields")

@@ -1,7 +1,7 @@
 """The cluster's store: etcd 3.4 or newer, one or several members, all of which keep the same.
 
-The client library (gRPC, with etcd3aio's messages) is known to `netplug.store.etcd*` only. Importing it takes 16 MiB: whoever needs no
-cluster does not import this module.
+The client library is known to `netplug.store.etcd*` only, and importing it takes the daemon 12 MiB: whoever needs no cluster does not
+import this module.
 
 Every call is answered within `timeout` seconds, going on at other members if need be, or is Unavailable. A transaction that may have
 been made although no answer came is never simply repeated: if one of its compares makes sure that it happens once, a second copy is sent
@@ -17,11 +17,10 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
-from etcd3aio import _protobuf as pb
-
 from netplug.errors import NotFound, Unavailable, Undecided
 
 from . import Compare, Event, KeyValue, Lost, Put, Write, require_one_txn
+from .etcd_client import pb
 from .etcd_members import Members, Method, Refused, Tls, Unsure
 from .etcd_messages import Keys, Transaction
 from .etcd_watch import Watches

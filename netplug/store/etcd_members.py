@@ -10,19 +10,14 @@ sent and not answered may have been done, or may yet be: `Unsure`.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's core writes each failed handshake to stderr, beside our log
-
-import grpc
-import grpc.aio
-from etcd3aio import _protobuf as pb
-
 from netplug.errors import InvalidArgument, Unavailable
+
+from .etcd_client import grpc, pb
 
 PORT = 2379
 PAUSE = 0.05
@@ -37,9 +32,9 @@ OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.keepalive_time_ms", 6000),  # etcd hangs up on who asks more often than every 5 s
+    ("grpc.keepalive_time_ms", 6000),  # etcd hangs up on who asks more often than every 5 s, or when no call is open
     ("grpc.keepalive_timeout_ms", 2000),
-    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.max_pings_without_data", 0),
 ]
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from etcd3aio import _protobuf as pb
-
 from . import Compare, Delete, Event, Exists, KeyValue, Missing, Put, Unchanged, Write
+from .etcd_client import pb
 
 
 class Keys:

@@ -9,16 +9,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import grpc.aio
-from etcd3aio import _protobuf as pb
-
 from netplug.errors import Unavailable
 
 from . import Compacted, Event
+from .etcd_client import grpc, pb
 from .etcd_members import Member, Members, reason
 from .etcd_messages import Keys, changes
 
@@ -59,6 +58,8 @@ class Watches:
         self._active: dict[int, Watch] = {}
         self._all: set[Watch] = set()
         self._outgoing: asyncio.Queue[Any] = asyncio.Queue()
+        self._asked: deque[int] = deque()
+        """Watches in the order in which the stream was asked for them, as long as it has not answered."""
         self._answered = False
         self._task: asyncio.Task[None] | None = None
         self._closed = False
@@ -96,7 +97,7 @@ class Watches:
         """Under a new number: what still comes for the old one must not be taken for the new one's."""
         watch.id = next(self._ids)
         self._active[watch.id] = watch
-        self._outgoing.put_nowait(self._creation(watch))
+        self._create(watch)
         if self._task is None and not self._closed:
             self._task = asyncio.create_task(self._live(), name="etcd watches")
 
@@ -105,13 +106,13 @@ class Watches:
             self._outgoing.put_nowait(pb.WatchRequest(cancel_request=pb.WatchCancelRequest(watch_id=watch.id)))
         watch.id, watch.held = 0, []
 
-    def _creation(self, watch: Watch) -> Any:
+    def _create(self, watch: Watch) -> None:
         start, end = self._keys.bounds(watch.prefix)
-        return pb.WatchRequest(
-            create_request=pb.WatchCreateRequest(
-                key=start, range_end=end, start_revision=watch.next, watch_id=watch.id, fragment=True, progress_notify=True
-            )
+        request = pb.WatchCreateRequest(
+            key=start, range_end=end, start_revision=watch.next, watch_id=watch.id, fragment=True, progress_notify=True
         )
+        self._outgoing.put_nowait(pb.WatchRequest(create_request=request))
+        self._asked.append(watch.id)
 
     async def _live(self) -> None:
         """One stream after the other."""
@@ -138,11 +139,11 @@ class Watches:
         until = self._members.until()
         metadata = await self._members.metadata(member, until, renew=True)
         outgoing: asyncio.Queue[Any] = asyncio.Queue()
-        self._outgoing = outgoing
+        self._outgoing, self._asked = outgoing, deque()
         outgoing.put_nowait(_SIGN_OF_LIFE)
         for watch in self._active.values():
             watch.held = []
-            outgoing.put_nowait(self._creation(watch))
+            self._create(watch)
         call = member.watches.Watch(metadata=metadata)
         writing = asyncio.create_task(_write(call, outgoing), name="etcd watch requests")
         try:
@@ -159,12 +160,17 @@ class Watches:
         raise Unavailable("hung up")
 
     def _take(self, answer: Any) -> None:
-        watch = self._active.get(answer.watch_id)
-        if watch is None:
-            return  # given up meanwhile, or a sign of life
-        if answer.canceled:
+        number = answer.watch_id
+        if answer.created:
+            asked = self._asked.popleft()
+            number = asked if answer.canceled else number  # a refused one may come without its number
+        watch = self._active.get(number)
+        if watch and not answer.canceled:
+            self._give(watch, answer)
+        elif watch:
             self._end(watch, answer)
-            return
+
+    def _give(self, watch: Watch, answer: Any) -> None:
         groups = changes(self._keys, [event for event in [*watch.held, *answer.events] if event.kv.mod_revision >= watch.next])
         watch.held = []
         if answer.fragment and groups:
@@ -181,14 +187,18 @@ class Watches:
             self._stop(watch)
 
     def _end(self, watch: Watch, answer: Any) -> None:
-        if "permission denied" in answer.cancel_reason and self._members.named and not watch.denied:
-            watch.denied = True
-            raise _Restart  # a stream keeps the token that it began with, and tokens run out
+        """etcd will say no more of it. _Restart if it has stopped listening to the whole stream, as 3.4 does where it denies a watch."""
+        denied = "permission denied" in answer.cancel_reason
+        if denied and self._members.named and not watch.denied:
+            watch.denied = True  # once: a stream keeps the token that it began with, and tokens run out
+            raise _Restart
         self._stop(watch)
         if answer.compact_revision:
             watch.news.put_nowait(Compacted(f"revision {watch.next} is no longer kept, the oldest is {answer.compact_revision}"))
         else:
             watch.news.put_nowait(Unavailable(f"etcd refuses to watch {watch.prefix or '/'}: {answer.cancel_reason}"))
+        if denied:
+            raise _Restart
 
 
 _SIGN_OF_LIFE = pb.WatchRequest(progress_request={})
