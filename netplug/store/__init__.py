@@ -81,7 +81,10 @@ class Store(Protocol):
         """The store's revision, and every key that starts with `prefix`, in key order."""
 
     async def txn(self, compares: Sequence[Compare], writes: Sequence[Write], *, durable: bool = False) -> int:
-        """All or nothing; the new revision. Lost if a compare fails. `durable`: survives a power cut, not only a crash."""
+        """All or nothing; the new revision. Lost if a compare fails. `durable`: survives a power cut, not only a crash.
+
+        Undecided if nobody can say whether it was made (a connection broke); any other error: it was not.
+        """
 
     def watch(self, prefix: str, from_revision: int) -> AsyncIterator[list[Event]]:
         """Changes from that revision on (inclusive), a list per transaction, for ever."""

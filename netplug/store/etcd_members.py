@@ -142,6 +142,9 @@ class Members:
                 self.pass_over(member)
                 if len(troubles) == len(self):
                     await asyncio.sleep(min(PAUSE, max(until - _now(), 0)))
+            except Unsure:
+                self.pass_over(member)
+                raise
             else:
                 self.tell(True)
                 return answer

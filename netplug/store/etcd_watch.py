@@ -100,6 +100,7 @@ class Watches:
         self._create(watch)
         if self._task is None and not self._closed:
             self._task = asyncio.create_task(self._live(), name="etcd watches")
+            self._task.add_done_callback(self._crashed)
 
     def _stop(self, watch: Watch) -> None:
         if self._active.pop(watch.id, None):
@@ -134,6 +135,13 @@ class Watches:
                 self._members.tell(False)
                 await asyncio.sleep(next(pauses, PAUSES[-1]))
 
+    def _crashed(self, task: asyncio.Task[None]) -> None:
+        """Nobody may wait for ever because of a fault of ours."""
+        if not task.cancelled() and isinstance(error := task.exception(), Exception):
+            self._task = None
+            for watch in self._all:
+                watch.news.put_nowait(error)
+
     async def _stream(self, member: Member) -> None:
         """Until it breaks."""
         until = self._members.until()
@@ -161,7 +169,7 @@ class Watches:
 
     def _take(self, answer: Any) -> None:
         number = answer.watch_id
-        if answer.created:
+        if answer.created and self._asked:
             asked = self._asked.popleft()
             number = asked if answer.canceled else number  # a refused one may come without its number
         watch = self._active.get(number)
@@ -169,13 +177,15 @@ class Watches:
             self._give(watch, answer)
         elif watch:
             self._end(watch, answer)
+        elif _DENIED in answer.cancel_reason:
+            raise _Restart  # its reader has gone meanwhile, but the stream is deaf all the same
 
     def _give(self, watch: Watch, answer: Any) -> None:
-        groups = changes(self._keys, [event for event in [*watch.held, *answer.events] if event.kv.mod_revision >= watch.next])
-        watch.held = []
+        events = [event for event in [*watch.held, *answer.events] if event.kv.mod_revision >= watch.next]
+        groups, watch.held = changes(self._keys, events), []
         if answer.fragment and groups:
             last = groups.pop()[0].revision
-            watch.held = [event for event in answer.events if event.kv.mod_revision == last]
+            watch.held = [event for event in events if event.kv.mod_revision == last]
         for group in groups:
             watch.news.put_nowait(group)
             watch.next = group[0].revision + 1
@@ -188,7 +198,7 @@ class Watches:
 
     def _end(self, watch: Watch, answer: Any) -> None:
         """etcd will say no more of it. _Restart if it has stopped listening to the whole stream, as 3.4 does where it denies a watch."""
-        denied = "permission denied" in answer.cancel_reason
+        denied = _DENIED in answer.cancel_reason
         if denied and self._members.named and not watch.denied:
             watch.denied = True  # once: a stream keeps the token that it began with, and tokens run out
             raise _Restart
@@ -201,6 +211,7 @@ class Watches:
             raise _Restart
 
 
+_DENIED = "permission denied"
 _SIGN_OF_LIFE = pb.WatchRequest(progress_request={})
 
 

@@ -15,6 +15,7 @@ import pytest
 from netplug.errors import InvalidArgument, NotFound, Unavailable, Undecided
 from netplug.store import Compacted, Delete, Event, Exists, KeyValue, Lost, Missing, Put, Unchanged, etcd_watch
 from netplug.store.etcd import EtcdStore, Tls
+from netplug.store.etcd_client import pb
 from tests.cluster.wire import Wire, babbler
 from tests.etcd_members import Certificates, Cluster, etcd_cluster, free_port
 
@@ -350,6 +351,25 @@ class TestWatches:
         assert [[event.key for event in events] for events in seen] == [
             [f"/{group}/{number}" for number in range(90)] for group in range(4)
         ]
+
+    async def test_a_transaction_that_fills_several_fragments_is_one_list(self, etcd, store):
+        """As etcd would send it with smaller messages: three parts, the second and third of one revision."""
+        watches = store._watches
+        watch = store.watch("/", 1)
+        waiting = asyncio.ensure_future(anext(watch))
+        await asyncio.sleep(0)
+        number = next(iter(watches._active))
+
+        def part(fragment: bool, *keys: tuple[bytes, int]) -> Any:
+            events = [{"kv": {"key": key, "value": b"v", "mod_revision": revision}} for key, revision in keys]
+            return pb.WatchResponse(watch_id=number, fragment=fragment, events=events)
+
+        watches._take(part(True, (b"/a", 8), (b"/b", 9)))
+        watches._take(part(True, (b"/c", 9)))
+        watches._take(part(False, (b"/d", 9)))
+        assert await waiting == [Event("/a", b"v", 8)]
+        assert await anext(watch) == [Event(f"/{name}", b"v", 9) for name in "bcd"]
+        await watch.aclose()
 
     async def test_a_slow_reader_gets_all_of_it(self, store, monkeypatch):
         monkeypatch.setattr(etcd_watch, "KEPT", 5)
