@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 
 # What the daemon runs on, then what tests and benchmarks hold it against.
 SYSTEM_PACKAGES := runc conmon nftables libnftables1 iproute2 conntrack procps busybox-static iputils-ping iputils-arping
-TEST_PACKAGES := docker.io iptables dnsmasq-base dnsperf iperf3 tcpdump
+TEST_PACKAGES := docker.io iptables dnsmasq-base dnsperf etcd-client etcd-server iperf3 openssl tcpdump
 
 .PHONY: setup demo test lint docs bench clean
 

@@ -14,6 +14,7 @@ NetplugError                    500  base: something of ours failed
 ├── Conflict                    409  a name is taken, or the object's state does not allow it
 ├── PortTaken                   500  a host port is held by somebody (Docker answers 500 here)
 ├── Unavailable                 503  a part we depend on (etcd, the resolver, a plugin) does not answer
+│   └── Undecided               503  nor is it known whether the change that was sent to it was made
 ├── StepFailed                  500  a change of the kernel failed; what was done has been undone
 └── KernelError                 500  an errno from the kernel, with what was asked of it
 
@@ -98,6 +99,10 @@ class PortTaken(NetplugError):
 class Unavailable(NetplugError):
     http_status = 503
     cni_code = 11
+
+
+class Undecided(Unavailable):
+    """A change was sent to the cluster and no answer came: it may have been made, or may yet be. Read before asking again."""
 
 
 class StepFailed(NetplugError):

@@ -20,8 +20,8 @@ if [ "$(id -u)" -ne 0 ]; then
     exit 1
 fi
 
-# dockerd is wanted as a program for tests, not as a service: it would change this machine's network. Where no policy
-# says otherwise, ours forbids starts while packages are set up (invoke-rc.d(8)).
+# dockerd and etcd are wanted as programs for tests, not as services: the one would change this machine's network, the other
+# listen on it. Where no policy says otherwise, ours forbids starts while packages are set up (invoke-rc.d(8)).
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
     trap 'rm -f "$policy"' EXIT
@@ -36,11 +36,12 @@ apt-get update -qq
 # shellcheck disable=SC2086  # the list is meant to be split
 apt-get install -qq --no-install-recommends $missing >/dev/null
 
-case "$missing" in
-*docker.io*)
-    # Nor at the next boot, since it was not there before.
-    if command -v systemctl >/dev/null; then
-        systemctl --quiet disable docker.service docker.socket containerd.service 2>/dev/null || true
-    fi
-    ;;
-esac
+# Nor at the next boot, since they were not there before.
+if command -v systemctl >/dev/null; then
+    case "$missing" in
+    *docker.io*) systemctl --quiet disable docker.service docker.socket containerd.service 2>/dev/null || true ;;
+    esac
+    case "$missing" in
+    *etcd-server*) systemctl --quiet disable etcd.service 2>/dev/null || true ;;
+    esac
+fi

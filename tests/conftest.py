@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 
 from tests.hosts import untouched_machine
+
+if TYPE_CHECKING:  # it imports gRPC, which most tests never need
+    from tests.etcd_members import Cluster
 
 # How long an example takes says how busy the machine is.
 hypothesis.settings.register_profile("netplug", deadline=None)
@@ -24,3 +28,19 @@ def machine_guard() -> Iterator[None]:
         return
     with untouched_machine():
         yield
+
+
+@pytest.fixture(scope="session")
+def etcd_member() -> Iterator[Cluster]:
+    """One etcd member for all tests of this process that need no more than an etcd: each takes a prefix of its own."""
+    from tests.etcd_members import etcd_cluster
+
+    with etcd_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def etcd(etcd_member: Cluster) -> Iterator[Cluster]:
+    """That member, with nothing in it. (A lease of the test before would end, and count as a revision, during another.)"""
+    yield etcd_member
+    etcd_member.ctl("del", "--prefix", "")

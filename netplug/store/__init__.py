@@ -81,7 +81,10 @@ class Store(Protocol):
         """The store's revision, and every key that starts with `prefix`, in key order."""
 
     async def txn(self, compares: Sequence[Compare], writes: Sequence[Write], *, durable: bool = False) -> int:
-        """All or nothing; the new revision. Lost if a compare fails. `durable`: survives a power cut, not only a crash."""
+        """All or nothing; the new revision. Lost if a compare fails. `durable`: survives a power cut, not only a crash.
+
+        Undecided if nobody can say whether it was made (a connection broke); any other error: it was not.
+        """
 
     def watch(self, prefix: str, from_revision: int) -> AsyncIterator[list[Event]]:
         """Changes from that revision on (inclusive), a list per transaction, for ever."""
@@ -94,3 +97,13 @@ class Store(Protocol):
     async def revoke(self, lease: int) -> None: ...
 
     async def close(self) -> None: ...
+
+
+def require_one_txn(compares: Sequence[Compare], writes: Sequence[Write]) -> None:
+    """ValueError for what etcd would refuse: more than MAX_OPERATIONS, or one key written twice."""
+    count = len(compares) + len(writes)
+    if count > MAX_OPERATIONS:
+        raise ValueError(f"a transaction of {count} operations: {MAX_OPERATIONS} at most, chunk it")
+    keys = {write.key for write in writes}
+    if len(keys) < len(writes):
+        raise ValueError(f"a transaction writes a key twice: {', '.join(write.key for write in writes)}")

@@ -14,7 +14,7 @@ from typing import Self, TypeVar
 
 from netplug.errors import Unavailable
 
-from . import MAX_OPERATIONS, Compare, Event, KeyValue, Write
+from . import Compare, Event, KeyValue, Write, require_one_txn
 from .database import Database
 from .history import History
 from .worker import Request, Worker
@@ -52,7 +52,7 @@ class SqliteStore:
 
         The revision stays as it is when nothing is changed: no writes, or only of keys that were gone already.
         """
-        _require_one_txn(compares, writes)
+        require_one_txn(compares, writes)
 
         def act(database: Database) -> int:
             self._worker.changed(database.txn(compares, writes))
@@ -88,12 +88,3 @@ class SqliteStore:
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._worker.queue.put(Request(act, answer, writes, durable))
         return await answer
-
-
-def _require_one_txn(compares: Sequence[Compare], writes: Sequence[Write]) -> None:
-    count = len(compares) + len(writes)
-    if count > MAX_OPERATIONS:
-        raise ValueError(f"a transaction of {count} operations: {MAX_OPERATIONS} at most, chunk it")
-    keys = {write.key for write in writes}
-    if len(keys) < len(writes):
-        raise ValueError(f"a transaction writes a key twice: {', '.join(write.key for write in writes)}")

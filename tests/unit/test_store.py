@@ -1,10 +1,11 @@
-"""What every store promises, for each backend in BACKENDS (one is an opener of stores on data kept in a directory)."""
+"""What every store promises, for each backend in BACKENDS (an opener of stores on the same data, which belong to a directory)."""
 
 from __future__ import annotations
 
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,19 @@ from netplug.store import (
 from netplug.store.sqlite import SqliteStore
 
 Open = Callable[[], Awaitable[Store]]
-BACKENDS: dict[str, Callable[[Path], Open]] = {
-    "sqlite": lambda directory: lambda: SqliteStore.open(directory / "netplug.db"),
-}
+
+
+def sqlite(request: pytest.FixtureRequest, directory: Path) -> Open:
+    return lambda: SqliteStore.open(directory / "netplug.db")
+
+
+def etcd(request: pytest.FixtureRequest, directory: Path) -> Open:
+    """A real member; the directory's name is the prefix, with an end so that none begins with another."""
+    cluster = request.getfixturevalue("etcd")
+    return lambda: cluster.store(prefix=f"{directory}:", timeout=PATIENCE)
+
+
+BACKENDS: dict[str, Callable[[pytest.FixtureRequest, Path], Open]] = {"sqlite": sqlite, "etcd": etcd}
 A, B, C = (f"/netplug/v1/things/{name}" for name in "abc")
 PATIENCE = 10
 
@@ -39,7 +50,7 @@ PATIENCE = 10
 @pytest.fixture(params=sorted(BACKENDS))
 def reopen(request, tmp_path) -> Open:
     """Opens the store on the same data each time."""
-    return BACKENDS[request.param](tmp_path)
+    return BACKENDS[request.param](request, tmp_path)
 
 
 @pytest.fixture
@@ -354,6 +365,6 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("name", sorted(BACKENDS))
-def test_random_transactions_match_a_dict(name):
-    machine = type("Machine", (StoreMachine,), {"backend": staticmethod(BACKENDS[name])})
+def test_random_transactions_match_a_dict(name, request):
+    machine = type("Machine", (StoreMachine,), {"backend": staticmethod(partial(BACKENDS[name], request))})
     run_state_machine_as_test(machine, settings=settings(max_examples=25, stateful_step_count=30, deadline=None))

@@ -1,0 +1,158 @@
+"""Transactions as etcd's messages, and what its answers say.
+
+Everything here is pure. Keys are text outside and bytes inside, below the user's prefix; bytes that are no UTF-8 (a stranger's key) go
+through unharmed as surrogates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from . import Compare, Delete, Event, Exists, KeyValue, Missing, Put, Unchanged, Write
+from .etcd_client import pb
+
+
+class Keys:
+    """Text to bytes below the prefix, and back."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix.rstrip("/").encode(errors="surrogateescape")
+
+    def to_bytes(self, key: str) -> bytes:
+        return self._prefix + key.encode(errors="surrogateescape")
+
+    def to_text(self, key: bytes) -> str:
+        return key[len(self._prefix) :].decode(errors="surrogateescape")
+
+    def bounds(self, prefix: str) -> tuple[bytes, bytes]:
+        """The first key of a range over all that start with `prefix`, and the first behind it (a zero byte: there is no end)."""
+        start = self.to_bytes(prefix)
+        stem = start.rstrip(b"\xff")
+        return start or b"\0", stem[:-1] + bytes([stem[-1] + 1]) if stem else b"\0"
+
+    def pair(self, pair: Any) -> KeyValue:
+        return KeyValue(self.to_text(pair.key), pair.value, pair.mod_revision)
+
+    def event(self, event: Any) -> Event:
+        deleted = event.type == event.DELETE
+        return Event(self.to_text(event.kv.key), None if deleted else event.kv.value, event.kv.mod_revision)
+
+
+class Transaction:
+    """One transaction, and how to read what became of it.
+
+    Its failure branch reads the compared keys, so that a loss names its compare without another question.
+    """
+
+    def __init__(self, keys: Keys, compares: Sequence[Compare], writes: Sequence[Write]) -> None:
+        self._compares = [(compare, keys.to_bytes(compare.key)) for compare in compares]
+        self._writes = [(write, keys.to_bytes(write.key)) for write in writes]
+
+    @property
+    def once_only(self) -> bool:
+        """Whether doing it makes one of its own compares fail: then it may be sent again, and at most one of its copies is ever done.
+
+        (But for a copy that is still on its way when we have given up and others have put everything back to where it was.)
+        """
+        written = {key: write for write, key in self._writes}
+        return any(key in written and _undoes(written[key], compare) for compare, key in self._compares)
+
+    def request(self) -> Any:
+        reads = [_read(key, keys_only=True) for key in dict.fromkeys(key for _, key in self._compares)]
+        return self._message(reads)
+
+    def request_again(self) -> Any:
+        """For a copy of one that may have been done: on a loss it reads the written keys too."""
+        keys = dict.fromkeys(key for _, key in [*self._compares, *self._writes])
+        return self._message([_read(key) for key in keys])
+
+    def inspection(self) -> Any:
+        """Writes nothing, reads what was to be written."""
+        return pb.TxnRequest(success=[_read(key) for _, key in self._writes])
+
+    def failed(self, answer: Any) -> Compare:
+        """The first compare that did not hold."""
+        found = _pairs(answer)
+        return next(compare for compare, key in self._compares if not _holds(compare, found.get(key)))
+
+    def made(self, answer: Any, since: int) -> int | None:
+        """The revision at which what `answer` found was written by this transaction, after revision `since`.
+
+        0 if nothing of it is there, None if that cannot be said: some of it is, or it only deletes.
+        """
+        found = _pairs(answer)
+        states = {self._state(write, key, found.get(key), since) for write, key in self._writes}
+        revisions = {state for state in states if state}
+        if revisions:
+            return revisions.pop() if len(revisions) == 1 and 0 not in states else None
+        return 0 if 0 in states and any(isinstance(write, Put) for write, _ in self._writes) else None
+
+    def _state(self, write: Write, key: bytes, pair: Any, since: int) -> int | None:
+        """The revision at which this write was made, 0 if it is not there; None for a deleted key, which tells nothing of itself."""
+        if isinstance(write, Delete):
+            return 0 if pair else None
+        if pair is None or pair.value != write.value or pair.mod_revision <= since:
+            return 0
+        created = any(key == compared and isinstance(compare, Missing) for compare, compared in self._compares)
+        return 0 if created and pair.create_revision != pair.mod_revision else int(pair.mod_revision)
+
+    def _message(self, reads: list[Any]) -> Any:
+        return pb.TxnRequest(
+            compare=[_compare(compare, key) for compare, key in self._compares],
+            success=[_write(write, key) for write, key in self._writes],
+            failure=reads,
+        )
+
+
+def changes(keys: Keys, events: Iterable[Any]) -> list[list[Event]]:
+    """A list per revision."""
+    grouped: dict[int, list[Event]] = {}
+    for event in events:
+        grouped.setdefault(event.kv.mod_revision, []).append(keys.event(event))
+    return [grouped[revision] for revision in sorted(grouped)]
+
+
+def _compare(compare: Compare, key: bytes) -> Any:
+    equal, greater = pb.Compare.EQUAL, pb.Compare.GREATER
+    match compare:
+        case Missing():
+            return pb.Compare(key=key, target=pb.Compare.VERSION, result=equal, version=0)
+        case Exists():
+            return pb.Compare(key=key, target=pb.Compare.VERSION, result=greater, version=0)
+        case Unchanged(revision=revision):
+            return pb.Compare(key=key, target=pb.Compare.MOD, result=equal, mod_revision=revision)
+
+
+def _write(write: Write, key: bytes) -> Any:
+    if isinstance(write, Put):
+        return pb.RequestOp(request_put=pb.PutRequest(key=key, value=write.value, lease=write.lease))
+    return pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=key))
+
+
+def _read(key: bytes, *, keys_only: bool = False) -> Any:
+    return pb.RequestOp(request_range=pb.RangeRequest(key=key, keys_only=keys_only))
+
+
+def _pairs(answer: Any) -> dict[bytes, Any]:
+    return {pair.key: pair for response in answer.responses for pair in response.response_range.kvs}
+
+
+def _holds(compare: Compare, pair: Any) -> bool:
+    match compare:
+        case Missing():
+            return pair is None
+        case Exists():
+            return pair is not None
+        case Unchanged(revision=revision):
+            return bool(revision == (pair.mod_revision if pair else 0))
+
+
+def _undoes(write: Write, compare: Compare) -> bool:
+    match compare:
+        case Missing():
+            return isinstance(write, Put)
+        case Exists():
+            return isinstance(write, Delete)
+        case Unchanged(revision=revision):
+            return isinstance(write, Put) or revision > 0
