@@ -23,7 +23,10 @@ from typing import Any
 from netplug import __version__, settings
 from netplug.addressing import Ipams
 from netplug.api import Services, application
+from netplug.cluster import Nodes
+from netplug.cluster import settings as cluster_settings
 from netplug.controller import Controller, Core
+from netplug.controller.cluster import Cluster
 from netplug.driver import Drivers
 from netplug.errors import Conflict, InvalidArgument, NetplugError
 from netplug.kernel import descriptors, firewall
@@ -39,6 +42,9 @@ from netplug.settings import Settings
 from netplug.store.sqlite import SqliteStore
 
 log = logging.getLogger("netplug")
+
+PATIENCE = 5.0
+"""Seconds that a start waits for the cluster before it goes on without it."""
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -126,9 +132,18 @@ async def _start(chosen: Settings, run_dir: Path, state_dir: Path, stack: contex
         direct_routing=chosen.allow_direct_routing,
     )
     core.ipams.get("default")
+    core.underlay = await asyncio.to_thread(cluster_settings.underlay, chosen, run_dir / "netns")
+    if chosen.store:
+        shared = cluster_settings.store(chosen)
+        stack.push_async_callback(shared.close)
+        core.cluster = Cluster(shared, cluster_settings.node(chosen), core.underlay, core.incarnation)
     controller = Controller(core, Watch(), heal=chosen.heal)
     await controller.start(chosen.host_plan(), chosen.predefined_networks())
     stack.push_async_callback(controller.stop)
+    nodes = Nodes(core.cluster, controller, _identity(state_dir / "id")) if core.cluster is not None else None
+    if nodes is not None:
+        await nodes.start(PATIENCE)
+        stack.push_async_callback(nodes.stop)
     sandboxes = [sandbox.namespace for sandbox in controller.sandboxes() if sandbox.kind != "host"]
     for what in firewall.clean_up_others(chosen.backend, sandboxes):
         log.info("another firewall backend's %s was taken away", what)
@@ -142,6 +157,7 @@ async def _start(chosen: Settings, run_dir: Path, state_dir: Path, stack: contex
         images=images,
         journal=journal,
         settings=chosen,
+        nodes=nodes,
         version=__version__,
         advise=preflight.advise,
     )
@@ -180,6 +196,7 @@ def _make_directories(run_dir: Path, state_dir: Path) -> None:
 def _check(chosen: Settings) -> None:
     """Find out now what would end the daemon only after it has made networks."""
     oci.find(chosen.runtime)
+    cluster_settings.check(chosen)
     folder = Path(chosen.socket).parent
     if not folder.is_dir():
         raise InvalidArgument(f"cannot listen on {chosen.socket}: there is no directory {folder}")

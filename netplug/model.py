@@ -162,11 +162,26 @@ class Endpoint(Record, frozen=True, kw_only=True):
     links: tuple[str, ...] = ()
     """Ids of sandboxes whose exposed ports this endpoint may reach also where `icc` is off."""
     options: dict[str, str] = {}
+    implied: bool = False
+    """Nobody asked for it: it is the way out for other networks of the sandbox."""
     node: str = ""
     """The node's name; `""`: this host."""
     incarnation: str = ""
     vtep: str = ""
     """The node's address in the underlay, IPv4 or IPv6."""
+
+
+class Node(Record, frozen=True, kw_only=True):
+    """A host in a cluster, as it says of itself."""
+
+    name: str
+    address: str
+    """In the underlay."""
+    identity: str
+    """Of its state directory: made once, at the daemon's first start."""
+    incarnation: str
+    started: str
+    version: str = ""
 
 
 class DnsConfig(Record, frozen=True, kw_only=True):

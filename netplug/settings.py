@@ -56,6 +56,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """`DRIVER=KEY=VALUE` each: driver options of new networks that say nothing else."""
     heal: bool = True
     """Put back what somebody else takes away of ours."""
+    store: str = ""
+    """The cluster's: `etcd://HOST:PORT,…[/PREFIX]`; `""`: this host is alone."""
+    store_ca: str = ""
+    store_cert: str = ""
+    store_key: str = ""
+    store_user: str = ""
+    """`NAME:PASSWORD`, or `NAME` with the password in the environment, NETPLUG_STORE_PASSWORD."""
+    node: str = ""
+    """This node's name in the cluster; `""`: the host's."""
+    advertise: str = ""
+    """The address by which other nodes reach this one, or the interface that has it."""
+    vxlan_port: int = 4789
+    """UDP port of overlay networks, the same on all nodes."""
     runtime: str = "runc"
     resolv_conf: str = "/etc/resolv.conf"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -150,9 +163,11 @@ def _subnet(flag: str, text: str, version: int) -> ipaddress.IPv4Network | ipadd
 def decode(values: dict[str, Any]) -> Settings:
     """Settings from flags or TOML; InvalidArgument says which value is wrong."""
     try:
-        settings = msgspec.convert({key.replace("-", "_"): value for key, value in values.items()}, Settings)
+        settings = msgspec.convert(_in_our_words({key.replace("-", "_"): value for key, value in values.items()}), Settings)
     except msgspec.ValidationError as error:
         raise InvalidArgument(f"invalid configuration: {error}") from None
+    if not 1 <= settings.vxlan_port <= 65535:
+        raise InvalidArgument(f"invalid --vxlan-port {settings.vxlan_port}: a number from 1 to 65535 is needed")
     if settings.mtu and not 68 <= settings.mtu <= 65535:
         raise InvalidArgument(f"invalid --mtu {settings.mtu}: a number from 68 to 65535 is needed")
     for address in settings.dns:
@@ -168,6 +183,15 @@ def decode(values: dict[str, Any]) -> Settings:
     settings.address_pools()
     settings.predefined_networks()
     return settings
+
+
+def _in_our_words(values: dict[str, Any]) -> dict[str, Any]:
+    """Docker's words for a cluster, as they were before its swarms."""
+    for theirs, ours in (("cluster_store", "store"), ("cluster_advertise", "advertise")):
+        if theirs in values:
+            values.setdefault(ours, values.pop(theirs))
+            values.pop(theirs, None)
+    return values
 
 
 def _check_together(settings: Settings) -> None:

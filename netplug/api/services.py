@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 from netplug.controller.requests import ControllerEvent, EndpointRequest, NetworkRequest, PoolUsage, SandboxRequest
-from netplug.model import Endpoint, Network, Sandbox
+from netplug.model import Endpoint, Network, Node, Sandbox
 from netplug.plan import Plan, Step
 from netplug.runtime.images import Removed
 from netplug.runtime.model import Attachment, Container, ContainerConfig, ExecConfig, ExecState, ExitStatus, Image
@@ -170,6 +170,16 @@ class Journal(Protocol):
     def subscribe(self, listener: Callable[[JournalEntry], None], /) -> Unsubscribe: ...
 
 
+class Nodes(Protocol):
+    """See netplug.cluster.nodes.Nodes."""
+
+    def all(self) -> list[tuple[Node, bool]]: ...
+    def get(self, name: str, /) -> Node: ...
+    def lives(self, name: str, /) -> bool: ...
+    async def remove(self, name: str, /, *, force: bool = False) -> int: ...
+    async def endpoints_of(self, name: str, /) -> Sequence[Endpoint]: ...
+
+
 class Settings(Protocol):
     @property
     def state_dir(self) -> str | os.PathLike[str]: ...
@@ -190,5 +200,7 @@ class Services:
     journal: Journal
     settings: Settings
     version: str
+    nodes: Nodes | None = None
+    """None: this host is in no cluster."""
     advise: Callable[[Network], Sequence[str]] = lambda network: ()
     """What a network that was just made may run into on this host."""

@@ -29,6 +29,15 @@ _TEXT: tuple[tuple[str, bool, str], ...] = (
     ("dns-search", True, "Search domain of containers that say nothing else"),
     ("dns-opt", True, "DNS option of containers that say nothing else"),
     ("ip", False, "Host address of ports published without one"),
+    ("store", False, "The cluster's store, etcd://HOST:PORT,…[/PREFIX]; without it this host is alone"),
+    ("store-ca", False, "Who signed the certificates of the store's members (PEM)"),
+    ("store-cert", False, "This node's certificate for the store (PEM)"),
+    ("store-key", False, "Its key (PEM)"),
+    ("store-user", False, "User of the store, NAME:PASSWORD, or NAME and NETPLUG_STORE_PASSWORD"),
+    ("node", False, "This node's name in the cluster (the host's)"),
+    ("advertise", False, "Address by which other nodes reach this one, or the interface that has it"),
+    ("cluster-store", False, "The same as --store, as Docker called it"),
+    ("cluster-advertise", False, "The same as --advertise, as Docker called it"),
     ("runtime", False, "OCI runtime (runc)"),
     ("log-level", False, "debug, info, warning or error (info)"),
 )
@@ -55,6 +64,7 @@ def _settings_flags(function: F) -> F:
 @click.command("daemon", cls=Command)
 @_settings_flags
 @click.option("--mtu", type=INT, default=None, help="MTU of the default bridge")
+@click.option("--vxlan-port", type=INT, default=None, help="UDP port of overlay networks, the same on all nodes (4789)")
 @click.option("--heal/--no-heal", default=None, help="Put back what somebody else takes away (--heal)")
 @click.option("--config", metavar="FILE", default=None, help="TOML file with the same names; flags win")
 @click.option("--dry-run", is_flag=True, help="Only print the commands that a first start runs")

@@ -16,7 +16,9 @@ from netplug.controller.core import Core, log, recording
 from netplug.controller.endpoints import Endpoints
 from netplug.controller.healing import Healing
 from netplug.controller.joining import Change
+from netplug.controller.membership import Membership
 from netplug.controller.networks import Networks
+from netplug.controller.peers import Peers
 from netplug.controller.requests import (
     ControllerEvent,
     EndpointRequest,
@@ -28,6 +30,7 @@ from netplug.controller.requests import (
 )
 from netplug.controller.restore import Restore
 from netplug.controller.sandboxes import Sandboxes, creation
+from netplug.controller.shared import Shared
 from netplug.errors import NotFound
 from netplug.kernel.watch import Watch
 from netplug.model import Endpoint, Network, PoolConfig, Sandbox
@@ -57,10 +60,14 @@ class Controller:
     def __init__(self, core: Core, watch: Watch | None = None, *, heal: bool = True) -> None:
         """With a `watch`, what others take away is put back or, with `heal` false, at least said."""
         self._core = core
-        self._networks = Networks(core)
-        self._endpoints = Endpoints(core)
-        self._sandboxes = Sandboxes(core, self._endpoints)
-        self._restore = Restore(core, self._networks, self._endpoints, self._sandboxes)
+        self._peers = Peers(core)
+        self._membership = Membership(core, self._peers)
+        self._membership.own = self._own
+        self._shared = Shared(core, self._membership)
+        self._networks = Networks(core, self._shared)
+        self._endpoints = Endpoints(core, self._shared, self._networks)
+        self._sandboxes = Sandboxes(core, self._endpoints, self._shared)
+        self._restore = Restore(core, self._endpoints, self._sandboxes, self._membership, self._peers)
         self._healing = Healing(core, self._restore, watch, enabled=heal, vanished=self.sandbox_vanished) if watch is not None else None
         self._changes = Shelter(unbroken=True)
         self._sweeper: asyncio.Task[None] | None = None
@@ -78,6 +85,7 @@ class Controller:
         await self._core.resolver.start()
         await self._restore.names()
         self._sweeper = asyncio.create_task(self._sweep())
+        self._membership.follow()
         if self._healing is not None:
             self._healing.start(base)
 
@@ -85,6 +93,7 @@ class Controller:
         """Let running changes end. Containers, their networks and names stay."""
         if self._sweeper is not None:
             self._sweeper.cancel()
+        await self._membership.close()
         if self._healing is not None:
             await self._healing.stop()
         await self._changes.settle()
@@ -155,6 +164,43 @@ class Controller:
         log.info("the namespace of %s is gone: taking back what it had", sandbox.name)
         await self.remove_sandbox(identity)
         return True
+
+    # What the other nodes of the cluster do, and what it has of ours
+
+    def remote_endpoints(self, network: str) -> list[Endpoint]:
+        """Those on other nodes, of a network that this node is on."""
+        return list(self._core.peers[network].values()) if network in self._core.peers else []
+
+    def peer_nodes(self) -> set[str]:
+        """Nodes that endpoints are known of."""
+        return {endpoint.node for peers in self._core.peers.values() for endpoint in peers.values()}
+
+    async def know_networks(self, networks: Sequence[Network]) -> None:
+        """These are all the cluster's networks."""
+        async with self._core.lock("global networks"):
+            await self._shared.know(networks)
+
+    async def network_added(self, network: Network) -> None:
+        await self._shared.added(network)
+
+    async def network_removed(self, identity: str) -> None:
+        await self._shared.removed(identity)
+
+    async def node_died(self, node: str) -> None:
+        """Its names are not answered."""
+        await self._peers.silence(node)
+
+    async def node_lived(self, node: str) -> None:
+        await self._peers.restore(node)
+
+    async def cluster_back(self) -> None:
+        """It has been away, or has thought that we were: what is owed is paid, what was missed is read."""
+        await self._shared.pay()
+        self._membership.read_anew()
+
+    async def _own(self, network: Network, endpoints: list[Endpoint]) -> None:
+        for endpoint in await self._shared.own(network, endpoints):
+            await self.disconnect(network.id, endpoint.sandbox)
 
     # What a change would do
 

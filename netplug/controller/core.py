@@ -7,6 +7,7 @@ import contextlib
 import ipaddress
 import itertools
 import logging
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from netplug.addressing import Allocator, Ipams
+from netplug.capability import PeerAware, Underlay
+from netplug.controller.cluster import Cluster
 from netplug.controller.hostports import HostPorts
 from netplug.controller.records import Records
 from netplug.controller.requests import Events
@@ -65,12 +68,21 @@ class Core:
     forwarder: Forwarder = field(init=False)
     events: Events = field(default_factory=Events)
     allocators: dict[str, list[tuple[PoolConfig, Allocator]]] = field(default_factory=dict)
+    underlay: Underlay = field(default_factory=Underlay)
+    """What tunnels to other nodes run through."""
+    cluster: Cluster | None = None
+    """None: this host is alone."""
+    joined: set[str] = field(default_factory=set)
+    """Global networks that this node is on."""
+    peers: dict[str, dict[str, Endpoint]] = field(default_factory=lambda: defaultdict(dict))
+    """By network that is joined, and id: endpoints on other nodes."""
     last_macs: dict[tuple[str, str], str] = field(default_factory=dict)
     """By (network, address): the MAC of the last owner, where that was not made from the address."""
     ip_forward: bool = True
     """Whether forwarding is switched on where networks need it."""
     direct_routing: bool = False
     """Whether published ports are reached from outside by the containers' own addresses too."""
+    _here: dict[str, Driver] = field(default_factory=dict)
     _locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     def __post_init__(self) -> None:
@@ -84,7 +96,13 @@ class Core:
         return found
 
     def driver(self, network: Network) -> Driver:
-        return self.drivers.get(network.driver)
+        """The network's, as it is on this node."""
+        driver = self.drivers.get(network.driver)
+        if not isinstance(driver, PeerAware):
+            return driver
+        if network.driver not in self._here:
+            self._here[network.driver] = driver.on(self.underlay)
+        return self._here[network.driver]
 
     async def apply(self, action: str, subject: str, plan: Plan) -> None:
         """Make the plan true, or raise with everything undone; noted in the journal either way."""
@@ -158,12 +176,26 @@ class Core:
             if text and ipaddress.ip_address(text) in ipaddress.ip_network(pool.subnet):
                 yield allocator
 
+    def place(self, network: Network) -> str:
+        """The namespace in which a global network is on this node; `""` for another network."""
+        driver = self.driver(network)
+        return driver.namespace(network) if isinstance(driver, PeerAware) else ""
+
     def network_plan(self, network: Network) -> Plan:
-        """What makes the network; without IPv6 forwarding where that is the admin's business."""
-        plan = self.driver(network).create_network(network)
+        """What the network is made of here; without IPv6 forwarding where that is the admin's business."""
+        driver = self.driver(network)
+        plan = driver.create_network(network)
+        if isinstance(driver, PeerAware) and network.id in self.joined:
+            peers = self.peers[network.id].values()
+            plan = (*plan, *driver.underlay(network), *(step for peer in peers for step in driver.peer_added(network, peer)))
         if self.ip_forward:
             return plan
         return tuple(step for step in plan if not (isinstance(step, Sysctl) and step.key == IPV6_FORWARDING))
+
+    def open_pools(self, network: Network) -> None:
+        """Make the network's allocators, with nothing in them but what the pools reserve."""
+        ipam = self.ipams.get(network.ipam_driver)
+        self.allocators[network.id] = [(pool, ipam.allocator(pool)) for pool in network.pools]
 
     def publish(self, network: Network, endpoint: Endpoint) -> Plan:
         """What makes the endpoint's ports reachable."""

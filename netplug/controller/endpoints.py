@@ -12,24 +12,27 @@ import socket
 from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import replace
 
-from netplug.controller import linking
+from netplug.controller import exits, linking
 from netplug.controller.core import Core, log
-from netplug.controller.joining import Change, draft, joined, left, needs_resolver
+from netplug.controller.joining import Change, draft, joined, left
+from netplug.controller.names import endpoint_names, needs_resolver
+from netplug.controller.networks import Networks
 from netplug.controller.publishing import Ports, Publishing
-from netplug.controller.records import delete_endpoint, put_endpoint, put_sandbox, update_endpoint
+from netplug.controller.records import delete_endpoint, put_endpoint, put_sandbox, sandbox_key, update_endpoint
 from netplug.controller.requests import ControllerEvent, EndpointRequest
+from netplug.controller.shared import Shared
 from netplug.errors import Conflict, NetplugError, NotFound, PortTaken, Unavailable
 from netplug.kernel import namespaces
 from netplug.model import Endpoint, Network, Sandbox
-from netplug.resolver.model import EndpointNames, SandboxNames
+from netplug.resolver.model import SandboxNames
 from netplug.store import Exists, Lost, Write
 
 
 class Endpoints:
     """The life of endpoints."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, core: Core, shared: Shared, networks: Networks) -> None:
+        self._core, self._shared, self._networks = core, shared, networks
         self.publishing = Publishing(core)
 
     async def connect(self, reference: str, sandbox_id: str, request: EndpointRequest) -> Endpoint:
@@ -37,45 +40,97 @@ class Endpoints:
         async with core.lock(sandbox_id):
             sandbox = self._sandbox(sandbox_id)
             network = core.records.network(reference)
-            async with core.lock(network.id):
-                network = core.records.network(network.id)
-                present = core.records.of_sandbox(sandbox_id)
-                endpoint = draft(core, network, sandbox, present, request)
-                try:
-                    endpoint = await self._attach(network, sandbox, present, endpoint)
-                except BaseException:
-                    core.free(endpoint)
-                    raise
+            join = self._join_shared if network.scope == "global" else self._join
+            endpoint = await join(network, sandbox, request)
+            try:
+                await self._settle_exit(sandbox_id)
+            except BaseException:
+                await self._leave(network, self._sandbox(sandbox_id))
+                raise
         core.events.send(ControllerEvent(kind="endpoint", action="connect", network=network, endpoint=endpoint, sandbox=sandbox))
         return endpoint
+
+    async def _join(self, network: Network, sandbox: Sandbox, request: EndpointRequest) -> Endpoint:
+        core = self._core
+        async with core.lock(network.id):
+            network = core.records.network(network.id)
+            present = core.records.of_sandbox(sandbox.id)
+            endpoint = draft(core, network, sandbox, present, request)
+            try:
+                return await self._attach(network, sandbox, present, endpoint)
+            except BaseException:
+                core.free(endpoint)
+                raise
+
+    async def _join_shared(self, network: Network, sandbox: Sandbox, request: EndpointRequest) -> Endpoint:
+        """Without the network's lock, which would make all wait while one asks the cluster: that decides who is first."""
+        core = self._core
+        present = core.records.of_sandbox(sandbox.id)
+
+        def drafted(scattered: bool) -> Endpoint:
+            return draft(core, network, sandbox, present, request, scattered=scattered)
+
+        async with self._shared.claimed(network, drafted) as endpoint:
+            try:
+                return await self._attach(network, sandbox, present, endpoint)
+            except BaseException:
+                core.free(endpoint)
+                raise
 
     async def disconnect(self, reference: str, sandbox_id: str) -> Endpoint:
         core = self._core
         async with core.lock(sandbox_id):
             sandbox = self._sandbox(sandbox_id)
             network = core.records.network(reference)
-            async with core.lock(network.id):
-                endpoint = self.find(network, sandbox)
-                change = self._leaving(network, sandbox, endpoint)
-                writes: list[Write] = [*delete_endpoint(endpoint), *map(update_endpoint, change.updated)]
-                writes += [put_sandbox(change.sandbox)] if change.sandbox != sandbox else []
-                try:
-                    await core.store.txn((), writes)
-                except BaseException:
-                    self.publishing.keep(sandbox, core.records.of_sandbox(sandbox_id))
-                    raise
-                core.records.drop_endpoint(endpoint)
-                core.records.add_sandbox(change.sandbox)
-                self._remember(change.updated)
-                # The resolver and the kernel work side by side.
-                await asyncio.gather(
-                    self.forget_names(endpoint, sandbox),
-                    core.remove("network disconnect", f"{network.name}/{sandbox.name}", change.plan),
-                )
-                core.retire(endpoint)
-                await self.publishing.settle(sandbox, change.endpoints)
+            endpoint = await self._leave(network, sandbox)
+            await self._settle_exit(sandbox_id)
         core.events.send(ControllerEvent(kind="endpoint", action="disconnect", network=network, endpoint=endpoint, sandbox=sandbox))
         return endpoint
+
+    async def _leave(self, network: Network, sandbox: Sandbox) -> Endpoint:
+        core = self._core
+        endpoint = self.find(network, sandbox)
+        if endpoint.node:
+            await self._shared.disconnect(endpoint)
+        async with core.lock(network.id):
+            change = self._leaving(network, sandbox, endpoint)
+            writes: list[Write] = [*delete_endpoint(endpoint), *map(update_endpoint, change.updated)]
+            writes += [put_sandbox(change.sandbox)] if change.sandbox != sandbox else []
+            try:
+                await core.store.txn((), writes)
+            except BaseException:
+                self.publishing.keep(sandbox, core.records.of_sandbox(sandbox.id))
+                raise
+            core.records.drop_endpoint(endpoint)
+            core.records.add_sandbox(change.sandbox)
+            self._remember(change.updated)
+            # The resolver and the kernel work side by side.
+            await asyncio.gather(
+                self.forget_names(endpoint, sandbox),
+                core.remove("network disconnect", f"{network.name}/{sandbox.name}", change.plan),
+            )
+            core.retire(endpoint)
+            await self.publishing.settle(sandbox, change.endpoints)
+        if endpoint.node:
+            await self._shared.disconnected(endpoint)
+        return endpoint
+
+    async def _settle_exit(self, sandbox_id: str) -> None:
+        """The way out comes with the first network that needs it, and goes with the last."""
+        core = self._core
+        endpoints = core.records.of_sandbox(sandbox_id)
+        present, needed = exits.present(endpoints), exits.needed(core, endpoints)
+        if needed and present is None:
+            if (gateway := core.records.network_named(exits.GATEWAY)) is None:
+                gateway = await self._gateway_bridge()
+            await self._join(gateway, self._sandbox(sandbox_id), EndpointRequest())
+        elif present is not None and not needed:
+            await self._leave(core.records.networks[present.network], self._sandbox(sandbox_id))
+
+    async def _gateway_bridge(self) -> Network:
+        async with self._core.lock(exits.GATEWAY):
+            known = self._core.records.network_named(exits.GATEWAY)
+            return known or await self._networks.create(exits.REQUEST, predefined=True)
 
     def plan_connect(self, reference: str, sandbox: Sandbox, present: Iterable[Endpoint], request: EndpointRequest) -> Change:
         """What connect would do; address and host ports go straight back."""
@@ -114,19 +169,6 @@ class Endpoints:
             forward=any(not network.internal for network in networks),
         )
 
-    def endpoint_names(self, endpoint: Endpoint) -> EndpointNames | None:
-        network = self._core.records.networks[endpoint.network]
-        if not needs_resolver(self._core, network) or not endpoint.names:
-            return None
-        return EndpointNames(
-            network=endpoint.network,
-            endpoint=endpoint.id,
-            names=endpoint.names,
-            address=endpoint.address.split("/")[0],
-            network_name=network.name,
-            address6=endpoint.address6.split("/")[0],
-        )
-
     async def hand_over(self, sandbox: Sandbox, sockets: tuple[socket.socket, socket.socket]) -> None:
         """Give the sandbox's listening sockets to the resolver."""
         await self.tell(self._core.resolver.add_sandbox(self.sandbox_names(sandbox), *sockets))
@@ -163,6 +205,7 @@ class Endpoints:
 
     async def _intend(self, network: Network, change: Change, new: Endpoint) -> None:
         compares, writes = put_endpoint(new)
+        compares.append(Exists(sandbox_key(new.sandbox)))
         try:
             await self._core.store.txn(compares, [*writes, put_sandbox(change.sandbox), *map(update_endpoint, change.updated)])
         except Lost as lost:
@@ -196,7 +239,7 @@ class Endpoints:
 
     async def _publish_names(self, sandbox: Sandbox, endpoint: Endpoint, sockets: tuple[socket.socket, socket.socket] | None) -> None:
         """The resolver learns the endpoint's names, and which networks the sandbox is on now."""
-        resolver, names, known = self._core.resolver, self.endpoint_names(endpoint), self._known_names(sandbox)
+        resolver, names, known = self._core.resolver, endpoint_names(self._core, endpoint), self._known_names(sandbox)
         if sockets is not None:
             await self.hand_over(sandbox, sockets)
             known = None
@@ -208,7 +251,7 @@ class Endpoints:
     async def forget_names(self, endpoint: Endpoint, sandbox: Sandbox | None = None) -> None:
         """The opposite, with a `sandbox` that stays."""
         resolver, known = self._core.resolver, self._known_names(sandbox) if sandbox is not None else None
-        if self.endpoint_names(endpoint) is not None:
+        if endpoint_names(self._core, endpoint) is not None:
             await self.tell(resolver.drop(endpoint.network, endpoint.id, known))
         elif known is not None:
             await self.tell(resolver.update_sandbox(known))

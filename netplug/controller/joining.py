@@ -11,6 +11,8 @@ import msgspec
 
 from netplug.controller import addresses, gateway, interfaces, linking
 from netplug.controller.core import Core
+from netplug.controller.exits import GATEWAY
+from netplug.controller.names import needs_resolver
 from netplug.controller.requests import EndpointRequest
 from netplug.errors import Forbidden, InvalidArgument
 from netplug.model import Endpoint, Network, PortBinding, Sandbox, mac_of, new_id, now
@@ -30,8 +32,13 @@ class Change:
     plan: Plan
 
 
-def draft(core: Core, network: Network, sandbox: Sandbox, present: Sequence[Endpoint], request: EndpointRequest) -> Endpoint:
-    """The record of a new endpoint, its addresses taken out of the pools (`core.free` them if it does not come to be)."""
+def draft(
+    core: Core, network: Network, sandbox: Sandbox, present: Sequence[Endpoint], request: EndpointRequest, *, scattered: bool = False
+) -> Endpoint:
+    """The record of a new endpoint, its addresses taken out of the pools (`core.free` them if it does not come to be).
+
+    `scattered`: any free addresses, not the first.
+    """
     if network.name == "none" and network.predefined:
         raise Forbidden("container cannot be connected to multiple networks with one of the networks in private (none) mode")
     if core.driver(network).capabilities.singleton:
@@ -52,8 +59,9 @@ def draft(core: Core, network: Network, sandbox: Sandbox, present: Sequence[Endp
     interface = interfaces.free_name(network, present, request.options)
     interfaces.parse_sysctls(request.options)
     # Last, because nothing that follows can fail.
-    (address, gateway_address), (address6, gateway_address6) = addresses.take(core, network, request)
+    (address, gateway_address), (address6, gateway_address6) = addresses.take(core, network, request, scattered=scattered)
     identity = new_id()
+    leads_out = not network.internal and core.driver(network).capabilities.exit
     return Endpoint(
         id=identity,
         network=network.id,
@@ -63,9 +71,9 @@ def draft(core: Core, network: Network, sandbox: Sandbox, present: Sequence[Endp
         interface=interface,
         host_interface=f"veth{identity[:7]}",
         address=address,
-        gateway="" if network.internal else gateway_address,
+        gateway=gateway_address if leads_out else "",
         address6=address6,
-        gateway6="" if network.internal else gateway_address6,
+        gateway6=gateway_address6 if leads_out else "",
         mac=mac or (mac_of(address or address6, identity) if core.driver(network).capabilities.macs else ""),
         names=tuple(dict.fromkeys((*request.names, *request.aliases))),
         aliases=request.aliases,
@@ -74,6 +82,7 @@ def draft(core: Core, network: Network, sandbox: Sandbox, present: Sequence[Endp
         static_address6=bool(request.address6),
         links=request.links,
         options=request.options,
+        implied=network.name == GATEWAY,
     )
 
 
@@ -87,11 +96,6 @@ def checked_mac(text: str) -> str:
     if int(mac[:2], 16) & 1 or mac == "00:00:00:00:00:00":
         raise InvalidArgument(f"invalid MAC address: {text} is no address of a single interface (IEEE 802 I/G bit, or all zero)")
     return mac
-
-
-def needs_resolver(core: Core, network: Network) -> bool:
-    """User-defined networks have names; the default bridge has links only, as with Docker."""
-    return not network.predefined and core.driver(network).capabilities.addresses
 
 
 def joined(

@@ -13,10 +13,12 @@ import msgspec
 
 from netplug.capability import Adopts, Claims, Gatewayless
 from netplug.controller import interfaces
+from netplug.controller.cluster import in_use
 from netplug.controller.core import Core
 from netplug.controller.records import delete_network, put_network
 from netplug.controller.requests import ControllerEvent, NetworkRequest
-from netplug.errors import Conflict, Forbidden, InvalidArgument, NetplugError, NetworkInUse, PoolOverlap
+from netplug.controller.shared import Shared
+from netplug.errors import Conflict, Forbidden, InvalidArgument, NetplugError, PoolOverlap
 from netplug.kernel import found, routes
 from netplug.model import Family, FoundLink, Network, PoolConfig, new_id, now
 from netplug.plan import Plan
@@ -28,11 +30,17 @@ PREDEFINED = ("bridge", "host", "none")
 class Networks:
     """The life of networks."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, core: Core, shared: Shared) -> None:
+        self._core, self._shared = core, shared
 
     async def create(self, request: NetworkRequest, *, predefined: bool = False) -> Network:
         core = self._core
+        if core.drivers.get(request.driver).capabilities.scope == "global":
+            # Not with the lock of all networks: this host's own do not wait for the cluster.
+            async with core.lock("global networks"):
+                network = await self._shared.create(lambda: self.prepare(request))
+            core.events.send(ControllerEvent(kind="network", action="create", network=network))
+            return network
         async with core.lock("networks"):
             network = self.prepare(request, predefined=predefined)
             core.records.add_network(network)
@@ -46,7 +54,7 @@ class Networks:
             except BaseException:
                 core.records.drop_network(network)
                 raise
-            self.open_pools(network)
+            core.open_pools(network)
             try:
                 await core.apply("network create", network.name, core.network_plan(network))
             except BaseException:
@@ -59,6 +67,11 @@ class Networks:
 
     async def remove(self, reference: str, *, predefined: bool = False) -> Network:
         core = self._core
+        if (network := core.records.network(reference)).scope == "global":
+            self.plan_removal(network)
+            await self._shared.remove(network)
+            await self._shared.removed(network.id)
+            return network
         async with core.lock("networks"):
             network = core.records.network(reference)
             async with core.lock(network.id):
@@ -75,11 +88,8 @@ class Networks:
         """What removing it would do; raises if it cannot go."""
         if network.predefined and not predefined:
             raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
-        endpoints = self._core.records.of_network(network.id)
-        if endpoints:
-            names = ", ".join(f"{endpoint.container_name or endpoint.id[:12]}" for endpoint in endpoints[:5])
-            more = ", …" if len(endpoints) > 5 else ""
-            raise NetworkInUse(f"error while removing network: network {network.name} id {network.id} has active endpoints ({names}{more})")
+        if endpoints := self._core.records.of_network(network.id):
+            raise in_use(network, endpoints)
         return self._core.driver(network).delete_network(network)
 
     def prepare(self, request: NetworkRequest, *, predefined: bool = False) -> Network:
@@ -118,11 +128,6 @@ class Networks:
         driver.validate(network)
         self._check_claims(network)
         return network
-
-    def open_pools(self, network: Network) -> None:
-        """Make the network's allocators, with nothing in them but what the pools reserve."""
-        ipam = self._core.ipams.get(network.ipam_driver)
-        self._core.allocators[network.id] = [(pool, ipam.allocator(pool)) for pool in network.pools]
 
     def _check_name(self, name: str, predefined: bool) -> None:
         if not name:

@@ -43,12 +43,14 @@ class Records:
             self.add_endpoint(msgspec.json.decode(item.value, type=Endpoint))
 
     def add_network(self, network: Network) -> None:
+        """Who has a name keeps it: one of the cluster's may have the name of one of this host's."""
         self.networks[network.id] = network
-        self._network_names[network.name] = network.id
+        self._network_names.setdefault(network.name, network.id)
 
     def drop_network(self, network: Network) -> None:
         self.networks.pop(network.id, None)
-        self._network_names.pop(network.name, None)
+        if self._network_names.get(network.name) == network.id:
+            del self._network_names[network.name]
         self._of_network.pop(network.id, None)
 
     def add_endpoint(self, endpoint: Endpoint) -> None:
@@ -127,27 +129,26 @@ def endpoint_key(endpoint: Endpoint) -> str:
 
 def put_network(network: Network, claims: Iterable[str]) -> Change:
     """A new network: its name and what it claims must be free."""
-    unique = [f"{PREFIX}network-names/{network.name}", *_claim_keys(claims)]
+    unique = _unique_keys_of_network(network, claims)
     writes: list[Write] = [Put(network_key(network.id), encode(network))]
     writes += [Put(key, network.id.encode()) for key in unique]
     return [Missing(key) for key in unique], writes
 
 
 def delete_network(network: Network, claims: Iterable[str]) -> list[Write]:
-    keys = [network_key(network.id), f"{PREFIX}network-names/{network.name}", *_claim_keys(claims)]
-    return [Delete(key) for key in keys]
+    return [Delete(key) for key in (network_key(network.id), *_unique_keys_of_network(network, claims))]
 
 
-def _claim_keys(claims: Iterable[str]) -> list[str]:
-    """Of what only one network may have: not of what several share."""
-    return [f"{PREFIX}claims/{claim}" for claim in claims if "=" not in claim]
+def _unique_keys_of_network(network: Network, claims: Iterable[str]) -> list[str]:
+    """Its name, what only it may claim (not what several share), and its VNI."""
+    keys = [f"{PREFIX}network-names/{network.name}", *(f"{PREFIX}claims/{claim}" for claim in claims if "=" not in claim)]
+    return [*keys, f"{PREFIX}vnis/{network.vni}"] if network.vni else keys
 
 
 def put_endpoint(endpoint: Endpoint) -> Change:
-    """A new endpoint: network and sandbox must exist; its name and its addresses in the network must be free."""
+    """A new endpoint: the network must exist; its name and its addresses in the network must be free."""
     unique = _unique_keys(endpoint)
-    compares: list[Compare] = [Exists(network_key(endpoint.network)), Exists(sandbox_key(endpoint.sandbox))]
-    compares += [Missing(key) for key in unique]
+    compares: list[Compare] = [Exists(network_key(endpoint.network)), *(Missing(key) for key in unique)]
     writes: list[Write] = [Put(endpoint_key(endpoint), encode(endpoint))]
     writes += [Put(key, endpoint.id.encode()) for key in unique]
     return compares, writes

@@ -17,7 +17,9 @@ from netplug.controller import gateway, interfaces, linking
 from netplug.controller.core import Core, log
 from netplug.controller.endpoints import Endpoints, open_resolver_sockets
 from netplug.controller.joining import redirection
-from netplug.controller.networks import Networks
+from netplug.controller.membership import Membership
+from netplug.controller.names import endpoint_names
+from netplug.controller.peers import Peers
 from netplug.controller.records import delete_endpoint, put_sandbox
 from netplug.controller.sandboxes import Sandboxes
 from netplug.errors import NetplugError
@@ -38,8 +40,9 @@ class Wanted:
 class Restore:
     """One start."""
 
-    def __init__(self, core: Core, networks: Networks, endpoints: Endpoints, sandboxes: Sandboxes) -> None:
-        self._core, self._networks, self._endpoints, self._sandboxes = core, networks, endpoints, sandboxes
+    def __init__(self, core: Core, endpoints: Endpoints, sandboxes: Sandboxes, membership: Membership, peers: Peers) -> None:
+        self._core, self._endpoints, self._sandboxes = core, endpoints, sandboxes
+        self._membership, self._peers = membership, peers
 
     async def run(self, base: Plan) -> None:
         """`base` is what the host needs whatever networks there are (forwarding)."""
@@ -47,8 +50,10 @@ class Restore:
         await core.records.load(core.store)
         dead = await self._bury()
         for network in core.records.networks.values():
-            self._networks.open_pools(network)
-        for endpoint in core.records.endpoints.values():
+            core.open_pools(network)
+        self._membership.restore()
+        await self._peers.load()
+        for endpoint in (*core.records.endpoints.values(), *(peer for peers in core.peers.values() for peer in peers.values())):
             core.take(endpoint)
         wanted = [Wanted(base, "the host"), *self._wanted()]
         restored = await core.executor.restore([item.plan for item in wanted])
@@ -66,7 +71,8 @@ class Restore:
     async def names(self) -> None:
         """Tell the resolver all, and hand it the sockets it does not have."""
         core = self._core
-        endpoints = [names for endpoint in core.records.endpoints.values() if (names := self._endpoints.endpoint_names(endpoint))]
+        endpoints = [names for endpoint in core.records.endpoints.values() if (names := endpoint_names(core, endpoint))]
+        endpoints += self._peers.names()
         with_names = [sandbox for sandbox in core.records.sandboxes.values() if sandbox.resolver_udp]
         missing = await core.resolver.sync(endpoints, [self._endpoints.sandbox_names(sandbox) for sandbox in with_names])
         for identity in missing:
@@ -148,7 +154,9 @@ class Restore:
     def _sweep_namespaces(self) -> None:
         """Namespaces in our folder that no record names: made just before the daemon died."""
         folder = self._core.run_dir / "netns"
-        known = {Path(sandbox.namespace) for sandbox in self._core.records.sandboxes.values() if sandbox.kind == "own"}
+        core = self._core
+        known = {Path(sandbox.namespace) for sandbox in core.records.sandboxes.values() if sandbox.kind == "own"}
+        known |= {Path(core.place(core.records.networks[identity])) for identity in core.joined}
         for path in folder.iterdir() if folder.is_dir() else ():
             if path not in known:
                 log.info("removed namespace %s: it had no record", path)

@@ -13,6 +13,7 @@ from netplug.controller.core import Core
 from netplug.controller.endpoints import Endpoints
 from netplug.controller.records import delete_endpoint, delete_sandbox, put_sandbox
 from netplug.controller.requests import ControllerEvent, SandboxRequest
+from netplug.controller.shared import Shared, owed
 from netplug.errors import Conflict, InvalidArgument
 from netplug.kernel import namespaces
 from netplug.model import Endpoint, Sandbox, now
@@ -23,8 +24,8 @@ from netplug.store import MAX_OPERATIONS, Write
 class Sandboxes:
     """The life of sandboxes."""
 
-    def __init__(self, core: Core, endpoints: Endpoints) -> None:
-        self._core = core
+    def __init__(self, core: Core, endpoints: Endpoints, shared: Shared) -> None:
+        self._core, self._shared = core, shared
         self._endpoints = endpoints
 
     async def create(self, request: SandboxRequest) -> Sandbox:
@@ -56,9 +57,13 @@ class Sandboxes:
                 await self._endpoints.tell(core.resolver.remove_sandbox(identity))
             await core.remove("sandbox rm", sandbox.name, self.plan_removal(sandbox, endpoints))
             for endpoint in endpoints:
+                if endpoint.node:
+                    await self._shared.release(endpoint)
                 core.retire(endpoint)
             await self._endpoints.publishing.settle(sandbox, ())
         for endpoint in endpoints:
+            if endpoint.node:
+                await self._shared.left(endpoint)
             network = core.records.networks.get(endpoint.network)
             core.events.send(ControllerEvent(kind="endpoint", action="disconnect", network=network, endpoint=endpoint, sandbox=sandbox))
         core.events.send(ControllerEvent(kind="sandbox", action="remove", sandbox=sandbox))
@@ -66,7 +71,7 @@ class Sandboxes:
     async def forget(self, sandbox: Sandbox, endpoints: list[Endpoint]) -> None:
         """Out of the store, the memory and the resolver: endpoints first, so that no chunk leaves one without its sandbox."""
         core = self._core
-        writes: list[Write] = [write for endpoint in endpoints for write in delete_endpoint(endpoint)]
+        writes: list[Write] = [*owed(endpoints), *(write for endpoint in endpoints for write in delete_endpoint(endpoint))]
         writes.append(delete_sandbox(sandbox))
         for start in range(0, len(writes), MAX_OPERATIONS):
             await core.store.txn((), writes[start : start + MAX_OPERATIONS])

@@ -128,6 +128,14 @@ def underlay(address: str) -> tuple[str, int]:
     return link.name, way_out.mtu if way_out is not None else link.mtu
 
 
+def address_of(name: str) -> str:
+    """The first address of a link that others can reach, IPv4 before IPv6; `""` where there is no such link, or it has none."""
+    with asked("look for the node's address"), Socket() as netlink:
+        link = links.find(netlink, name)
+        found = [one.address.ip for one in addresses.dump(netlink) if link is not None and one.index == link.index]
+    return next((str(ip) for ip in sorted(found, key=lambda ip: ip.version) if not (ip.is_link_local or ip.is_loopback)), "")
+
+
 def holders(vni: int, port: int, folders: tuple[str, ...] = OTHERS) -> Iterator[tuple[str, Tunnel]]:
     """Links that have that VNI and port in the calling thread's namespace, each with the path of the one that it lives in (`""`: this)."""
     home = namespaces.open_descriptor("")

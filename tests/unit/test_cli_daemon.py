@@ -70,7 +70,13 @@ def test_flags(cli: Cli, ran: list[dict[str, Any]]) -> None:
 def test_every_flag_is_a_setting() -> None:
     ours = {parameter.name for parameter in daemon_command.params} - {"config", "dry_run"}
 
-    assert ours <= set(settings.Settings.__struct_fields__)
+    assert ours <= set(settings.Settings.__struct_fields__) | {"cluster_store", "cluster_advertise"}
+
+
+def test_docker_s_words_for_a_cluster() -> None:
+    chosen = settings.decode({"cluster-store": "etcd://10.0.0.1:2379", "cluster-advertise": "eth0:2376"})
+
+    assert (chosen.store, chosen.advertise) == ("etcd://10.0.0.1:2379", "eth0:2376")
 
 
 def test_flags_win_over_the_file(cli: Cli, ran: list[dict[str, Any]], tmp_path: Path) -> None:

@@ -1,0 +1,83 @@
+"""How a node is told of its cluster: `--store etcd://HOST:PORT,…[/PREFIX]`, `--advertise`, `--node`."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from pathlib import Path
+
+from netplug.capability import Underlay
+from netplug.errors import InvalidArgument
+from netplug.kernel import vxlan
+from netplug.settings import Settings
+from netplug.store import Store
+
+_STORE = re.compile(r"etcds?://([^/]+)(/.*)?")
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+
+
+def store(chosen: Settings) -> Store:
+    """The cluster's store, which has been asked nothing yet. Its client is imported here: who has no cluster does not pay for it."""
+    from netplug.store.etcd import EtcdStore, Tls
+
+    members, prefix = parse_store(chosen.store)
+    tls = None
+    if chosen.store_ca:
+        cert, key = (Path(path) if path else None for path in (chosen.store_cert, chosen.store_key))
+        tls = Tls(Path(chosen.store_ca), cert, key)
+    user, _, password = chosen.store_user.partition(":")
+    return EtcdStore(members, prefix=prefix, tls=tls, user=user, password=password or os.environ.get("NETPLUG_STORE_PASSWORD", ""))
+
+
+def parse_store(text: str) -> tuple[list[str], str]:
+    """`etcd://10.0.0.1:2379,10.0.0.2/lab` -> the members and `/lab`."""
+    found = _STORE.fullmatch(text)
+    members = [member.strip() for member in found[1].split(",")] if found else []
+    if not found or not all(members):
+        raise InvalidArgument(f"invalid --store {text}: etcd://HOST:PORT[,HOST:PORT…][/PREFIX] is needed")
+    return members, (found[2] or "").rstrip("/")
+
+
+def check(chosen: Settings) -> None:
+    """What only the cluster's settings together can tell."""
+    if not chosen.store:
+        for name in ("advertise", "store_ca", "store_cert", "store_key", "store_user"):
+            if getattr(chosen, name):
+                raise InvalidArgument(f"--{name.replace('_', '-')} is of no use without --store etcd://HOST:PORT")
+        return
+    parse_store(chosen.store)
+    if not chosen.advertise:
+        raise InvalidArgument("--store needs --advertise ADDRESS: the address of this host by which the other nodes reach it")
+    if bool(chosen.store_cert) != bool(chosen.store_key) or (chosen.store_cert and not chosen.store_ca):
+        raise InvalidArgument("--store-cert, --store-key and --store-ca go together: certificate, key, and who signed the members'")
+    if not _NAME.fullmatch(node(chosen)):
+        raise InvalidArgument(f'invalid node name "{node(chosen)}": only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed; give --node NAME')
+
+
+def node(chosen: Settings) -> str:
+    return chosen.node or os.uname().nodename
+
+
+def underlay(chosen: Settings, folder: Path) -> Underlay:
+    """What tunnels of this node run through; without a cluster only where its namespaces are. InvalidArgument, KernelError."""
+    if not chosen.store:
+        return Underlay(folder=str(folder))
+    address = _address(chosen.advertise)
+    _, mtu = vxlan.underlay(address)
+    vxlan.check(address, chosen.vxlan_port)
+    return Underlay(address=address, mtu=mtu, port=chosen.vxlan_port, folder=str(folder))
+
+
+def _address(text: str) -> str:
+    """`192.0.2.1`, `192.0.2.1:2376` (Docker's port is for its own discovery), `eth0:2376`, `[fd00::1]:2376`."""
+    host = text.rpartition(":")[0] if re.fullmatch(r"\[.*\]:\d+|[^:]*:\d+", text) else text
+    host = host.strip("[]")
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        pass
+    found = vxlan.address_of(host)
+    if not found:
+        raise InvalidArgument(f"invalid --advertise {text}: neither an address of this host nor an interface that has one")
+    return found
