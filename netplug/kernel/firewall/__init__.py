@@ -1,6 +1,6 @@
 """The firewall seam: what the executor asks of a firewall, whichever tool keeps the rules.
 
-Drivers say *what* is wanted (`Isolate`, `Masquerade`, `Guard`, `AllowPeer`, `Publish`, `Direct`, `DnsRedirect`: data, in `netplug.plan`);
+Drivers say *what* is wanted (`Isolate`, `Masquerade`, `Guard`, `AllowPeer`, `Publish`, `Direct`, `Reach`, `DnsRedirect`: data, in `netplug.plan`);
 a backend knows *how*. All backends pass the same tests. What they must keep to:
 
 - all steps of one call take effect together or not at all;
