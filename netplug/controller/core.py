@@ -76,6 +76,8 @@ class Core:
     """Global networks that this node is on."""
     peers: dict[str, dict[str, Endpoint]] = field(default_factory=lambda: defaultdict(dict))
     """By network that is joined, and id: endpoints on other nodes."""
+    routes: Plan = ()
+    """To networks of other nodes, and what lets that traffic pass: as it should be now."""
     last_macs: dict[tuple[str, str], str] = field(default_factory=dict)
     """By (network, address): the MAC of the last owner, where that was not made from the address."""
     ip_forward: bool = True
@@ -106,7 +108,7 @@ class Core:
 
     async def apply(self, action: str, subject: str, plan: Plan) -> None:
         """Make the plan true, or raise with everything undone; noted in the journal either way."""
-        self._note(plan)
+        self.note(plan)
         try:
             applied = await self.executor.apply(plan)
         except NetplugError as error:
@@ -116,7 +118,7 @@ class Core:
 
     async def remove(self, action: str, subject: str, plan: Plan) -> None:
         """Take the plan's things away as far as possible; what resists is logged and is swept away at the next start."""
-        self._note(plan)
+        self.note(plan)
         errors = await self.executor.remove(plan)
         for error in errors:
             log.error("%s %s: %s", action, subject, error)
@@ -206,7 +208,8 @@ class Core:
         plan = self.driver(network).unpublish(network, endpoint)
         return (*plan, *removal(_direct(plan))) if self.direct_routing else plan
 
-    def _note(self, plan: Plan) -> None:
+    def note(self, plan: Plan) -> None:
+        """For whoever is `recording`."""
         plans = _recorder.get()
         if plans is not None and plan:
             plans.append(plan)

@@ -82,7 +82,7 @@ IPTABLES = {
     "filter NETPLUG-ICC": "Neighbours on one bridge, where br_netfilter shows them here: all of them, or (`icc=false`) by links only.",
     "filter NETPLUG-LINKED": "Links under `icc=false`, and what finds neighbours.",
     "filter NETPLUG-INTERNAL": "Internal networks: nothing is routed in or out.",
-    "filter NETPLUG-TRUSTED": "Who reaches containers by their own addresses: all behind an interface, networks of other nodes; never of this host.",
+    "filter NETPLUG-TRUSTED": "Who reaches containers by their own addresses: all behind an interface, or another node's networks; none of ours.",
     "filter NETPLUG-IN": "How each network may be entered: the chain of its gateway mode.",
     "filter NETPLUG-IN-NAT": "Gateway mode nat: by published ports, from anywhere; by own addresses not at all.",
     "filter NETPLUG-IN-ROUTED": "Gateway mode routed: published ports, and ping, by the containers' own addresses.",
