@@ -203,7 +203,7 @@ class Routing:
 
     def _tell(self) -> None:
         """Each reason once."""
-        told = {(way.node, way.subnet): way.reason for way in self.ways if way.reason and self.own()}
+        told = {(way.node, way.subnet): way.reason for way in self.ways if way.reason and way.needed}
         for (node, subnet), reason in told.items():
             if self._told.get((node, subnet)) != reason:
                 log.warning("no route to %s of node %s: %s", subnet, node, reason)

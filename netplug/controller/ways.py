@@ -18,7 +18,10 @@ from netplug.plan import Plan, Route
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """To one subnet. With a `reason` there is no route of ours; where the host has had the very same route before, that is `kept`."""
+    """To one subnet. With a `reason` there is no route of ours; where the host has the very same route from somebody else, that is `kept`.
+
+    One that no network of this host would use is not `needed`.
+    """
 
     subnet: str
     via: str
@@ -27,6 +30,7 @@ class Way:
     """Its name on that node."""
     link: str = ""
     kept: bool = False
+    needed: bool = True
     reason: str = ""
 
     @property
@@ -37,7 +41,7 @@ class Way:
     @property
     def status(self) -> str:
         if self.reason:
-            return f"skipped: {self.reason}"
+            return f"{'skipped' if self.needed else 'not needed'}: {self.reason}"
         return "installed by somebody else" if self.kept else "installed"
 
 
@@ -65,7 +69,7 @@ def ways(published: Iterable[Reachable], here: Surroundings) -> list[Way]:
 
 def _judged(way: Way, subnet: IPNetwork, before: Sequence[Way], here: Surroundings) -> Way:
     if subnet.version not in here.versions:
-        return replace(way, reason=f"no network of this host with netplug.routes=cluster has IPv{subnet.version}")
+        return replace(way, needed=False, reason=f"no network of this host with netplug.routes=cluster has IPv{subnet.version}")
     if not way.via:
         return replace(way, reason=f"node {way.node} has no IPv{subnet.version} address beside the one that it advertises")
     if reason := _local(subnet, here.networks) or _elder(subnet, before):
