@@ -6,17 +6,22 @@ outside, etcd, "the internet" 203.0.113.1 --- switch --- one .11: 10.71.0.0/24, 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 
 import pytest
 
+from netplug.cli.demo_traffic import MODULE
 from tests.cluster.route_nodes import Node, eventually, lan, members, nodes
 from tests.etcd_members import Cluster
-from tests.hosts import INTERNET_ADDRESS, INTERNET_ADDRESS6, ApiError, Host, Lan, serving
-from tests.kernel.daily import IDLE, address, address6, ask, network, run, serve
+from tests.hosts import INTERNET_ADDRESS, INTERNET_ADDRESS6, OUTSIDE_ADDRESS, ApiError, Host, Lan, Namespace, command, serving
+from tests.kernel.daily import IDLE, ROOT, address, address6, ask, network, run, serve
 
 __all__ = ["lan", "members", "nodes"]
 
@@ -89,8 +94,9 @@ def test_containers_reach_one_another_by_their_own_addresses(nodes: Make, lan: L
     eventually(lambda: routes(one), [])
     assert listed(one) == {}
     assert routes(two) == [], "a host without such a network needs none"
-    one.run("nft", "flush", "ruleset") if backend == "nftables" else one.run("iptables", "-F")
-    assert reached(lan.outside.path, one)[0] != "", "the control: it is rules that keep others out"
+    one.stop()
+    one.run("nft", "flush", "ruleset")
+    assert ask(lan.outside.path, own["one"][0], 80) != "", "the control: it is rules that keep others out"
 
 
 def test_a_restart_keeps_routes_also_without_the_cluster(nodes: Make, members: Cluster):
@@ -264,3 +270,41 @@ def test_a_node_that_is_removed(nodes: Make, members: Cluster):
     eventually(lambda: routes(one), [])
     two.start()
     eventually(lambda: routes(one), ways_to((two, 72)))
+
+
+def test_the_page_by_hand(lan: Lan):
+    """The commands of docs/routes.md, on two hosts without netplug; the container's name and the host's link are others here."""
+    page = (ROOT / "docs" / "routes.md").read_text().partition("## With the option")[0]
+    build, masquerade, route, source = re.findall(r"^```sh\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    with contextlib.ExitStack() as stack:
+        hosts = [Namespace(f"{lan.label}-hand{number}") for number in (71, 72)]
+        for host in hosts:
+            stack.callback(host.remove)
+            lan.plug(host, host.name[-6:], lan.free_address())
+            host.ip("route", "add", "default", "via", OUTSIDE_ADDRESS)
+        addresses = [json.loads(host.ip("-j", "-4", "address", "show", "uplink").stdout)[0]["addr_info"][0]["local"] for host in hosts]
+
+        def paste(text: str) -> None:
+            for position, host in enumerate(hosts):
+                commands = text.replace("192.0.2.2", addresses[1 - position]).replace("oifname eth0", "oifname uplink")
+                commands = re.sub(r"\bweb\b", f"{host.name}-web", commands)
+                if position:
+                    commands = commands.replace("10.71.", "10.0.").replace("10.72.", "10.71.").replace("10.0.", "10.72.")
+                host.run("sh", "-ec", commands)
+
+        stack.callback(lambda: [command("ip", "netns", "del", f"{host.name}-web", check=False) for host in hosts])
+        paste(build)
+        webs = [f"/run/netns/{host.name}-web" for host in hosts]
+        paste(masquerade)
+        with serving(lan.outside, 7):
+            assert ask(webs[0], INTERNET_ADDRESS, 7) == addresses[0]
+        paste(route)
+        argv = ["nsenter", f"--net={webs[1]}", sys.executable, "-m", MODULE, "serve", "0.0.0.0", "80"]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE) as server:
+            assert server.stdout is not None
+            assert server.stdout.readline() == b"ready\n"
+            seen = [ask(webs[0], "10.72.0.2", 80)]
+            paste(source)
+            seen.append(ask(webs[0], "10.72.0.2", 80))
+            server.kill()
+        assert seen == [addresses[0], "10.71.0.2"]
