@@ -376,6 +376,21 @@ class FlushFlows(Op, frozen=True, kw_only=True):
         return self.explain()
 
 
+class ForgetFlows(Op, frozen=True, kw_only=True):
+    """Forget tracked flows between two subnets: what was decided on their first packets (source, and whether they pass) holds no more."""
+
+    subnet: str
+    remote: str
+
+    def explain(self) -> tuple[str, ...]:
+        family = " -f ipv6" if ":" in self.subnet else ""
+        pairs = (self.subnet, self.remote), (self.remote, self.subnet)
+        return self._shell(*(f"conntrack -D{family} -s {one} -d {other} >/dev/null 2>&1 || true" for one, other in pairs))
+
+    def explain_removal(self) -> tuple[str, ...]:
+        return self.explain()
+
+
 class Isolate(FirewallOp, frozen=True, kw_only=True):
     """A network behind `bridge` with these subnets: reachable as its gateway modes say, never from another network.
 
@@ -487,6 +502,7 @@ AnyOp: TypeAlias = (
     | Sysctl
     | Announce
     | FlushFlows
+    | ForgetFlows
     | Isolate
     | Masquerade
     | Guard

@@ -23,7 +23,7 @@ from netplug.controller.ways import Surroundings, Way, clash, readable, ways
 from netplug.errors import NetplugError, PoolOverlap, Unavailable
 from netplug.kernel import lan
 from netplug.model import Network, Reachable, encode
-from netplug.plan import Plan, Reach, Route, removal
+from netplug.plan import ForgetFlows, Plan, Reach, Route, removal
 from netplug.store import MAX_OPERATIONS, PREFIX, Delete, KeyValue, Lost, Missing, Put, Unchanged, Write
 
 ROUTES = f"{PREFIX}routes/"
@@ -139,7 +139,7 @@ class Routing:
             found = await self._look(self.own())
             plan = self._plan(found, self.own())
             if gone := tuple(step for step in core.routes if step not in plan):
-                await core.remove("route rm", "other nodes", removal(gone))
+                await core.remove("route rm", "other nodes", (*removal(gone), *_forgotten(gone)))
             come = tuple(step for step in plan if step not in core.routes)
             core.routes = tuple(step for step in core.routes if step in plan)
             refused = await self._make(come)
@@ -152,7 +152,8 @@ class Routing:
         networks = list(networks)
         plan = self._plan(await self._look(networks), networks)
         gone = tuple(step for step in self._core.routes if step not in plan)
-        return (*removal(gone), *(step for step in plan if step not in self._core.routes))
+        come = tuple(step for step in plan if step not in self._core.routes)
+        return (*removal(gone), *_forgotten(gone), *come, *_forgotten(come))
 
     async def _look(self, own: Iterable[Network]) -> tuple[Way, ...]:
         if not self._published:
@@ -199,6 +200,9 @@ class Routing:
                     refused[step.destination] = str(error)
         if undone := tuple(step for step in rules if isinstance(step, Reach) and step.remote in refused):
             await core.remove("route rm", "other nodes", removal(undone))
+        # Who has asked before there was a way has been masqueraded, and would be for as long as he goes on asking.
+        if forgotten := _forgotten(rules):
+            await core.apply("route add", "other nodes", forgotten)
         return refused
 
     def _tell(self) -> None:
@@ -224,6 +228,11 @@ def _reachable(cluster: Cluster, network: Network) -> Reachable:
         subnets=tuple(pool.subnet for pool in network.pools),
         via=tuple(filter(None, (address, lan.twin(address)))),
     )
+
+
+def _forgotten(steps: Plan) -> Plan:
+    """Tracked flows that such rules change."""
+    return tuple(ForgetFlows(subnet=step.subnet, remote=step.remote) for step in steps if isinstance(step, Reach))
 
 
 def _key(cluster: Cluster, network: Network) -> str:

@@ -18,6 +18,7 @@ from netplug.plan import (
     Dummy,
     Fdb,
     FlushFlows,
+    ForgetFlows,
     Guard,
     Ipvlan,
     Isolate,
@@ -136,6 +137,8 @@ def _making(op: AnyOp) -> str:
             return f"set sysctl {op.key}={op.value}"
         case FlushFlows():
             return f"flush tracked {op.protocol} flows to port {op.port}"
+        case ForgetFlows():
+            return f"forget tracked flows between {op.subnet} and {op.remote}"
         case Announce():
             return f"announce {op.address} on {op.link}"
         case Publish():

@@ -188,6 +188,26 @@ def test_what_is_in_the_way_is_left_alone(nodes: Make):
     assert "10.72.0.0/24" in one.run("ip", "route").stdout
 
 
+def test_who_asks_before_there_is_a_way(nodes: Make):
+    """His flow is tracked as masqueraded, and he never stops: it is decided anew."""
+    one, two = nodes("one"), nodes("two")
+    network(one, *SUBNETS["one"], *OPTION, "demo")
+    run(one, "client", "--network", "demo", *IDLE)
+    targets = ("10.72.0.2", "fd72::2")
+    asking = [subprocess.Popen(["nsenter", f"--net={one.sandbox('client')}", "ping", "-n", "-i", "0.2", target]) for target in targets]
+    try:
+        for target in targets:
+            eventually(lambda target=target: target in one.run("conntrack", "-L", "-d", target).stdout, True)
+        network(two, *SUBNETS["two"], *OPTION, "demo")
+        serve(two, "web", "--network", "demo")
+        for client in ("10.71.0.2", "fd71::2"):
+            eventually(lambda client=client: client in two.run("conntrack", "-L", "-s", client).stdout, True)
+    finally:
+        for ping in asking:
+            ping.kill()
+            ping.wait()
+
+
 def test_subnets_are_chosen_apart(nodes: Make):
     one, two = nodes("one"), nodes("two")
     for node in (one, two):
@@ -239,6 +259,7 @@ def test_the_commands_are_told(nodes: Make):
     told = one.netplug(*create, "--dry-run", check=True).stdout
     assert one.state() == before
     assert f"ip route replace 10.72.0.0/24 via {two.address} dev uplink proto 112" in told
+    assert "conntrack -D -s 10.71.0.0/24 -d 10.72.0.0/24" in told
     assert f"ip -6 route replace fd72::/64 via {two.address6} dev uplink proto 112" in told
     assert """nft add element inet netplug reach4 '{ "uplink" . 10.72.0.0/24 . 10.71.0.0/24 }'""" in told
     assert f"ip route replace 10.72.0.0/24 via {two.address} dev uplink proto 112" in one.netplug(*create, "--explain", check=True).stdout

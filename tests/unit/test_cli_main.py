@@ -37,6 +37,7 @@ COMMANDS = [
     "preflight",
     "ps",
     "rm",
+    "route",
     "run",
     "start",
     "stop",
@@ -199,7 +200,7 @@ def test_help_lists_every_command(cli: Cli) -> None:
     assert cli().out == cli("--help").out
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("image", "ipam", "network")])
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("image", "ipam", "network", "route")])
 def test_every_command_has_help(cli: Cli, command: str) -> None:
     result = cli(command, "--help")
 
