@@ -65,6 +65,13 @@ class Networks:
         core.events.send(ControllerEvent(kind="network", action="create", network=network))
         return network
 
+    async def drafted(self, request: NetworkRequest) -> Network:
+        """What `create` would make, or what it would raise."""
+        if self._core.drivers.get(request.driver).capabilities.scope != "global":
+            return self.prepare(request)
+        async with self._core.lock("global networks"):
+            return await self._shared.could(lambda: self.prepare(request))
+
     async def remove(self, reference: str, *, predefined: bool = False) -> Network:
         core = self._core
         if (network := core.records.network(reference)).scope == "global":
