@@ -8,7 +8,8 @@ from netplug.api import decode, filters, shapes, views
 from netplug.api.call import Call, done, planned, reply
 from netplug.api.routes import delete, get, post
 from netplug.controller.requests import EndpointRequest
-from netplug.errors import InvalidArgument, NetworkInUse
+from netplug.driver import Drivers
+from netplug.errors import Forbidden, InvalidArgument, NetworkInUse
 from netplug.model import Network
 from netplug.runtime.model import Container
 from netplug.runtime.networking import endpoint_request
@@ -24,18 +25,28 @@ async def list_networks(call: Call) -> web.Response:
 async def inspect(call: Call) -> web.Response:
     controller = call.services.controller
     network = controller.network(call.name)
-    return reply(views.network(network, controller.endpoints(network=network.id)))
+    return reply(views.network(network, controller.endpoints(network=network.id), controller.remote_endpoints(network.id)))
 
 
 async def create(call: Call) -> web.Response:
     controller = call.services.controller
     body = await call.body(shapes.NetworkCreate)
     request, warnings = decode.network_request(body, call.services.settings.default_network_options)
+    _check_scope(body.scope, request.driver)
     if call.dry_run:
         plan = await controller.plan_network(request)
         return planned(controller.explain([plan]), {"Id": "", "Warning": "; ".join(warnings)}, 201)
     network, extra = await call.perform(controller.create_network(request))
     return reply({"Id": network.id, "Warning": "; ".join([*warnings, *call.services.advise(network)]), **extra}, 201)
+
+
+def _check_scope(wanted: str, driver: str) -> None:
+    """It is the driver's; saying it is allowed."""
+    scope = Drivers().get(driver).capabilities.scope
+    if wanted == "local" and scope == "global":
+        raise Forbidden(f"cannot downgrade network scope for {driver} networks")
+    if wanted not in ("", scope):
+        raise InvalidArgument(f"invalid scope {wanted}: {driver} networks are {scope}")
 
 
 async def remove(call: Call) -> web.Response:
