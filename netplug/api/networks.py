@@ -41,12 +41,12 @@ async def create(call: Call) -> web.Response:
 
 
 def _check_scope(wanted: str, driver: str) -> None:
-    """It is the driver's; saying it is allowed."""
-    scope = Drivers().get(driver).capabilities.scope
+    """The driver decides it; who says it must say the same."""
+    if not wanted or wanted == (scope := Drivers().get(driver).capabilities.scope):
+        return
     if wanted == "local" and scope == "global":
         raise Forbidden(f"cannot downgrade network scope for {driver} networks")
-    if wanted not in ("", scope):
-        raise InvalidArgument(f"invalid scope {wanted}: {driver} networks are {scope}")
+    raise InvalidArgument(f"invalid scope {wanted}: {driver} networks are {scope}")
 
 
 async def remove(call: Call) -> web.Response:

@@ -96,7 +96,7 @@ class Networks:
         if network.predefined and not predefined:
             raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
         if endpoints := self._core.records.of_network(network.id):
-            raise in_use(network, endpoints)
+            raise in_use(network, [*endpoints, *self._core.peers.get(network.id, {}).values()])
         return self._core.driver(network).delete_network(network)
 
     def prepare(self, request: NetworkRequest, *, predefined: bool = False) -> Network:

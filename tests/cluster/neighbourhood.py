@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.etcd_members import Cluster, Place, require_etcd
@@ -15,22 +16,29 @@ NO_SERVER = "nameserver 127.0.0.1\n"
 PORT = 2379
 
 
+@dataclass(frozen=True)
+class Neighbourhood:
+    lan: Lan
+    etcd: Cluster
+    hosts: tuple[Host, ...]
+
+
 @contextlib.contextmanager
-def neighbourhood(*flags: str, count: int = 2) -> Iterator[list[Host]]:
-    """So many hosts whose daemons run, on a LAN with an etcd that nobody else uses: at `hosts[0].lan`."""
+def neighbourhood(*flags: str, count: int = 2) -> Iterator[Neighbourhood]:
+    """So many hosts whose daemons run, and an etcd that nobody else uses."""
     require_etcd()
     with contextlib.ExitStack() as stack:
         lan = stack.enter_context(Lan())
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="etcd-"))
         place = Place(OUTSIDE_ADDRESS, tuple(lan.outside.argv()), PORT, PORT + 1)
-        stack.enter_context(Cluster(Path(directory), [place]))
+        etcd = stack.enter_context(Cluster(Path(directory), [place]))
         hosts = []
         for number in range(1, count + 1):
             host = stack.enter_context(Host(lan, *flags, resolv_conf=NO_SERVER))
             host.flags = (*host.flags, *membership(host, f"n{number}"))
             host.start()
             hosts.append(host)
-        yield hosts
+        yield Neighbourhood(lan, etcd, tuple(hosts))
 
 
 def membership(host: Host, name: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What is printed for networks of a cluster, pasted on a host that has nothing, makes the same kernel state; `--dry-run` prints the same."""
+"""What is printed for networks of a cluster, pasted on a host that has nothing, makes the same there; and `--dry-run` prints the same."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ COMMANDS: list[tuple[str, ...]] = [
 
 
 @pytest.fixture
-def hosts() -> Iterator[list[Host]]:
-    with neighbourhood() as hosts:
-        far = hosts[1]
+def hosts() -> Iterator[tuple[Host, ...]]:
+    with neighbourhood() as found:
+        far = found.hosts[1]
         far.netplug("network", "create", "-d", "overlay", "--subnet", "10.91.0.0/24", "demo", check=True)
         far.netplug("network", "create", "-d", "overlay", "--ipv6", "--subnet", "10.92.0.0/24", "--subnet", "fd92::/64", "wide", check=True)
         far.netplug("network", "create", "-d", "overlay", "--internal", "--subnet", "10.93.0.0/24", "shut", check=True)
         for name in ("far1", "far2"):
             far.netplug("run", "-d", "--name", name, "--network", "demo", *IDLE, check=True)
             far.netplug("network", "connect", "wide", name, check=True)
-        yield hosts
+        yield found.hosts
 
 
 @pytest.fixture
-def bare(hosts: list[Host]) -> Iterator[Namespace]:
+def bare(hosts: tuple[Host, ...]) -> Iterator[Namespace]:
     """A host with an uplink and nothing else."""
     lan = hosts[0].lan
     namespace = Namespace("bare-" + lan.switch.name)
@@ -92,7 +92,7 @@ def anonymous(lines: list[str]) -> list[str]:
     return re.sub(r"(: 127\.0\.0\.11 \.) \d+", r"\1 PORT", text).splitlines()
 
 
-def test_what_is_printed_can_be_pasted(hosts: list[Host], bare: Namespace):
+def test_what_is_printed_can_be_pasted(hosts: tuple[Host, ...], bare: Namespace):
     """Every command in turn: dry, which changes nothing; for real; then pasted on another host. What is printed is the same."""
     host = hosts[0]
     folder = host.run_directory / "netns"
