@@ -12,7 +12,7 @@ import re
 import msgspec
 
 from netplug.capability import Adopts, Claims, Gatewayless
-from netplug.controller import interfaces
+from netplug.controller import exits, interfaces
 from netplug.controller.cluster import in_use
 from netplug.controller.core import Core
 from netplug.controller.records import delete_network, put_network
@@ -106,6 +106,8 @@ class Networks:
         if records.network_named(request.name) is not None:
             raise Conflict(f"network with name {request.name} already exists")
         driver = self._core.drivers.get(request.driver)
+        if request.name == exits.GATEWAY and request.driver != exits.REQUEST.driver:
+            raise Forbidden(f"{exits.GATEWAY} is the way out of other networks: it can be made with the driver {exits.REQUEST.driver} only")
         if driver.capabilities.singleton and not predefined:
             raise Forbidden(f'only one instance of "{request.driver}" network is allowed')
         network = Network(

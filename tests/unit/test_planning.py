@@ -113,6 +113,19 @@ async def test_nobody_is_put_on_the_gateway_bridge_by_hand(lab: Lab) -> None:
     await lab.controller.remove_sandbox(sandbox.id)
 
 
+async def test_a_gateway_bridge_of_the_users_own(lab: Lab) -> None:
+    """With a subnet of their choice, as with Docker; but a way out is never a network of the cluster."""
+    await shared(lab)
+    with pytest.raises(Forbidden, match=f"{GATEWAY} is the way out of other networks"):
+        await lab.network(GATEWAY, driver="overlay", pools=())
+    gateway = await lab.network(GATEWAY, pools=(PoolConfig(subnet="10.79.0.0/24"),))
+    sandbox = await lab.sandbox()
+    assert [Veth, Route] == made(await lab.controller.plan_connect("demo", sandbox.id, EndpointRequest()))[-2:]
+    await lab.controller.connect("demo", sandbox.id, EndpointRequest())
+    assert [endpoint.address for endpoint in lab.controller.endpoints(network=gateway.id)] == ["10.79.0.2/24"]
+    await lab.controller.remove_sandbox(sandbox.id)
+
+
 async def test_what_goes_with_the_last_endpoint(lab: Lab) -> None:
     await shared(lab)
     first, second = await lab.sandbox("web"), await lab.sandbox("api")
