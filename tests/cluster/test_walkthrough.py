@@ -211,6 +211,20 @@ def test_ipv6_inside(one: Host, two: Host):
         said(host, "rm", "-f", name)
 
 
+def test_pools_as_asked_for(one: Host, two: Host):
+    """One range for all nodes: what one has given away the other does not give."""
+    network(one, "-d", "overlay", "--subnet", "10.98.0.0/16", "--ip-range", "10.98.5.0/30", "--gateway", "10.98.5.3", "ranged")
+    until(lambda: "ranged" in names_of_networks(two), "the network is known")
+    for host, name in ((one, "first"), (two, "second"), (one, "third")):
+        run(host, name, "--network", "ranged", *IDLE)
+    given = {address(host, name, "ranged") for host, name in ((one, "first"), (two, "second"), (one, "third"))}
+    assert given == {"10.98.5.0", "10.98.5.1", "10.98.5.2"}
+    sentence = "no available IPv4 addresses on this network's address pools: ranged"
+    assert refused(two, "run", "--rm", "--name", "fourth", "--network", "ranged", *IDLE).startswith(sentence)
+    said(one, "rm", "-f", "first", "third")
+    said(two, "rm", "-f", "second")
+
+
 def test_what_cannot_be_made_is_said(place: Neighbourhood, one: Host, two: Host):
     """A dry run says it too, and writes nothing."""
     vni = "com.docker.network.driver.overlay.vxlanid_list"
