@@ -65,6 +65,11 @@ class Nodes:
 
     # What is known
 
+    @property
+    def name(self) -> str:
+        """This node's."""
+        return self._me.name
+
     def all(self) -> list[tuple[Node, bool]]:
         """Every node by name, and whether it lives."""
         return [(node, self.lives(node.name)) for _, node in sorted(self._known.items())]

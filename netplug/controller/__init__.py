@@ -12,13 +12,14 @@ from typing import Any
 
 import msgspec
 
+from netplug.controller.cluster import in_use
 from netplug.controller.core import Core, log, recording
 from netplug.controller.endpoints import Endpoints
 from netplug.controller.healing import Healing
-from netplug.controller.joining import Change
 from netplug.controller.membership import Membership
 from netplug.controller.networks import Networks
 from netplug.controller.peers import Peers
+from netplug.controller.planning import Planning
 from netplug.controller.requests import (
     ControllerEvent,
     EndpointRequest,
@@ -29,9 +30,8 @@ from netplug.controller.requests import (
     Taken,
 )
 from netplug.controller.restore import Restore
-from netplug.controller.sandboxes import Sandboxes, creation
+from netplug.controller.sandboxes import Sandboxes
 from netplug.controller.shared import Shared
-from netplug.errors import NotFound
 from netplug.kernel.watch import Watch
 from netplug.model import Endpoint, Network, PoolConfig, Sandbox
 from netplug.plan import Plan
@@ -67,6 +67,7 @@ class Controller:
         self._networks = Networks(core, self._shared)
         self._endpoints = Endpoints(core, self._shared, self._networks)
         self._sandboxes = Sandboxes(core, self._endpoints, self._shared)
+        self._planning = Planning(core, self._membership, self._networks, self._endpoints, self._sandboxes)
         self._restore = Restore(core, self._endpoints, self._sandboxes, self._membership, self._peers)
         self._healing = Healing(core, self._restore, watch, enabled=heal, vanished=self.sandbox_vanished) if watch is not None else None
         self._changes = Shelter(unbroken=True)
@@ -125,7 +126,7 @@ class Controller:
 
     def pool_usage(self, network: Network) -> list[PoolUsage]:
         """Every pool of the network, with who has which address since when."""
-        endpoints = self.endpoints(network=network.id)
+        endpoints = [*self.endpoints(network=network.id), *self.remote_endpoints(network.id)]
         pools = self._core.allocators.get(network.id, [])
         return [
             PoolUsage(pool=pool, capacity=allocator.capacity, taken=tuple(_taken(pool, endpoints, network))) for pool, allocator in pools
@@ -209,34 +210,27 @@ class Controller:
         return self._networks.prepare(request, predefined=predefined)
 
     async def plan_network(self, request: NetworkRequest) -> Plan:
-        network = self._networks.prepare(request)
-        return self._core.network_plan(network)
+        return self._core.network_plan(await self._networks.drafted(request))
 
     async def plan_network_removal(self, reference: str) -> Plan:
-        return self._networks.plan_removal(self.network(reference))
+        network = self.network(reference)
+        if network.scope == "global" and (endpoints := (await self._membership.cluster().endpoints(network.id))[1]):
+            raise in_use(network, endpoints)
+        return self._networks.plan_removal(network)
 
     async def plan_connect(self, reference: str, sandbox: str, request: EndpointRequest) -> Plan:
-        found = self._core.records.sandboxes.get(sandbox)
-        if found is None:
-            raise NotFound(f"no such sandbox: {sandbox}")
-        return self._endpoints.plan_connect(reference, found, self.endpoints(sandbox=sandbox), request).plan
+        return await self._planning.connect(reference, sandbox, request)
 
     async def plan_disconnect(self, reference: str, sandbox: str) -> Plan:
-        return self._endpoints.plan_disconnect(reference, sandbox).plan
+        return await self._planning.disconnect(reference, sandbox)
 
     async def plan_sandbox(self, request: SandboxRequest, attachments: Sequence[tuple[str, EndpointRequest]] = ()) -> list[Plan]:
         """A sandbox and its endpoints, as they would be made."""
-        sandbox = self._sandboxes.prepare(request)
-        change = Change(sandbox, (), (), ())
-        plans = [creation(sandbox)]
-        for reference, wanted in attachments:
-            change = self._endpoints.plan_connect(reference, change.sandbox, change.endpoints, wanted)
-            plans.append(change.plan)
-        return plans
+        return await self._planning.sandbox(request, attachments)
 
     async def plan_sandbox_removal(self, identity: str) -> Plan:
         sandbox = self.sandbox(identity)
-        return () if sandbox is None else self._sandboxes.plan_removal(sandbox, self.endpoints(sandbox=identity))
+        return () if sandbox is None else self._planning.sandbox_removal(sandbox)
 
     def recording(self) -> Any:
         """`with controller.recording() as plans:` collects the plans that are applied for the current task."""
