@@ -23,7 +23,7 @@ from typing import Any
 from netplug import __version__, settings
 from netplug.addressing import Ipams
 from netplug.api import Services, application
-from netplug.cluster import Nodes
+from netplug.cluster import Nodes, Routes
 from netplug.cluster import settings as cluster_settings
 from netplug.controller import Controller, Core
 from netplug.controller.cluster import Cluster
@@ -141,9 +141,12 @@ async def _start(chosen: Settings, run_dir: Path, state_dir: Path, stack: contex
     await controller.start(chosen.host_plan(), chosen.predefined_networks())
     stack.push_async_callback(controller.stop)
     nodes = Nodes(core.cluster, controller, _identity(state_dir / "id")) if core.cluster is not None else None
-    if nodes is not None:
+    if core.cluster is not None and nodes is not None:
         await nodes.start(PATIENCE)
         stack.push_async_callback(nodes.stop)
+        routes = Routes(core.cluster, controller)
+        routes.start()
+        stack.push_async_callback(routes.stop)
     sandboxes = [sandbox.namespace for sandbox in controller.sandboxes() if sandbox.kind != "host"]
     for what in firewall.clean_up_others(chosen.backend, sandboxes):
         log.info("another firewall backend's %s was taken away", what)

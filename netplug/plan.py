@@ -451,6 +451,17 @@ class Direct(FirewallOp, frozen=True, kw_only=True):
     count: int = 1
 
 
+class Reach(FirewallOp, frozen=True, kw_only=True):
+    """Containers of `subnet`, behind `bridge`, and those of `remote`, on the host that `link` leads to, reach one another by their own
+    addresses: let in whatever the gateway mode, and let out with their source kept. By that link and between those two only.
+    """
+
+    bridge: str
+    subnet: str
+    remote: str
+    link: str
+
+
 class DnsRedirect(FirewallOp, frozen=True, kw_only=True):
     """In a sandbox: 127.0.0.11:53 leads to the resolver's sockets on these ports."""
 
@@ -482,6 +493,7 @@ AnyOp: TypeAlias = (
     | AllowPeer
     | Publish
     | Direct
+    | Reach
     | DnsRedirect
 )
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 from netplug.controller.requests import ControllerEvent, EndpointRequest, NetworkRequest, PoolUsage, SandboxRequest
+from netplug.controller.ways import Way
 from netplug.model import Endpoint, Network, Node, Sandbox
 from netplug.plan import Plan, Step
 from netplug.runtime.images import Removed
@@ -46,6 +47,8 @@ class Controller(Protocol):
     def sandbox(self, id: str, /) -> Sandbox | None: ...
 
     def pool_usage(self, network: Network) -> list[PoolUsage]: ...
+
+    def ways(self) -> list[Way]: ...
 
     def healing(self) -> tuple[Mapping[str, int], list[str]]: ...
 

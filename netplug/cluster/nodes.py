@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from netplug import __version__
+from netplug.cluster import routes
 from netplug.controller import Controller
 from netplug.controller.cluster import Cluster, decoded
 from netplug.errors import Conflict, NotFound, Unavailable
@@ -93,6 +94,7 @@ class Nodes:
         store = self._cluster.store
         for endpoint in [endpoint for endpoint in await self._endpoints() if endpoint.node == name]:
             count += await self._cluster.release_known(endpoint)
+        await routes.withdraw(store, name)
         await store.txn((), [Delete(f"{_NODES}{node.name}"), Delete(f"{_ALIVE}{node.name}")])
         return count
 

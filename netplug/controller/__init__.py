@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from netplug.controller.core import Core, log, recording
 from netplug.controller.endpoints import Endpoints
 from netplug.controller.healing import Healing
 from netplug.controller.membership import Membership
-from netplug.controller.networks import Networks
+from netplug.controller.networks import PUBLISHED, Networks
 from netplug.controller.peers import Peers
 from netplug.controller.planning import Planning
 from netplug.controller.requests import (
@@ -30,12 +30,15 @@ from netplug.controller.requests import (
     Taken,
 )
 from netplug.controller.restore import Restore
+from netplug.controller.routing import Routing
 from netplug.controller.sandboxes import Sandboxes
 from netplug.controller.shared import Shared
+from netplug.controller.ways import Way
 from netplug.kernel.watch import Watch
-from netplug.model import Endpoint, Network, PoolConfig, Sandbox
+from netplug.model import Endpoint, Network, PoolConfig, Reachable, Sandbox
 from netplug.plan import Plan
 from netplug.shelter import Shelter
+from netplug.store import KeyValue
 
 __all__ = [
     "Controller",
@@ -64,12 +67,15 @@ class Controller:
         self._membership = Membership(core, self._peers)
         self._membership.own = self._own
         self._shared = Shared(core, self._membership)
-        self._networks = Networks(core, self._shared)
+        self._routing = Routing(core)
+        self._networks = Networks(core, self._shared, self._routing)
         self._endpoints = Endpoints(core, self._shared, self._networks)
         self._sandboxes = Sandboxes(core, self._endpoints, self._shared)
         self._planning = Planning(core, self._membership, self._networks, self._endpoints, self._sandboxes)
-        self._restore = Restore(core, self._endpoints, self._sandboxes, self._membership, self._peers)
-        self._healing = Healing(core, self._restore, watch, enabled=heal, vanished=self.sandbox_vanished) if watch is not None else None
+        self._restore = Restore(core, self._endpoints, self._sandboxes, self._membership, self._peers, self._routing)
+        self._healing = (
+            Healing(core, self._restore, self._routing, watch, enabled=heal, vanished=self.sandbox_vanished) if watch is not None else None
+        )
         self._changes = Shelter(unbroken=True)
         self._sweeper: asyncio.Task[None] | None = None
         self.events: Events = core.events
@@ -194,6 +200,29 @@ class Controller:
     async def node_lived(self, node: str) -> None:
         await self._peers.restore(node)
 
+    def ways(self) -> list[Way]:
+        """To networks of other nodes that are published."""
+        return list(self._routing.ways)
+
+    def published(self) -> dict[str, bytes]:
+        """What the cluster is to have of this host's networks that are reached from other nodes, by key."""
+        return self._routing.publishes()
+
+    def publishing(self) -> asyncio.Lock:
+        """Held while a network is made that is not published yet: whether it can be is not known before."""
+        return self._core.lock(PUBLISHED)
+
+    async def know_routes(self, items: Sequence[KeyValue]) -> None:
+        """This is all that nodes have published."""
+        await self._routing.know(items)
+
+    async def routes_changed(self, changes: Mapping[str, Reachable | None]) -> None:
+        await self._routing.change(changes)
+
+    async def settle_routes(self) -> None:
+        """Make routes as they should be by what is known, and by what this host looks like now."""
+        await self._changes.finish(self._routing.settle())
+
     async def cluster_back(self) -> None:
         """It has been away, or has thought that we were: what is owed is paid, what was missed is read."""
         await self._shared.pay()
@@ -210,13 +239,17 @@ class Controller:
         return self._networks.prepare(request, predefined=predefined)
 
     async def plan_network(self, request: NetworkRequest) -> Plan:
-        return self._core.network_plan(await self._networks.drafted(request))
+        network = await self._networks.drafted(request)
+        plan = self._core.network_plan(network)
+        return (*plan, *await self._routing.preview([*self._routing.own(), network])) if self._routing.wanted(network) else plan
 
     async def plan_network_removal(self, reference: str) -> Plan:
         network = self.network(reference)
         if network.scope == "global" and (endpoints := (await self._membership.cluster().endpoints(network.id))[1]):
             raise in_use(network, endpoints)
-        return self._networks.plan_removal(network)
+        plan = self._networks.plan_removal(network)
+        left = [other for other in self._routing.own() if other is not network]
+        return (*plan, *await self._routing.preview(left)) if self._routing.wanted(network) else plan
 
     async def plan_connect(self, reference: str, sandbox: str, request: EndpointRequest) -> Plan:
         return await self._planning.connect(reference, sandbox, request)

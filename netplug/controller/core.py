@@ -76,6 +76,8 @@ class Core:
     """Global networks that this node is on."""
     peers: dict[str, dict[str, Endpoint]] = field(default_factory=lambda: defaultdict(dict))
     """By network that is joined, and id: endpoints on other nodes."""
+    routes: Plan = ()
+    """To networks of other nodes, and what lets that traffic pass: as it should be now."""
     last_macs: dict[tuple[str, str], str] = field(default_factory=dict)
     """By (network, address): the MAC of the last owner, where that was not made from the address."""
     ip_forward: bool = True

@@ -32,6 +32,7 @@ from netplug.plan import (
     PlacedOp,
     Plan,
     Publish,
+    Reach,
     Remove,
     Route,
     Step,
@@ -155,7 +156,7 @@ def _removing(op: AnyOp) -> str:
             return f"remove {op.address} from {op.link}"
         case Publish():
             return f"unpublish {_noun(op)}"
-        case Route() | Fdb() | Neighbour() | Isolate() | Masquerade() | Guard() | AllowPeer() | Direct() | DnsRedirect():
+        case Route() | Fdb() | Neighbour() | Isolate() | Masquerade() | Guard() | AllowPeer() | Direct() | Reach() | DnsRedirect():
             return f"remove {_noun(op)}"
         case _:
             return _making(op)
@@ -181,5 +182,7 @@ def _noun(op: AnyOp) -> str:
             return f"link from {op.client} to {op.server}:{op.port}/{op.protocol}"
         case Direct():
             return f"direct access to {op.address}:{op.port}/{op.protocol}"
+        case Reach():
+            return f"reach between {op.subnet} and {op.remote} by {op.link}"
         case _:
             return "redirection of names"

@@ -24,6 +24,7 @@ import msgspec
 
 from netplug.api import Application, Services, application
 from netplug.controller.requests import ControllerEvent, EndpointRequest, Events, NetworkRequest, PoolUsage, Taken
+from netplug.controller.ways import Way
 from netplug.errors import Conflict, Forbidden, NetworkInUse, NotFound
 from netplug.model import Endpoint, Network, Node, PoolConfig, PortBinding, Sandbox, new_id, now
 from netplug.plan import LinkUp, Plan, Step
@@ -40,6 +41,7 @@ class FakeController:
         self.plugged: dict[str, Endpoint] = {}
         self.boxes: dict[str, Sandbox] = {}
         self.remote: list[Endpoint] = []
+        self.found_ways: list[Way] = []
         for name in ("bridge", "host", "none"):
             pools = (PoolConfig(subnet="172.17.0.0/16", gateway="172.17.0.1"),) if name == "bridge" else ()
             driver = "null" if name == "none" else name
@@ -63,6 +65,9 @@ class FakeController:
 
     def sandbox(self, id: str) -> Sandbox | None:
         return self.boxes.get(id)
+
+    def ways(self) -> list[Way]:
+        return self.found_ways
 
     def pool_usage(self, network: Network) -> list[PoolUsage]:
         return [
