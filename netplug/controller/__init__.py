@@ -96,6 +96,10 @@ class Controller:
         if self._healing is not None:
             self._healing.start(base)
 
+    def ending(self) -> None:
+        """The daemon will stop once what is under way has come to its end."""
+        self._core.resolver.recovers = False
+
     async def stop(self) -> None:
         """Let running changes end. Containers, their networks and names stay."""
         if self._sweeper is not None:

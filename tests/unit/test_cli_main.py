@@ -38,6 +38,7 @@ COMMANDS = [
     "preflight",
     "ps",
     "rm",
+    "route",
     "run",
     "start",
     "stop",
