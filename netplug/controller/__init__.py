@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
 from netplug.controller.cluster import in_use
 from netplug.controller.core import Core, log, recording
+from netplug.controller.debts import Debts
 from netplug.controller.endpoints import Endpoints
 from netplug.controller.healing import Healing
 from netplug.controller.membership import Membership
@@ -34,6 +36,7 @@ from netplug.controller.routing import Routing
 from netplug.controller.sandboxes import Sandboxes
 from netplug.controller.shared import Shared
 from netplug.controller.ways import Way
+from netplug.errors import NotFound
 from netplug.kernel.watch import Watch
 from netplug.model import Endpoint, Network, PoolConfig, Reachable, Sandbox
 from netplug.plan import Plan
@@ -64,9 +67,10 @@ class Controller:
         """With a `watch`, what others take away is put back or, with `heal` false, at least said."""
         self._core = core
         self._peers = Peers(core)
-        self._membership = Membership(core, self._peers)
+        self._debts = Debts(core)
+        self._membership = Membership(core, self._peers, self._debts)
         self._membership.own = self._own
-        self._shared = Shared(core, self._membership)
+        self._shared = Shared(core, self._membership, self._debts)
         self._routing = Routing(core)
         self._networks = Networks(core, self._shared, self._routing)
         self._endpoints = Endpoints(core, self._shared, self._networks)
@@ -76,6 +80,8 @@ class Controller:
         self._healing = (
             Healing(core, self._restore, self._routing, watch, enabled=heal, vanished=self.sandbox_vanished) if watch is not None else None
         )
+        if self._healing is not None:
+            self._membership.moved = self._healing.moved
         self._changes = Shelter(unbroken=True)
         self._sweeper: asyncio.Task[None] | None = None
         self.events: Events = core.events
@@ -92,6 +98,7 @@ class Controller:
         await self._core.resolver.start()
         await self._restore.names()
         self._sweeper = asyncio.create_task(self._sweep())
+        await self._debts.start()
         self._membership.follow()
         if self._healing is not None:
             self._healing.start(base)
@@ -105,6 +112,7 @@ class Controller:
         if self._sweeper is not None:
             self._sweeper.cancel()
         await self._membership.close()
+        await self._debts.close()
         if self._healing is not None:
             await self._healing.stop()
         await self._changes.settle()
@@ -186,23 +194,20 @@ class Controller:
         """Nodes that endpoints are known of."""
         return {endpoint.node for peers in self._core.peers.values() for endpoint in peers.values()}
 
-    async def know_networks(self, networks: Sequence[Network]) -> None:
-        """These are all the cluster's networks."""
+    async def know_networks(self, networks: Sequence[Network], revision: int) -> None:
+        """These are all the cluster's networks, as of that revision."""
         async with self._core.lock("global networks"):
-            await self._shared.know(networks)
+            await self._shared.know(networks, revision)
 
-    async def network_added(self, network: Network) -> None:
-        await self._shared.added(network)
+    async def network_added(self, network: Network, revision: int) -> None:
+        await self._shared.added(network, revision)
 
-    async def network_removed(self, identity: str) -> None:
-        await self._shared.removed(identity)
+    async def network_removed(self, identity: str, revision: int) -> None:
+        await self._shared.removed(identity, revision)
 
-    async def node_died(self, node: str) -> None:
-        """Its names are not answered."""
-        await self._peers.silence(node)
-
-    async def node_lived(self, node: str) -> None:
-        await self._peers.restore(node)
+    async def nodes_live(self, nodes: Collection[str]) -> None:
+        """Those that do: the names of the others' containers are not answered."""
+        await self._peers.live(nodes)
 
     def ways(self) -> list[Way]:
         """To networks of other nodes that are published."""
@@ -228,13 +233,18 @@ class Controller:
         await self._changes.finish(self._routing.settle())
 
     async def cluster_back(self) -> None:
-        """It has been away, or has thought that we were: what is owed is paid, what was missed is read."""
-        await self._shared.pay()
+        """It has been away, or has thought that we were: see what it has of ours, and what was missed. Unavailable: not yet."""
+        cluster = self._membership.cluster()
+        _, endpoints = await cluster.endpoints()
+        known = self._core.records.endpoints
+        ours = [endpoint for endpoint in endpoints if endpoint.node == cluster.node]
+        await self._debts.take_over(endpoint for endpoint in ours if endpoint.id not in known and endpoint.id not in cluster.claiming)
         self._membership.read_anew()
 
     async def _own(self, network: Network, endpoints: list[Endpoint]) -> None:
         for endpoint in await self._shared.own(network, endpoints):
-            await self.disconnect(network.id, endpoint.sandbox)
+            with suppress(NotFound):  # somebody was quicker
+                await self.disconnect(network.id, endpoint.sandbox)
 
     # What a change would do
 

@@ -84,6 +84,8 @@ class Core:
     """Whether forwarding is switched on where networks need it."""
     direct_routing: bool = False
     """Whether published ports are reached from outside by the containers' own addresses too."""
+    _holders: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+    """By (network, address), in global networks: who has it as far as is known. Its next owner may be heard of before its last is gone."""
     _here: dict[str, Driver] = field(default_factory=dict)
     _locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
@@ -158,14 +160,21 @@ class Core:
 
     def take(self, endpoint: Endpoint) -> None:
         """Note that it has its addresses."""
-        for address in (endpoint.address, endpoint.address6):
+        for address in filter(None, (endpoint.address, endpoint.address6)):
+            if endpoint.node:
+                self._holders.setdefault((endpoint.network, address.split("/")[0]), set()).add(endpoint.id)
             for allocator in self._allocators(endpoint.network, address):
                 allocator.take(address.split("/")[0])
 
     def free(self, endpoint: Endpoint) -> None:
-        """Give its addresses back to the pools that they came from."""
-        self.give_back(endpoint.network, endpoint.address)
-        self.give_back(endpoint.network, endpoint.address6)
+        """Give its addresses back to the pools that they came from, but for those that another endpoint has by now."""
+        for address in filter(None, (endpoint.address, endpoint.address6)):
+            place = endpoint.network, address.split("/")[0]
+            holders = self._holders.get(place, set())
+            holders.discard(endpoint.id)
+            if not holders:
+                self._holders.pop(place, None)
+                self.give_back(endpoint.network, address)
 
     def give_back(self, network: str, address: str) -> None:
         for allocator in self._allocators(network, address):

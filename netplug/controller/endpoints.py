@@ -46,7 +46,7 @@ class Endpoints:
             try:
                 await self._settle_exit(sandbox_id)
             except BaseException:
-                await self._leave(network, self.sandbox(sandbox_id))
+                await self._leave(network, self.sandbox(sandbox_id), at_once=False)
                 raise
         core.events.send(ControllerEvent(kind="endpoint", action="connect", network=network, endpoint=endpoint, sandbox=sandbox))
         return endpoint
@@ -75,11 +75,7 @@ class Endpoints:
         async with self._shared.claimed(network, drafted) as endpoint:
             if alone:
                 core.note(core.peers_plan(network, core.peers[network.id].values()))
-            try:
-                return await self._attach(network, sandbox, present, endpoint)
-            except BaseException:
-                core.free(endpoint)
-                raise
+            return await self._attach(network, sandbox, present, endpoint)
 
     async def disconnect(self, reference: str, sandbox_id: str) -> Endpoint:
         core = self._core
@@ -92,12 +88,11 @@ class Endpoints:
         core.events.send(ControllerEvent(kind="endpoint", action="disconnect", network=network, endpoint=endpoint, sandbox=sandbox))
         return endpoint
 
-    async def _leave(self, network: Network, sandbox: Sandbox) -> Endpoint:
+    async def _leave(self, network: Network, sandbox: Sandbox, *, at_once: bool = True) -> Endpoint:
+        """With `at_once` false also where the cluster cannot be told now."""
         core = self._core
         endpoint = self.find(network, sandbox)
-        if endpoint.node:
-            await self._shared.disconnect(endpoint)
-        async with core.lock(network.id):
+        async with self._shared.parting(endpoint, at_once=at_once), core.lock(network.id):
             change = self._leaving(network, sandbox, core.records.of_sandbox(sandbox.id), endpoint)
             writes: list[Write] = [*delete_endpoint(endpoint), *map(update_endpoint, change.updated)]
             writes += [put_sandbox(change.sandbox)] if change.sandbox != sandbox else []
@@ -116,8 +111,6 @@ class Endpoints:
             )
             core.retire(endpoint)
             await self.publishing.settle(sandbox, change.endpoints)
-        if endpoint.node:
-            await self._shared.disconnected(endpoint)
         return endpoint
 
     async def _settle_exit(self, sandbox_id: str) -> None:

@@ -106,7 +106,6 @@ class Networks:
         if (network := core.records.network(reference)).scope == "global":
             self.plan_removal(network)
             await self._shared.remove(network)
-            await self._shared.removed(network.id)
             return network
         network = await self._remove_here(reference, predefined=predefined)
         if self._routing.wanted(network):
