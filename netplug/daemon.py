@@ -95,7 +95,7 @@ async def _serve(chosen: Settings) -> None:
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(_locked(run_dir / "lock"))
         _check(chosen)
-        services = await _start(chosen, run_dir, state_dir, stack)
+        controller, services = await _start(chosen, run_dir, state_dir, stack)
         server = application(services)
         await server.start(chosen.socket)
         stack.push_async_callback(server.close)
@@ -105,10 +105,11 @@ async def _serve(chosen: Settings) -> None:
         log.info("netplug %s listens on %s", __version__, chosen.socket)
         _notify("READY=1")
         await ended.wait()
+        controller.ending()
         _notify("STOPPING=1")
 
 
-async def _start(chosen: Settings, run_dir: Path, state_dir: Path, stack: contextlib.AsyncExitStack) -> Services:
+async def _start(chosen: Settings, run_dir: Path, state_dir: Path, stack: contextlib.AsyncExitStack) -> tuple[Controller, Services]:
     store = await SqliteStore.open(state_dir / "netplug.db")
     stack.push_async_callback(store.close)
     journal = Journal(state_dir / "journal.jsonl")
@@ -154,7 +155,7 @@ async def _start(chosen: Settings, run_dir: Path, state_dir: Path, stack: contex
     containers = Containers(controller, store, images, run_dir, state_dir, chosen)
     await containers.restore()
     stack.push_async_callback(containers.close)
-    return Services(
+    return controller, Services(
         controller=controller,
         containers=containers,
         images=images,

@@ -28,7 +28,7 @@ from netplug.kernel.firewall.neighbours import PRIORITIES, Neighbours
 from netplug.kernel.losses import Loss
 from netplug.kernel.watch import Watch
 from netplug.model import Network, Sandbox
-from netplug.plan import HOST, Announce, LinkOp, LinkUp, Plan, Route, Step, Sysctl, Veth
+from netplug.plan import HOST, Announce, LinkOp, LinkUp, Netns, Plan, Route, Step, Sysctl, Veth
 
 GATHER_SECONDS = 0.05
 POLL_SECONDS = 0.5
@@ -76,6 +76,8 @@ class Healing:
     def start(self, base: Plan) -> None:
         """Once kernel and records agree. `base` is what the host needs whatever networks there are."""
         self._base = base
+        for identity in self._core.joined:
+            self.moved(self._core.records.networks[identity], True)
         for sandbox in self._core.records.sandboxes.values():
             self._follow(ControllerEvent(kind="sandbox", action="create", sandbox=sandbox))
         for endpoint in self._core.records.endpoints.values():
@@ -100,6 +102,12 @@ class Healing:
         return self._backoff.paused()
 
     # What is heard
+
+    def moved(self, network: Network, joined: bool) -> None:
+        """This host is on that global network now, or is no more: the namespace that it has for it is heard, or not."""
+        self._concern.moved(network, joined)
+        place = self._core.place(network)
+        (self._watch.follow if joined else self._watch.forget)(place)
 
     def _lost(self, loss: Loss) -> None:
         # A disconnect of ours takes routes with it. It is judged now: in a moment the sandbox may be connected anew.
@@ -252,13 +260,27 @@ class Healing:
 
     async def _heal_network(self, subject: Subject) -> Iterable[Subject]:
         core = self._core
-        async with core.lock("networks"), core.lock(subject.id):
+        # This host's own networks, of which new ones must keep off, do not wait for the cluster's.
+        networks = core.lock("networks") if core.cluster is None or subject.id not in core.joined else contextlib.nullcontext()
+        async with networks, core.lock(subject.id):
             network = core.records.networks.get(subject.id)
-            changed = await self._put_back(subject, network.name, core.network_plan(network)) if network is not None else ()
+            changed = await self._rebuilt(subject, network) if network is not None else ()
         if not any(isinstance(step, LinkOp) for step in changed):
             return ()
         # Its ports went with it; those that had been looked at before it came back could not be helped.
         return [Subject("port", identity) for identity in {endpoint.sandbox for endpoint in core.records.of_network(subject.id)}]
+
+    async def _rebuilt(self, subject: Subject, network: Network) -> Plan:
+        """What was put back. Once its bridge is there, a tunnel that was a port of it is missing."""
+        core = self._core
+        place = core.place(network)
+        if place and network.id not in core.joined:
+            return ()
+        changed = await self._put_back(subject, network.name, core.network_plan(network))
+        if place and any(isinstance(step, LinkOp | Netns) for step in changed):
+            self._watch.follow(place)
+            changed = (*changed, *await self._put_back(subject, network.name, core.network_plan(network)))
+        return changed
 
     async def _heal_sandbox(self, subject: Subject) -> None:
         core = self._core

@@ -13,7 +13,7 @@ import re
 import msgspec
 
 from netplug.capability import Adopts, Claims, Gatewayless
-from netplug.controller import interfaces
+from netplug.controller import exits, interfaces
 from netplug.controller.cluster import in_use
 from netplug.controller.core import Core
 from netplug.controller.records import delete_network, put_network
@@ -94,12 +94,18 @@ class Networks:
                 raise
         return network
 
+    async def drafted(self, request: NetworkRequest) -> Network:
+        """What `create` would make, or what it would raise."""
+        if self._core.drivers.get(request.driver).capabilities.scope != "global":
+            return self.prepare(request)
+        async with self._core.lock("global networks"):
+            return await self._shared.could(lambda: self.prepare(request))
+
     async def remove(self, reference: str, *, predefined: bool = False) -> Network:
         core = self._core
         if (network := core.records.network(reference)).scope == "global":
             self.plan_removal(network)
             await self._shared.remove(network)
-            await self._shared.removed(network.id)
             return network
         network = await self._remove_here(reference, predefined=predefined)
         if self._routing.wanted(network):
@@ -125,7 +131,7 @@ class Networks:
         if network.predefined and not predefined:
             raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
         if endpoints := self._core.records.of_network(network.id):
-            raise in_use(network, endpoints)
+            raise in_use(network, [*endpoints, *self._core.peers.get(network.id, {}).values()])
         return self._core.driver(network).delete_network(network)
 
     def prepare(self, request: NetworkRequest, *, predefined: bool = False) -> Network:
@@ -135,6 +141,8 @@ class Networks:
         if records.network_named(request.name) is not None:
             raise Conflict(f"network with name {request.name} already exists")
         driver = self._core.drivers.get(request.driver)
+        if request.name == exits.GATEWAY and request.driver != exits.REQUEST.driver:
+            raise Forbidden(f"{exits.GATEWAY} is the way out of other networks: it can be made with the driver {exits.REQUEST.driver} only")
         if driver.capabilities.singleton and not predefined:
             raise Forbidden(f'only one instance of "{request.driver}" network is allowed')
         network = self._draft(request, predefined=predefined)

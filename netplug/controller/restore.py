@@ -117,7 +117,7 @@ class Restore:
             await self._sandboxes.forget(sandbox, core.records.of_sandbox(sandbox.id))
         for endpoint in list(core.records.endpoints.values()):
             if endpoint.sandbox not in core.records.sandboxes or endpoint.network not in core.records.networks:
-                await core.store.txn((), delete_endpoint(endpoint))
+                await core.store.txn((), [*self._sandboxes.owed([endpoint]), *delete_endpoint(endpoint)])
                 core.records.drop_endpoint(endpoint)
         return len(dead)
 
