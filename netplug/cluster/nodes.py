@@ -141,7 +141,8 @@ class Nodes:
             except Exception:
                 log.exception("registering this node")
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wakeup.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._wakeup.wait()
 
     async def _register(self) -> tuple[int, int]:
         """The lease, and the revision since when it counts."""

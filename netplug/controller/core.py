@@ -176,6 +176,10 @@ class Core:
                 self._holders.pop(place, None)
                 self.give_back(endpoint.network, address)
 
+    def held(self, endpoint: Endpoint, address: str) -> bool:
+        """Whether another endpoint is known to have that address."""
+        return bool(self._holders.get((endpoint.network, address), set()) - {endpoint.id})
+
     def give_back(self, network: str, address: str) -> None:
         for allocator in self._allocators(network, address):
             allocator.release(address.split("/")[0])

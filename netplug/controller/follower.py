@@ -38,6 +38,7 @@ class Follower:
         self._network, self._own = network, own
         self._news: asyncio.Queue[list[Event] | Exception | None] = asyncio.Queue()
         self._anew = False
+        self._turned = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def start(self, revision: int) -> None:
@@ -47,6 +48,10 @@ class Follower:
     def read_anew(self) -> None:
         self._anew = True
         self._news.put_nowait(_Anew())
+
+    async def turn(self) -> None:
+        """Until more has been heard."""
+        await self._turned.wait()
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -151,4 +156,6 @@ class Follower:
             elif endpoint is not None and not self._is_known(endpoint):
                 unknown[identity] = endpoint
         await self._peers.change(self._network, changes)
+        self._turned.set()
+        self._turned = asyncio.Event()
         await self._debts.take_over(unknown.values())

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from netplug.controller.cluster import Cluster
 from netplug.controller.core import Core
@@ -17,6 +17,9 @@ from netplug.controller.follower import Follower, Own
 from netplug.controller.peers import Peers
 from netplug.errors import Unavailable
 from netplug.model import Endpoint, Network
+
+HEARD_SECONDS = 0.1
+"""In which this node hears of what was decided in the cluster, most of the time."""
 
 
 class Membership:
@@ -62,6 +65,13 @@ class Membership:
         for identity, follower in self._followers.items():
             if network in ("", identity):
                 follower.read_anew()
+
+    async def hear(self, network: Network, known: Callable[[], bool]) -> None:
+        """Until that is so by what the others do, or does not come to be so soon."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HEARD_SECONDS):
+                while network.id in self._followers and not known():
+                    await self._followers[network.id].turn()
 
     @asynccontextmanager
     async def entered(self, network: Network) -> AsyncIterator[None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import msgspec
 
@@ -178,25 +179,31 @@ class Shared:
             await self.debts.paid(endpoint.id)
 
     async def _claim(self, cluster: Cluster, network: Network, draft: Callable[[bool], Endpoint]) -> Endpoint:
-        """What was lost to others stays taken until there is one to be had, so that none is tried twice."""
+        """What was lost to others stays taken until there is one to be had, so that none is tried twice.
+
+        Who is late once may not have heard of the last claim yet: the next address in order will do. Who is late again has company.
+        """
         core = self._core
         drafts: list[Endpoint] = []
         try:
             while len(drafts) < _ATTEMPTS:
                 endpoint = msgspec.structs.replace(
-                    draft(bool(drafts)), node=cluster.node, incarnation=cluster.incarnation, vtep=cluster.underlay.address
+                    draft(len(drafts) > 1), node=cluster.node, incarnation=cluster.incarnation, vtep=cluster.underlay.address
                 )
                 core.take(endpoint)
                 drafts.append(endpoint)
-                if await self._try(cluster, network, endpoint):
+                taken = await self._try(cluster, network, endpoint)
+                if not taken:
                     return drafts.pop()
+                if len(drafts) == 1:
+                    await self._membership.hear(network, partial(core.held, endpoint, taken))
         finally:
             for endpoint in drafts:
                 core.free(endpoint)
         raise Unavailable(f"no address of network {network.name} could be had: other nodes take them all the time; try again")
 
-    async def _try(self, cluster: Cluster, network: Network, endpoint: Endpoint) -> bool:
-        """False where other addresses may do."""
+    async def _try(self, cluster: Cluster, network: Network, endpoint: Endpoint) -> str:
+        """`""`, or which of its addresses is another's already, where other addresses may do."""
         cluster.claiming.add(endpoint.id)
         try:
             await self.debts.owe(endpoint)
@@ -204,13 +211,12 @@ class Shared:
         except Lost as lost:
             cluster.claiming.discard(endpoint.id)
             await self.debts.paid(endpoint.id)
-            _judge(network, endpoint, lost)
-            return False
+            return _taken(network, endpoint, lost)
         except BaseException:
             cluster.claiming.discard(endpoint.id)
             self.debts.remind()
             raise
-        return True
+        return ""
 
     @asynccontextmanager
     async def parting(self, endpoint: Endpoint, *, at_once: bool) -> AsyncIterator[None]:
@@ -270,8 +276,8 @@ class Shared:
         return True
 
 
-def _judge(network: Network, endpoint: Endpoint, lost: Lost) -> None:
-    """Raises, unless another address will do."""
+def _taken(network: Network, endpoint: Endpoint, lost: Lost) -> str:
+    """The address. Raises where no other one would help."""
     if isinstance(lost.failed, Exists):
         raise NotFound(f"network {network.name} not found") from lost
     if "/addresses/" not in lost.failed.key:
@@ -280,3 +286,4 @@ def _judge(network: Network, endpoint: Endpoint, lost: Lost) -> None:
     for address, static in ((endpoint.address, endpoint.static_address), (endpoint.address6, endpoint.static_address6)):
         if static and address.split("/")[0] == taken:
             raise AddressInUse(taken, "a container on another node") from lost
+    return taken
