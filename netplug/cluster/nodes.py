@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from netplug import __version__
+from netplug.cluster import routes
 from netplug.controller import Controller
 from netplug.controller.cluster import Cluster, decoded
 from netplug.errors import Conflict, NotFound, Unavailable
 from netplug.model import Endpoint, Network, Node, encode, now
-from netplug.store import PREFIX, Compacted, Delete, Event, KeyValue, Lost, Missing, Put, Unchanged
+from netplug.store import PREFIX, Compacted, Compare, Delete, Event, KeyValue, Lost, Missing, Put, Unchanged
 
 log = logging.getLogger(__name__)
 
-TTL = 10.0
-"""Seconds without a sign of life after which a node's names are answered no more."""
+TTL = float(os.environ.get("NETPLUG_NODE_TTL", "10"))
+"""Seconds without a sign of life after which a node's names are answered no more. The environment's are for tests."""
 _SIGNS = 4
 """So many in that time."""
 AGAIN_SECONDS = 1.0
@@ -45,6 +48,9 @@ class Nodes:
         self._alive: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._registered = asyncio.Event()
+        self._since = self._gone = 0
+        """Revisions at which this node last came to be among those that live, and was last seen to be gone from there."""
+        self._wakeup = asyncio.Event()
         self.trouble = ""
         """Why this node is not registered at present; `""`: it is."""
 
@@ -65,6 +71,11 @@ class Nodes:
 
     # What is known
 
+    @property
+    def name(self) -> str:
+        """This node's."""
+        return self._me.name
+
     def all(self) -> list[tuple[Node, bool]]:
         """Every node by name, and whether it lives."""
         return [(node, self.lives(node.name)) for _, node in sorted(self._known.items())]
@@ -79,50 +90,62 @@ class Nodes:
 
     async def remove(self, name: str, *, force: bool = False) -> int:
         """Free all that a node has which will not come back; how many endpoints those were. Begun again, it goes on where it was."""
-        node = self.get(name)
+        cluster, store = self._cluster, self._cluster.store
         if name == self._me.name:
             raise Conflict(f"node {name} is this one: remove it from another node")
-        if self.lives(name) and not force:
-            raise Conflict(f"node {name} is alive: stop its daemon first, or use --force")
-        count = 0
-        store = self._cluster.store
-        for endpoint in [endpoint for endpoint in await self._endpoints() if endpoint.node == name]:
-            count += await self._cluster.release_known(endpoint)
-        await store.txn((), [Delete(f"{_NODES}{node.name}"), Delete(f"{_ALIVE}{node.name}")])
+        condition = None if force else Missing(f"{_ALIVE}{name}")
+        try:
+            endpoints = await self._endpoints_of(name)
+            if not endpoints:
+                self.get(name)
+            count = await cluster.release_all(endpoints, condition)
+            await routes.withdraw(store, name)
+            gone: list[Compare] = [condition] if condition is not None else []
+            await store.txn(gone, [Delete(f"{_NODES}{name}"), Delete(f"{_ALIVE}{name}")])
+        except Lost as lost:
+            raise Conflict(f"node {name} is alive: stop its daemon first, or use --force") from lost
         return count
 
     async def endpoints_of(self, name: str) -> list[Endpoint]:
         self.get(name)
-        return [endpoint for endpoint in await self._endpoints() if endpoint.node == name]
+        return await self._endpoints_of(name)
 
-    async def _endpoints(self) -> list[Endpoint]:
-        _, items = await self._cluster.store.range(f"{PREFIX}endpoints/")
-        return [endpoint for item in items if (endpoint := decoded(item, Endpoint))]
+    async def _endpoints_of(self, name: str) -> list[Endpoint]:
+        _, endpoints = await self._cluster.endpoints()
+        return [endpoint for endpoint in endpoints if endpoint.node == name]
 
     # That this node lives
 
     async def _live(self) -> None:
+        lease, told = 0, False
         while True:
+            pause = AGAIN_SECONDS
+            self._wakeup.clear()
             try:
-                lease = await self._register()
-                self.trouble = ""
-                self._registered.set()
-                await self._controller.cluster_back()
-                while True:
-                    await asyncio.sleep(TTL / _SIGNS)
+                if lease and self._gone <= self._since:
                     await self._cluster.store.keep_alive(lease)
+                else:
+                    lease, told = 0, False
+                    lease, self._since = await self._register()
+                self._registered.set()
+                if not told:
+                    await self._controller.cluster_back()
+                told, self.trouble, pause = True, "", TTL / _SIGNS
             except NotFound:
                 log.warning("the cluster has taken this node for dead: registering again")
+                lease, pause = 0, 0 if lease else AGAIN_SECONDS
             except (Conflict, Unavailable) as error:
                 if str(error) != self.trouble:
                     log.warning("this node is not in the cluster at present: %s", error)
                 self.trouble = str(error)
-                await asyncio.sleep(AGAIN_SECONDS)
             except Exception:
                 log.exception("registering this node")
-                await asyncio.sleep(AGAIN_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._wakeup.wait()
 
-    async def _register(self) -> int:
+    async def _register(self) -> tuple[int, int]:
+        """The lease, and the revision since when it counts."""
         store, me = self._cluster.store, self._me
         alive, node = f"{_ALIVE}{me.name}", f"{_NODES}{me.name}"
         found, known = await store.get(alive), await store.get(node)
@@ -133,28 +156,23 @@ class Nodes:
         lease = await store.lease(TTL)
         condition = Unchanged(alive, found.revision) if found is not None else Missing(alive)
         try:
-            await store.txn([condition], [Put(alive, me.identity.encode(), lease), Put(node, encode(me))])
+            revision = await store.txn([condition], [Put(alive, me.identity.encode(), lease), Put(node, encode(me))])
         except Lost as lost:
             raise Conflict(f"another node has just called itself {me.name}: give this one another --node NAME") from lost
-        if other is not None and other.identity != me.identity:
-            # Its state directory is a new one: what the old one had is nobody's.
-            for endpoint in [endpoint for endpoint in await self._endpoints() if endpoint.node == me.name]:
-                if endpoint.id not in {one.id for one in self._controller.endpoints()}:
-                    await self._cluster.release_known(endpoint)
-        return lease
+        return lease, revision
 
     # What the others do
 
     async def _follow_networks(self) -> None:
-        async def read(items: list[KeyValue]) -> None:
-            await self._controller.know_networks([network for item in items if (network := decoded(item, Network))])
+        async def read(items: list[KeyValue], revision: int) -> None:
+            await self._controller.know_networks([network for item in items if (network := decoded(item, Network))], revision)
 
         async def take(event: Event) -> None:
             identity = event.key.removeprefix(_NETWORKS)
             if event.value is None:
-                await self._controller.network_removed(identity)
+                await self._controller.network_removed(identity, event.revision)
             elif (network := decoded(event, Network)) is not None:
-                await self._controller.network_added(network)
+                await self._controller.network_added(network, event.revision)
 
         await self._follow(_NETWORKS, read, take)
 
@@ -164,7 +182,7 @@ class Nodes:
             self._follow(_ALIVE, self._read_alive, self._take_alive),
         )
 
-    async def _read_nodes(self, items: list[KeyValue]) -> None:
+    async def _read_nodes(self, items: list[KeyValue], revision: int) -> None:
         self._known = {node.name: node for item in items if (node := decoded(item, Node))}
 
     async def _take_node(self, event: Event) -> None:
@@ -174,32 +192,27 @@ class Nodes:
         elif (node := decoded(event, Node)) is not None:
             self._known[name] = node
 
-    async def _read_alive(self, items: list[KeyValue]) -> None:
-        alive = {item.key.removeprefix(_ALIVE) for item in items}
-        for name in {*self._known, *self._alive, *self._controller.peer_nodes()} - alive:
-            await self._died(name)
-        for name in alive:
-            await self._lived(name)
+    async def _read_alive(self, items: list[KeyValue], revision: int) -> None:
+        await self._see({item.key.removeprefix(_ALIVE) for item in items}, revision)
 
     async def _take_alive(self, event: Event) -> None:
-        name = event.key.removeprefix(_ALIVE)
-        await (self._died(name) if event.value is None else self._lived(name))
+        name = {event.key.removeprefix(_ALIVE)}
+        await self._see(self._alive - name if event.value is None else self._alive | name, event.revision)
 
-    async def _died(self, name: str) -> None:
-        if name in self._alive:
+    async def _see(self, alive: set[str], revision: int) -> None:
+        """These nodes live."""
+        before, self._alive = self._alive, alive
+        for name in sorted(before - alive - {self._me.name}):
             log.warning("node %s has not been heard for %d seconds: its names are not answered", name, TTL)
-        self._alive.discard(name)
-        if name != self._me.name:
-            await self._controller.node_died(name)
-
-    async def _lived(self, name: str) -> None:
-        if name not in self._alive:
+        for name in sorted(alive - before - {self._me.name}):
             log.info("node %s lives", name)
-        self._alive.add(name)
-        await self._controller.node_lived(name)
+        if self._me.name in before - alive:
+            self._gone = revision
+            self._wakeup.set()
+        await self._controller.nodes_live(alive)
 
     async def _follow(
-        self, prefix: str, read: Callable[[list[KeyValue]], Awaitable[None]], take: Callable[[Event], Awaitable[None]]
+        self, prefix: str, read: Callable[[list[KeyValue], int], Awaitable[None]], take: Callable[[Event], Awaitable[None]]
     ) -> None:
         """All that there is, then each change; from the beginning when changes were missed."""
         store, revision = self._cluster.store, 0
@@ -207,7 +220,7 @@ class Nodes:
             try:
                 if not revision:
                     seen, items = await store.range(prefix)
-                    await read(items)
+                    await read(items, seen)
                     revision = seen + 1
                 async for events in store.watch(prefix, revision):
                     for event in events:

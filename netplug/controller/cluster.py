@@ -2,14 +2,15 @@
 
 Keys are those of `records`, with two more: `vnis/<number>` is a network's, and `members/<network>` changes with each endpoint that comes or
 goes, so that a network is removed only while nobody joins it; `pools` changes with each network, so that two nodes never choose subnets
-that overlap. Here, in the host's own store, `owed/<network>/<endpoint>` names
-endpoints that must not stay in the cluster's unless there is a record of them: one that is being made, or one that went while the cluster
-was away.
+that overlap. What is below our prefix and is no record of ours is passed over, and the log says so.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import logging
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -25,8 +26,8 @@ from netplug.controller.records import (
     put_network,
 )
 from netplug.errors import NetworkInUse, NotFound
-from netplug.model import Endpoint, Network, Record
-from netplug.store import PREFIX, Delete, Event, Exists, KeyValue, Lost, Missing, Put, Store, Unchanged, Write
+from netplug.model import Endpoint, Network, Node, Record
+from netplug.store import MAX_OPERATIONS, PREFIX, Compare, Delete, Event, Exists, KeyValue, Lost, Missing, Put, Store, Unchanged, Write
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ class Cluster:
     incarnation: str
     claiming: set[str] = field(default_factory=set)
     """Endpoints that are being made: in the cluster's store perhaps, and not in the records yet."""
+    leaving: set[str] = field(default_factory=set)
+    """Endpoints that are going: in the records yet, and perhaps not in the cluster's store."""
 
     # Networks
 
@@ -54,17 +57,17 @@ class Cluster:
         revision, items = await self.store.range(f"{PREFIX}networks/")
         return revision, [network for item in items if (network := decoded(item, Network))]
 
-    async def add_network(self, network: Network, guard: KeyValue | None) -> None:
-        """Lost if name, VNI or subnets may not be free any more since `guard` was read."""
+    async def add_network(self, network: Network, guard: KeyValue | None) -> int:
+        """The revision. Lost if name, VNI or subnets may not be free any more since `guard` was read."""
         compares, writes = put_network(network, ())
         compares.append(Unchanged(POOLS, guard.revision) if guard else Missing(POOLS))
-        await self.store.txn(compares, [*writes, Put(POOLS, network.id.encode())], durable=True)
+        return await self.store.txn(compares, [*writes, Put(POOLS, network.id.encode())], durable=True)
 
     async def guard(self) -> KeyValue | None:
         return await self.store.get(POOLS)
 
-    async def remove_network(self, network: Network) -> None:
-        """NetworkInUse names who is on it, on whatever node."""
+    async def remove_network(self, network: Network) -> int:
+        """The revision. NetworkInUse names who is on it, on whatever node."""
         members = f"{PREFIX}members/{network.id}"
         while True:
             seen = await self.store.get(members)
@@ -72,24 +75,26 @@ class Cluster:
                 raise in_use(network, endpoints)
             compares = [Exists(network_key(network.id)), Unchanged(members, seen.revision) if seen else Missing(members)]
             try:
-                await self.store.txn(compares, [*delete_network(network, ()), Delete(members)], durable=True)
-            except Lost as lost:
+                return await self.store.txn(compares, [*delete_network(network, ()), Delete(members)], durable=True)
+            except Lost as lost:  # else somebody has joined or left meanwhile
                 if isinstance(lost.failed, Exists):
                     raise NotFound(f"network {network.name} not found") from lost
-                continue  # somebody has joined or left meanwhile
-            return
 
     # Endpoints
 
-    async def endpoints(self, network: str) -> tuple[int, list[Endpoint]]:
-        """Of all nodes, and the revision of that."""
-        revision, items = await self.store.range(f"{PREFIX}endpoints/{network}/")
+    async def endpoints(self, network: str = "") -> tuple[int, list[Endpoint]]:
+        """Of all nodes, on that network or on all, and the revision of that."""
+        revision, items = await self.store.range(f"{PREFIX}endpoints/{network}/" if network else f"{PREFIX}endpoints/")
         return revision, [endpoint for item in items if (endpoint := decoded(item, Endpoint))]
 
     async def claim(self, endpoint: Endpoint) -> None:
         """Name and addresses are this endpoint's, on all nodes. Lost says which was not free, or that the network has gone."""
         compares, writes = put_endpoint(endpoint)
         await self.store.txn(compares, [*writes, _membership(endpoint)])
+
+    async def has(self, endpoint: Endpoint) -> bool:
+        """Whether it has its place, by the cluster's word of now."""
+        return await self.store.get(endpoint_key(endpoint)) is not None
 
     async def release(self, network: str, identity: str) -> None:
         """It and all it had; fine if it is gone, or another node's by now."""
@@ -110,14 +115,56 @@ class Cluster:
             return False
         return True
 
+    async def release_all(self, endpoints: Sequence[Endpoint], condition: Compare | None = None) -> int:
+        """Many, whosever they are, in few transactions; how many were there yet. Lost once `condition` does not hold any more."""
+        count = 0
+        compares = [condition] if condition is not None else []
+        for chunk in _chunks(endpoints, MAX_OPERATIONS - len(compares)):
+            there: list[Compare] = [Exists(endpoint_key(endpoint)) for endpoint in chunk]
+            try:
+                await self.store.txn([*compares, *there], _releases(chunk))
+                count += len(chunk)
+            except Lost as lost:
+                if lost.failed == condition:
+                    raise
+                # One of them has gone by itself.
+                count += sum([await self.release_known(endpoint) for endpoint in chunk])
+        return count
+
 
 def decoded(item: KeyValue | Event, kind: type[R]) -> R | None:
-    """None for what is no record: somebody else has written below our prefix."""
+    """None for what is no record, or not at its place: somebody else has written below our prefix."""
     try:
-        return msgspec.json.decode(item.value or b"", type=kind)
-    except msgspec.DecodeError as error:
-        log.warning("the cluster's key %s is passed over: %s", item.key, error)
+        record = msgspec.json.decode(item.value or b"", type=kind)
+        _check(item.key, record)
+    except (msgspec.DecodeError, ValueError) as error:
+        log.warning("the cluster's key %r is passed over: %s", item.key, error)
         return None
+    return record
+
+
+def _check(key: str, record: Record) -> None:
+    """ValueError for what would be of no use to anybody."""
+    match record:
+        case Network():
+            expected = network_key(record.id)
+            for pool in record.pools:
+                ipaddress.ip_network(pool.subnet)
+        case Endpoint():
+            expected = endpoint_key(record)
+            for address in filter(None, (record.address, record.address6)):
+                ipaddress.ip_interface(address)
+            ipaddress.ip_address(record.vtep)
+            if not re.fullmatch(r"([0-9a-f]{2}(:[0-9a-f]{2}){5})?", record.mac):
+                raise ValueError(f"{record.mac!r} is no MAC address")
+            if not record.node:
+                raise ValueError("it says no node")
+        case Node():
+            expected = f"{PREFIX}nodes/{record.name}"
+        case _:
+            return
+    if key != expected:
+        raise ValueError(f"its value belongs to {expected}")
 
 
 def in_use(network: Network, endpoints: list[Endpoint]) -> NetworkInUse:
@@ -129,3 +176,21 @@ def in_use(network: Network, endpoints: list[Endpoint]) -> NetworkInUse:
 def _membership(endpoint: Endpoint) -> Write:
     """Somebody has joined, or left."""
     return Put(f"{PREFIX}members/{endpoint.network}", endpoint.id.encode())
+
+
+def _releases(endpoints: Iterable[Endpoint]) -> list[Write]:
+    """A key is written once in a transaction: also that of a network which several of them leave."""
+    writes = [write for endpoint in endpoints for write in (*delete_endpoint(endpoint), _membership(endpoint))]
+    return list({write.key: write for write in writes}.values())
+
+
+def _chunks(endpoints: Iterable[Endpoint], operations: int) -> Iterator[list[Endpoint]]:
+    """As many together as one transaction may release, each with a compare."""
+    chunk: list[Endpoint] = []
+    for endpoint in endpoints:
+        if chunk and len(chunk) + 1 + len(_releases([*chunk, endpoint])) > operations:
+            yield chunk
+            chunk = []
+        chunk.append(endpoint)
+    if chunk:
+        yield chunk

@@ -33,6 +33,16 @@ class Concern:
         self._networks: dict[str, tuple[Network, frozenset[str]]] = {}
         self._ports: dict[str, str] = {}
         self._sandboxes: dict[str, str] = {}
+        self._places: dict[str, tuple[str, frozenset[str]]] = {}
+        """By namespace that a global network has here: the network, and what its links and addresses there are called."""
+
+    def moved(self, network: Network, joined: bool) -> None:
+        """This host is on that global network now, or is no more."""
+        place = self._core.place(network)
+        if joined:
+            self._places[place] = network.id, frozenset(_of_plan(self._core.network_plan(network)))
+        else:
+            self._places.pop(place, None)
 
     def follow(self, event: ControllerEvent) -> None:
         """Keep in mind whose a host interface is, and a namespace."""
@@ -65,6 +75,8 @@ class Concern:
             yield from self._everything()
         elif loss.kind == "table":
             yield from self._by_table(loss)
+        elif loss.namespace in self._places:
+            yield from self._in_place(loss)
         elif loss.namespace != HOST:
             yield from self._in_sandbox(loss)
         else:
@@ -89,21 +101,35 @@ class Concern:
             yield Subject("neighbours")
 
     def _in_host(self, loss: Loss) -> Iterator[Subject]:
-        if loss.kind == "sysctl":
+        if loss.kind == "sysctl" or (loss.kind == "route" and loss.name in _of_plan(self._core.routes)):
             yield Subject("host")
         for network in self._core.records.networks.values():
             if loss.name in self._words(network):
                 yield Subject("network", network.id)
+        yield from self._by_port(loss)
+
+    def _in_place(self, loss: Loss) -> Iterator[Subject]:
+        network, words = self._places[loss.namespace]
+        if loss.name in words:
+            yield Subject("network", network)
+        yield from self._by_port(loss)
+
+    def _by_port(self, loss: Loss) -> Iterator[Subject]:
         if loss.kind in ("link", "port") and loss.name in self._ports:
             yield Subject("port" if loss.kind == "port" else "sandbox", self._ports[loss.name])
 
     def _in_sandbox(self, loss: Loss) -> Iterator[Subject]:
         identity = self._sandboxes.get(loss.namespace, "")
-        if any(loss.name in _of_endpoint(endpoint) for endpoint in self._core.records.of_sandbox(identity)):
+        lost = [endpoint for endpoint in self._core.records.of_sandbox(identity) if loss.name in _of_endpoint(endpoint)]
+        # A link may have gone with the namespace at its other end.
+        yield from (Subject("network", endpoint.network) for endpoint in lost if endpoint.node and loss.kind == "link")
+        if lost:
             yield Subject("sandbox", identity)
 
     def _words(self, network: Network) -> frozenset[str]:
-        """What its links, addresses, routes and sysctls are called in a loss."""
+        """What its links, addresses, routes and sysctls in the host are called in a loss."""
+        if self._core.place(network):
+            return frozenset()
         known = self._networks.get(network.id)
         if known is None or known[0] is not network:
             self._networks = {identity: words for identity, words in self._networks.items() if identity in self._core.records.networks}

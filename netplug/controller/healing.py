@@ -20,6 +20,7 @@ from netplug.controller.joining import redirection
 from netplug.controller.nouns import kind, links, made_links, noun
 from netplug.controller.requests import ControllerEvent
 from netplug.controller.restore import Restore
+from netplug.controller.routing import Routing
 from netplug.errors import KernelError, NetplugError
 from netplug.kernel import carriers, survey
 from netplug.kernel.firewall import legacy
@@ -27,13 +28,13 @@ from netplug.kernel.firewall.neighbours import PRIORITIES, Neighbours
 from netplug.kernel.losses import Loss
 from netplug.kernel.watch import Watch
 from netplug.model import Network, Sandbox
-from netplug.plan import HOST, Announce, LinkOp, LinkUp, Plan, Step, Sysctl, Veth
+from netplug.plan import HOST, Announce, LinkOp, LinkUp, Netns, Plan, Route, Step, Sysctl, Veth
 
 GATHER_SECONDS = 0.05
 POLL_SECONDS = 0.5
 """Legacy iptables tables raise no events; looking whether there are any takes 0.02 ms."""
 SYSCTL_SECONDS = 10.0
-"""Nor do most sysctls."""
+"""Nor do most sysctls, nor IPv4 routes that go with a link that is set down."""
 _PER_TURN = 8
 """So many sandboxes are looked at before the loop may do something else: a few milliseconds."""
 
@@ -41,8 +42,18 @@ _PER_TURN = 8
 class Healing:
     """Of this host. With `enabled` false it only says what it sees."""
 
-    def __init__(self, core: Core, restore: Restore, watch: Watch, *, enabled: bool, vanished: Callable[[str], Awaitable[bool]]) -> None:
-        self._core, self._restore, self._watch, self._enabled, self._vanished = core, restore, watch, enabled, vanished
+    def __init__(
+        self,
+        core: Core,
+        restore: Restore,
+        routing: Routing,
+        watch: Watch,
+        *,
+        enabled: bool,
+        vanished: Callable[[str], Awaitable[bool]],
+    ) -> None:
+        self._core, self._restore, self._routing, self._watch = core, restore, routing, watch
+        self._enabled, self._vanished = enabled, vanished
         self._concern = Concern(core)
         self._backoff = Backoff()
         self._neighbours = Neighbours(PRIORITIES[core.firewall.name]) if core.firewall.name in PRIORITIES else None
@@ -65,6 +76,8 @@ class Healing:
     def start(self, base: Plan) -> None:
         """Once kernel and records agree. `base` is what the host needs whatever networks there are."""
         self._base = base
+        for identity in self._core.joined:
+            self.moved(self._core.records.networks[identity], True)
         for sandbox in self._core.records.sandboxes.values():
             self._follow(ControllerEvent(kind="sandbox", action="create", sandbox=sandbox))
         for endpoint in self._core.records.endpoints.values():
@@ -89,6 +102,12 @@ class Healing:
         return self._backoff.paused()
 
     # What is heard
+
+    def moved(self, network: Network, joined: bool) -> None:
+        """This host is on that global network now, or is no more: the namespace that it has for it is heard, or not."""
+        self._concern.moved(network, joined)
+        place = self._core.place(network)
+        (self._watch.follow if joined else self._watch.forget)(place)
 
     def _lost(self, loss: Loss) -> None:
         # A disconnect of ours takes routes with it. It is judged now: in a moment the sandbox may be connected anew.
@@ -127,11 +146,11 @@ class Healing:
         while True:
             await asyncio.sleep(SYSCTL_SECONDS)
             core = self._core
-            plans = {Subject("host"): self._base}
+            plans = {Subject("host"): (*self._base, *core.routes)}
             plans |= {Subject("network", network.id): core.network_plan(network) for network in core.records.networks.values()}
             for subject, plan in plans.items():
                 with contextlib.suppress(KernelError):
-                    if survey.missing([step for step in plan if isinstance(step, Sysctl)]):
+                    if survey.missing([step for step in plan if isinstance(step, Sysctl | Route)]):
                         self._look_at(subject)
 
     # What is done about it
@@ -192,7 +211,9 @@ class Healing:
                 self._heal_neighbours(subject)
                 self._legacy = self._signature()
             case "host":
-                await self._put_back(subject, "the host", self._base)
+                # Where a link has gone down there is no way to put back, and where somebody has made one of his own there need not be.
+                await self._routing.settle()
+                await self._put_back(subject, "the host", (*self._base, *self._core.routes))
             case "network":
                 return await self._heal_network(subject)
             case "sandbox" | "port" | "names":
@@ -239,13 +260,27 @@ class Healing:
 
     async def _heal_network(self, subject: Subject) -> Iterable[Subject]:
         core = self._core
-        async with core.lock("networks"), core.lock(subject.id):
+        # This host's own networks, of which new ones must keep off, do not wait for the cluster's.
+        networks = core.lock("networks") if core.cluster is None or subject.id not in core.joined else contextlib.nullcontext()
+        async with networks, core.lock(subject.id):
             network = core.records.networks.get(subject.id)
-            changed = await self._put_back(subject, network.name, core.network_plan(network)) if network is not None else ()
+            changed = await self._rebuilt(subject, network) if network is not None else ()
         if not any(isinstance(step, LinkOp) for step in changed):
             return ()
         # Its ports went with it; those that had been looked at before it came back could not be helped.
         return [Subject("port", identity) for identity in {endpoint.sandbox for endpoint in core.records.of_network(subject.id)}]
+
+    async def _rebuilt(self, subject: Subject, network: Network) -> Plan:
+        """What was put back. Once its bridge is there, a tunnel that was a port of it is missing."""
+        core = self._core
+        place = core.place(network)
+        if place and network.id not in core.joined:
+            return ()
+        changed = await self._put_back(subject, network.name, core.network_plan(network))
+        if place and any(isinstance(step, LinkOp | Netns) for step in changed):
+            self._watch.follow(place)
+            changed = (*changed, *await self._put_back(subject, network.name, core.network_plan(network)))
+        return changed
 
     async def _heal_sandbox(self, subject: Subject) -> None:
         core = self._core

@@ -8,6 +8,7 @@ taken for what had it before.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -33,21 +34,29 @@ class Peers:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._silent: set[str] = set()
-        """Nodes that are away: their endpoints keep their addresses, and their names are not answered."""
+        self._living: frozenset[str] | None = None
+        """Nodes that live; the others' endpoints keep their addresses, and their names are not answered. None: nobody has told yet."""
+        self._told: dict[str, dict[str, EndpointNames]] = defaultdict(dict)
+        """By network and endpoint: what the resolver answers."""
+        self._telling = asyncio.Lock()
 
     async def load(self) -> None:
-        """What was known when the daemon ended."""
+        """What was known, when the daemon ended, of the networks that this node is on yet."""
+        stale: list[Write] = []
         for item in (await self._core.store.range(_KEYS))[1]:
             endpoint = msgspec.json.decode(item.value, type=Endpoint)
-            if endpoint.network in self._core.records.networks:
+            if endpoint.network in self._core.joined:
                 self._core.peers[endpoint.network][endpoint.id] = endpoint
             else:
-                await self._core.store.txn((), [Delete(item.key)])
+                stale.append(Delete(item.key))
+        await self._write(stale)
 
     def names(self) -> list[EndpointNames]:
-        """All that are answered now."""
-        return [names for network in self._core.peers for names in self._answered(self._core.peers[network].values())]
+        """All that are answered now, for a resolver that is told everything."""
+        self._told.clear()
+        for network, peers in self._core.peers.items():
+            self._told[network] = {identity: names for identity in peers if (names := self._answer(network, identity))}
+        return [names for told in self._told.values() for names in told.values()]
 
     async def replace(self, network: Network, endpoints: Iterable[Endpoint]) -> None:
         """These are all there are. The kernel is made to know them and no others; so are the others' shares."""
@@ -61,7 +70,7 @@ class Peers:
             log.error("peers of network %s: %s", network.name, error)
         if gone or come or stale:
             log.info("network %s: %d endpoints on other nodes (%d new, %d gone)", network.name, len(wanted), len(come), len(gone))
-        await self._tell(network, gone, come)
+        await self._tell_all(network.id)
 
     async def change(self, network: Network, changes: Sequence[tuple[str, Endpoint | None]]) -> None:
         """What has become of endpoints, by id, in the order in which it happened; None: gone."""
@@ -85,70 +94,72 @@ class Peers:
         _, errors = await self._core.executor.ensure(tuple(steps))
         for error in errors:
             log.error("peers of network %s: %s", network.name, error)
-        await self._tell(network, gone, come)
+        await self._tell(network.id, changed)
 
     async def forget(self, network: Network) -> None:
         """This node is on the network no more; its part of the kernel has gone."""
-        gone = list(self._core.peers[network.id].values())
-        await self._note(network, gone, [])
+        await self._note(network, list(self._core.peers[network.id].values()), [])
         self._core.peers.pop(network.id, None)
-        await self._tell(network, gone, [])
+        await self._tell_all(network.id)
 
-    async def silence(self, node: str) -> None:
-        """The node does not say that it lives: nobody is sent there by name."""
-        if node not in self._silent:
-            told = self._of_node(node)
-            self._silent.add(node)
-            await self._gather(self._core.resolver.drop(endpoint.network, endpoint.id) for endpoint in told)
-
-    async def restore(self, node: str) -> None:
-        """It lives again."""
-        if node in self._silent:
-            self._silent.discard(node)
-            await self._gather(map(self._core.resolver.put, self._answered(self._of_node(node))))
-
-    @property
-    def silent(self) -> frozenset[str]:
-        return frozenset(self._silent)
-
-    def _of_node(self, node: str) -> list[Endpoint]:
-        return [endpoint for peers in self._core.peers.values() for endpoint in peers.values() if endpoint.node == node]
+    async def live(self, nodes: Iterable[str]) -> None:
+        """These nodes do, and no others: nobody is sent to one of those by name."""
+        self._living = frozenset(nodes)
+        for network in list(self._core.peers):
+            await self._tell_all(network)
 
     async def _note(self, network: Network, gone: Sequence[Endpoint], come: Sequence[Endpoint]) -> None:
-        """In memory, in the pools and in the host's store. Who has an address now comes after who had it."""
+        """In the host's store, in memory and in the pools. Who has an address now comes after who had it."""
         core = self._core
+        writes: dict[str, Write] = {_key(endpoint): Delete(_key(endpoint)) for endpoint in gone}
+        writes |= {_key(endpoint): Put(_key(endpoint), encode(endpoint)) for endpoint in come}
+        await self._write(list(writes.values()))
         known = core.peers[network.id]
         for endpoint in gone:
             known.pop(endpoint.id, None)
             core.free(endpoint)
         for endpoint in come:
             known[endpoint.id] = endpoint
-        for endpoint in come:
             core.take(endpoint)
-        writes: dict[str, Write] = {_key(endpoint): Delete(_key(endpoint)) for endpoint in gone}
-        writes |= {_key(endpoint): Put(_key(endpoint), encode(endpoint)) for endpoint in come}
-        for batch in _batches(list(writes.values()), MAX_OPERATIONS):
-            await core.store.txn((), batch)
 
-    async def _tell(self, network: Network, gone: Sequence[Endpoint], come: Sequence[Endpoint]) -> None:
-        new = {endpoint.id for endpoint in come}
-        resolver = self._core.resolver
-        await self._gather(resolver.drop(network.id, endpoint.id) for endpoint in gone if endpoint.id not in new)
-        await self._gather(map(resolver.put, self._answered(come)))
+    async def _write(self, writes: Sequence[Write]) -> None:
+        for batch in _batches(writes, MAX_OPERATIONS):
+            await self._core.store.txn((), batch)
 
-    def _answered(self, endpoints: Iterable[Endpoint]) -> Iterator[EndpointNames]:
-        for endpoint in endpoints:
-            if endpoint.node not in self._silent and (names := endpoint_names(self._core, endpoint)) is not None:
-                yield names
+    # What the resolver is told
 
-    async def _gather(self, messages: Iterable[Awaitable[None]]) -> None:
-        """A resolver that is away learns everything when it is back."""
-        for batch in _batches(list(messages), _NAMES_AT_ONCE):
-            for result in await asyncio.gather(*batch, return_exceptions=True):
-                if isinstance(result, Unavailable | OSError):
-                    log.warning("the resolver does not answer, names follow when it is back: %s", result)
-                elif isinstance(result, BaseException):
-                    raise result
+    async def _tell_all(self, network: str) -> None:
+        await self._tell(network, dict.fromkeys((*self._told[network], *self._core.peers.get(network, ()))))
+        if not self._told[network]:
+            del self._told[network]
+
+    async def _tell(self, network: str, identities: Iterable[str]) -> None:
+        """What has changed of them since it was told. A resolver that is away learns everything when it is back."""
+        async with self._telling:
+            for batch in _batches(list(identities), _NAMES_AT_ONCE):
+                messages = [message for identity in batch if (message := self._message(network, identity))]
+                for result in await asyncio.gather(*messages, return_exceptions=True):
+                    if isinstance(result, Unavailable | OSError):
+                        log.warning("the resolver does not answer, names follow when it is back: %s", result)
+                    elif isinstance(result, BaseException):
+                        raise result
+
+    def _message(self, network: str, identity: str) -> Awaitable[None] | None:
+        told, names = self._told[network], self._answer(network, identity)
+        if names == told.get(identity):
+            return None
+        if names is None:
+            del told[identity]
+            return self._core.resolver.drop(network, identity)
+        told[identity] = names
+        return self._core.resolver.put(names)
+
+    def _answer(self, network: str, identity: str) -> EndpointNames | None:
+        """None: nothing."""
+        endpoint = self._core.peers.get(network, {}).get(identity)
+        if endpoint is None or network not in self._core.records.networks:
+            return None
+        return endpoint_names(self._core, endpoint) if self._living is None or endpoint.node in self._living else None
 
 
 def _key(endpoint: Endpoint) -> str:

@@ -6,6 +6,8 @@ the records first, in chunks that the store can take, then names, links and the 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import msgspec
 
 from netplug.controller import linking
@@ -13,10 +15,10 @@ from netplug.controller.core import Core
 from netplug.controller.endpoints import Endpoints
 from netplug.controller.records import delete_endpoint, delete_sandbox, put_sandbox
 from netplug.controller.requests import ControllerEvent, SandboxRequest
-from netplug.controller.shared import Shared, owed
+from netplug.controller.shared import Shared
 from netplug.errors import Conflict, InvalidArgument
 from netplug.kernel import namespaces
-from netplug.model import Endpoint, Sandbox, now
+from netplug.model import Endpoint, Network, Sandbox, now
 from netplug.plan import Netns, Plan, Remove, Step, Sysctl, removal
 from netplug.store import MAX_OPERATIONS, Write
 
@@ -52,26 +54,26 @@ class Sandboxes:
             if sandbox is None:
                 return
             endpoints = core.records.of_sandbox(identity)
+            networks = {endpoint.network: core.records.networks[endpoint.network] for endpoint in endpoints}
             await self.forget(sandbox, endpoints)
             if sandbox.resolver_udp:
                 await self._endpoints.tell(core.resolver.remove_sandbox(identity))
-            await core.remove("sandbox rm", sandbox.name, self.plan_removal(sandbox, endpoints))
+            await core.remove("sandbox rm", sandbox.name, self.plan_removal(sandbox, endpoints, networks))
             for endpoint in endpoints:
                 if endpoint.node:
-                    await self._shared.release(endpoint)
+                    await self._shared.debts.settle(endpoint)
                 core.retire(endpoint)
             await self._endpoints.publishing.settle(sandbox, ())
         for endpoint in endpoints:
-            if endpoint.node:
-                await self._shared.left(endpoint)
-            network = core.records.networks.get(endpoint.network)
+            await self._shared.left(endpoint)
+            network = networks[endpoint.network]
             core.events.send(ControllerEvent(kind="endpoint", action="disconnect", network=network, endpoint=endpoint, sandbox=sandbox))
         core.events.send(ControllerEvent(kind="sandbox", action="remove", sandbox=sandbox))
 
     async def forget(self, sandbox: Sandbox, endpoints: list[Endpoint]) -> None:
         """Out of the store, the memory and the resolver: endpoints first, so that no chunk leaves one without its sandbox."""
         core = self._core
-        writes: list[Write] = [*owed(endpoints), *(write for endpoint in endpoints for write in delete_endpoint(endpoint))]
+        writes: list[Write] = [*self.owed(endpoints), *(write for endpoint in endpoints for write in delete_endpoint(endpoint))]
         writes.append(delete_sandbox(sandbox))
         for start in range(0, len(writes), MAX_OPERATIONS):
             await core.store.txn((), writes[start : start + MAX_OPERATIONS])
@@ -79,6 +81,10 @@ class Sandboxes:
             await self._endpoints.forget_names(endpoint)
             core.records.drop_endpoint(endpoint)
         core.records.drop_sandbox(sandbox)
+
+    def owed(self, endpoints: Iterable[Endpoint]) -> list[Write]:
+        """Goes with what forgets them: the cluster's store must not keep them either."""
+        return self._shared.debts.written(endpoints)
 
     def prepare(self, request: SandboxRequest) -> Sandbox:
         """The record that the request makes; its cookie is known once the namespace is there."""
@@ -100,11 +106,12 @@ class Sandboxes:
             exposed=request.exposed,
         )
 
-    def plan_removal(self, sandbox: Sandbox, endpoints: list[Endpoint]) -> Plan:
+    def plan_removal(self, sandbox: Sandbox, endpoints: list[Endpoint], networks: Mapping[str, Network] | None = None) -> Plan:
+        """`networks`, by id, are the endpoints': another node may remove one as soon as they have left it."""
         core = self._core
         steps: list[Step] = []
         for endpoint in endpoints:
-            network = core.records.networks[endpoint.network]
+            network = (networks or core.records.networks)[endpoint.network]
             driver = core.driver(network)
             if endpoint.ports:
                 steps += core.unpublish(network, endpoint)

@@ -11,6 +11,7 @@ import errno
 import logging
 import queue
 import threading
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,10 +22,10 @@ from netplug.plan import DOOMED_GROUP
 THREADS = 12
 """At one deletion every 2 ms, each of 20 ms. With more than that coming, the groups grow."""
 
-PAUSE = 0.05
-"""Seconds before a retired bridge is deleted."""
-MANY_BRIDGES = 20
-"""With so many waiting there is no pause."""
+QUIET = 0.1
+"""Seconds without a further bridge before those that are retired are deleted."""
+MANY_BRIDGES = 100
+"""With so many waiting nobody waits for quiet."""
 
 _log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class Reaper:
 
 
 class BridgeReaper:
-    """Deletes retired bridges in a thread of its own, one at a time, with pauses.
+    """Deletes retired bridges in a thread of its own, one at a time, when there is quiet.
 
     Deleting a bridge waits 15 ms for RCU callbacks (`br_multicast_dev_del` in net/bridge/br_multicast.c) with the lock held that every
     change of a link on the machine needs. So it comes after what the user does next.
@@ -98,6 +99,8 @@ class BridgeReaper:
         self._retired: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="netplug-bridges", daemon=True)
         self._hurry = threading.Event()
+        self._last = 0.0
+        """When the newest was retired."""
 
     def start(self) -> None:
         self._thread.start()
@@ -110,14 +113,19 @@ class BridgeReaper:
 
     def take(self, index: int) -> None:
         """Delete this bridge, which is in RETIRED_GROUP already."""
+        self._last = time.monotonic()
         self._retired.put(index)
 
     def _run(self) -> None:
         with Socket() as netlink:
             while (index := self._retired.get()) is not None:
-                if self._retired.qsize() < MANY_BRIDGES:
-                    self._hurry.wait(PAUSE)
+                self._await_quiet()
                 _delete_one(netlink, index)
+
+    def _await_quiet(self) -> None:
+        while self._retired.qsize() < MANY_BRIDGES and (left := self._last + QUIET - time.monotonic()) > 0:
+            if self._hurry.wait(left):
+                return
 
 
 def _delete(netlink: Socket, indexes: Sequence[int]) -> None:

@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
+from netplug import faults
 from netplug.errors import NotFound, Unavailable, Undecided
 
 from . import Compare, Event, KeyValue, Lost, Put, Write, require_one_txn
@@ -109,12 +110,15 @@ class EtcdStore:
         """
         require_one_txn(compares, writes)
         with self._open():
+            faults.point("etcd.before")
             try:
-                return await self._txn(Transaction(self._keys, compares, writes))
+                revision = await self._txn(Transaction(self._keys, compares, writes))
             except Refused as refusal:
                 if "lease not found" in refusal.details:
                     raise _no_lease(*{write.lease for write in writes if isinstance(write, Put) and write.lease}) from refusal
                 raise
+            faults.point("etcd.after")
+            return revision
 
     def watch(self, prefix: str, from_revision: int) -> AsyncIterator[list[Event]]:
         """Goes on by itself when the connection breaks. Compacted also if that took too long. Ends when the store is closed."""

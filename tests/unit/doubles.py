@@ -75,6 +75,13 @@ class MemoryExecutor:
         self.removed.append(plan)
         return []
 
+    async def ensure(self, plan: Plan) -> tuple[Plan, list[NetplugError]]:
+        self.applied.append(plan)
+        return plan, []
+
+    async def resync(self, plan: Plan) -> tuple[Plan, list[NetplugError], int]:
+        return *await self.ensure(plan), 0
+
     async def restore(self, plans: Iterable[Plan]) -> Restored:
         self.restored = list(plans)
         return Restored(failed={index: NetplugError("its namespace is gone") for index in self.gone})
