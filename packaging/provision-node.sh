@@ -136,7 +136,8 @@ if [ -n "$member" ]; then
     set -- etcd --name "$node" --data-dir "$data" \
         --listen-client-urls "http://$address:2379,http://127.0.0.1:2379" --advertise-client-urls "http://$address:2379" \
         --listen-peer-urls "http://$address:2380" --initial-advertise-peer-urls "http://$address:2380" \
-        --initial-cluster "$initial" --initial-cluster-token netplug
+        --initial-cluster "$initial" --initial-cluster-token netplug \
+        --auto-compaction-retention 1 # hours of history: without it etcd keeps all, until its quota is full
     changed=
     write "$root/etc/systemd/system/etcd.service" <<END
 # Written by provision-node.sh: the member $node of netplug's cluster.

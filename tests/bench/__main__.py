@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -127,12 +129,13 @@ class Bench:
         with cluster.pairs(lan, [engine.name for engine in self.engines]) as (etcd, pairs):
             ours = [pair for pair in pairs if pair.name == "netplug"]
             for pair in self._alternate("connect, disconnect on an overlay", pairs):
-                for name, samples in cluster.connections(pair, max(1, self.options.rounds // BATCHES)).items():
+                calls = pair.patiently(cluster.connections, max(1, self.options.rounds // BATCHES)) or {}
+                for name, samples in calls.items():
                     found.calls.setdefault(pair.name, {}).setdefault(name, []).extend(samples)
             for pair in self._alternate("reachable by name from another node", pairs):
-                found.reach.setdefault(pair.name, []).extend(cluster.reach(pair, self.options.rounds))
+                found.reach.setdefault(pair.name, []).extend(pair.patiently(cluster.reach, self.options.rounds) or [])
             for pair in self._alternate("through the tunnel", pairs):
-                self._keep_rates(pair.name, tunnel.rates(pair, seconds))
+                self._keep_rates(pair.name, pair.patiently(tunnel.rates, seconds) or {})
                 if pair is pairs[-1]:
                     self._keep_rates(tunnel.BY_HAND, tunnel.rates_by_hand(lan, seconds))
             for pair in ours:
@@ -165,6 +168,7 @@ def show(results: Results) -> None:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # what was made is removed
     options = arguments()
     parts, names = options.only.split(","), options.engines.split(",")
     whole = set(parts) == set(PARTS) and len(names) == 2

@@ -22,9 +22,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from netplug.controller import EndpointRequest
-from netplug.controller.records import network_key, put_network
-from netplug.model import Endpoint, Network, PoolConfig, encode
-from netplug.store import PREFIX, Put, Store
+from netplug.controller.records import put_network
+from netplug.model import Endpoint, Network, PoolConfig
+from netplug.store import PREFIX, Store
 from netplug.store.etcd import EtcdStore
 from tests.bench.remote import remote_endpoint, write_all
 from tests.bench.simulated import PATIENCE, SimulatedNode, until, without_kernel
@@ -87,40 +87,37 @@ def _store() -> Store:
 
 
 async def _populate(nodes: list[SimulatedNode]) -> int:
-    """Every node has EACH endpoints and knows all the others', as if each had been told of each; bytes of all these records."""
+    """Every node has EACH endpoints and knows all the others', as if it had been told of each; bytes of all these records."""
     network = Network(id="ab" * 32, name=SPAN, driver="overlay", created="", scope="global", internal=True, vni=4096, pools=(POOL,))
     every = [remote_endpoint(network.id, number * EACH + one, node=node.name) for number, node in enumerate(nodes) for one in range(EACH)]
     store = nodes[0].shared
+    for node in nodes:  # before there is anything: what comes next need not be read again by each for each that comes
+        await node.nodes.start(PATIENCE)
     await store.txn(*put_network(network, ()))
     await write_all(store, every)
+    await until(lambda: all(node.controller.networks() for node in nodes))
+    revision, items = await store.range(f"{PREFIX}endpoints/")
     template = nodes[0].core
-    template.records.add_network(network)
-    template.open_pools(network)
     for endpoint in every:
         template.take(endpoint)
     pools = template.allocators[network.id]
     for node in nodes:
-        await _know(node, network, every)
+        _know(node, network, every)
         node.core.allocators[network.id] = copy.deepcopy(pools)
-    for node in nodes:
-        await node.nodes.start(PATIENCE)
-    await until(lambda: all(node.controller._membership._followers for node in nodes))
-    _, items = await store.range(f"{PREFIX}endpoints/")
+        node.controller._membership.restore()
+        node.controller._membership._start(network, revision + 1)
     # One change that all must see: whoever is still reading hears of it when it has read.
     await _connect(nodes, 0, "warm")
     await _disconnect(nodes, 0, "warm")
     return sum(len(item.key) + len(item.value) for item in items)
 
 
-async def _know(node: SimulatedNode, network: Network, every: list[Endpoint]) -> None:
+def _know(node: SimulatedNode, network: Network, every: list[Endpoint]) -> None:
     core = node.core
-    core.records.add_network(network)
-    await core.store.txn((), [Put(network_key(network.id), encode(network))])
     for endpoint in every:
         if endpoint.node == node.name:
             core.records.add_endpoint(endpoint)
     core.peers[network.id] = {endpoint.id: endpoint for endpoint in every if endpoint.node != node.name}
-    node.controller._membership.restore()
 
 
 async def _change(nodes: list[SimulatedNode]) -> None:

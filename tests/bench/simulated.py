@@ -52,8 +52,10 @@ class NoKernel(MemoryExecutor):
 
 @contextlib.contextmanager
 def without_kernel() -> Iterator[None]:
-    """While nodes are simulated."""
+    """While nodes are simulated. As many signs of life as ever; but all nodes share a core, so none is dead that is late by seconds."""
     with (
+        mock.patch("netplug.cluster.nodes.TTL", 60.0),
+        mock.patch("netplug.cluster.nodes._SIGNS", 24),
         mock.patch("netplug.kernel.namespaces.cookie", return_value=4711),
         mock.patch("netplug.kernel.routes.host_subnets", return_value=[]),
         mock.patch("netplug.controller.endpoints.open_resolver_sockets", side_effect=lambda sandbox: socket.socketpair()),
