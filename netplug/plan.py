@@ -254,10 +254,10 @@ class Fdb(Op, frozen=True, kw_only=True):
     vtep: str
 
     def explain(self) -> tuple[str, ...]:
-        return self._shell(f"bridge fdb replace {self.mac} dev {self.link} dst {self.vtep} self permanent")
+        return self._shell(f"bridge fdb replace {self.mac} dev {self.link} dst {self.vtep} self master static")
 
     def explain_removal(self) -> tuple[str, ...]:
-        return self._shell(f"bridge fdb del {self.mac} dev {self.link} dst {self.vtep} self")
+        return self._shell(f"bridge fdb del {self.mac} dev {self.link} dst {self.vtep} self master")
 
 
 class Neighbour(Op, frozen=True, kw_only=True):

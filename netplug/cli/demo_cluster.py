@@ -128,7 +128,7 @@ class ClusterDemo:
         self.one.root("ip", "neigh", namespace=place)
         self.check("a VXLAN tunnel is a port of the network's bridge", "vxlan id" in tunnel and "master br0" in tunnel)
         mac, far = self.two.inspect("test2")["NetworkSettings"]["Networks"][NETWORK]["MacAddress"], self.two.host.address
-        entry = line_of("\n".join(line for line in forwarding.splitlines() if "self permanent" in line), mac)
+        entry = line_of("\n".join(line for line in forwarding.splitlines() if " self static" in line), mac)
         self.check("it knows that test2 is behind node2", f"dst {far}" in entry, f"{mac} dst {far}")
 
     def daemon_dies(self) -> None:

@@ -138,8 +138,8 @@ def _value(op: Fdb | Neighbour) -> str:
 class Node:
     """`controller`, `core` and `nodes` are those of its life at present; `store` survives."""
 
-    def __init__(self, folder: Path, number: int, shared: EtcdStore) -> None:
-        self.name, self.folder, self._shared = f"n{number}", folder, shared
+    def __init__(self, folder: Path, number: int, etcd: Any) -> None:
+        self.name, self.folder, self._etcd = f"n{number}", folder, etcd
         self.address = f"192.0.2.{number}"
         self.store = MemoryStore()
         self.boots = self.lives = 0
@@ -147,7 +147,9 @@ class Node:
         self._own_tasks: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
-        self.local, self.mortal = Mortal(self.store), Mortal(self._shared)
+        before = asyncio.all_tasks()
+        self.shared: EtcdStore = await self._etcd.store()
+        self.local, self.mortal = Mortal(self.store), Mortal(self.shared)
         self.frames, self.resolver = Frames(), MemoryResolver()
         underlay = Underlay(address=self.address, folder=str(self.folder / self.name))
         incarnation = f"{self.name}, boot {self.boots}"
@@ -168,7 +170,6 @@ class Node:
         self.nodes = Nodes(self.core.cluster, self.controller, f"identity of {self.name}")
         self.alive = True
         self.lives += 1
-        before = asyncio.all_tasks()
         await self.controller.start((), ())
         await self.nodes.start(PATIENCE)
         self._own_tasks = asyncio.all_tasks() - before
@@ -177,6 +178,7 @@ class Node:
         if self.alive:
             await self.nodes.stop()
             await self.controller.stop()
+            await self.shared.close()
             self.core.journal.close()
         self.alive = False
 
@@ -192,6 +194,7 @@ class Node:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks, timeout=0.05)
+        await self.shared.close()
         self.core.ports.release_all()
         self.core.journal.close()
 
@@ -256,8 +259,7 @@ def imagined() -> Iterator[None]:
 async def nodes(etcd: Any, count: int = 2) -> AsyncIterator[list[Node]]:
     """So many that live."""
     with imagined(), tempfile.TemporaryDirectory() as folder:
-        store = await etcd.store()
-        made = [Node(Path(folder), number, store) for number in range(1, count + 1)]
+        made = [Node(Path(folder), number, etcd) for number in range(1, count + 1)]
         try:
             for node in made:
                 await node.start()
@@ -265,7 +267,6 @@ async def nodes(etcd: Any, count: int = 2) -> AsyncIterator[list[Node]]:
         finally:
             for node in made:
                 await node.stop()
-            await store.close()
 
 
 async def within(expected: Any, look: Callable[[], Any], seconds: float = PATIENCE) -> None:

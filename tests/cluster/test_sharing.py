@@ -59,7 +59,7 @@ def stranger(network: Network, node: str, number: int, **changes: Any) -> Endpoi
 
 
 async def put(node: Node, *endpoints: Endpoint) -> None:
-    cluster = ClusterStore(node._shared, node.name, node.core.underlay, "")
+    cluster = ClusterStore(node.shared, node.name, node.core.underlay, "")
     for endpoint in endpoints:
         await cluster.claim(endpoint)
 
@@ -130,7 +130,7 @@ async def test_one_network_that_both_make(two: list[Node], etcd: Cluster):
 
 async def test_a_vni_that_nobody_s_network_has(two: list[Node]):
     """Something that is no network of ours stands in the way of the first number."""
-    await two[0]._shared.txn((), [Put(f"{PREFIX}vnis/4096", b"what?")])
+    await two[0].shared.txn((), [Put(f"{PREFIX}vnis/4096", b"what?")])
     assert (await two[0].network()).vni == 4097
 
 
@@ -187,7 +187,7 @@ async def test_who_connects_while_all_is_read_keeps_its_place(two: list[Node], e
 async def test_what_was_taken_from_us_is_claimed_again(two: list[Node], etcd: Cluster):
     await network(two)
     endpoint = await two[0].container("a")
-    await two[1]._shared.txn((), delete_endpoint(endpoint))
+    await two[1].shared.txn((), delete_endpoint(endpoint))
     await within(1, lambda: len(keys(etcd, "addresses/")))
     await within(1, lambda: len(keys(etcd, "endpoint-names/")))
     assert two[0].controller.endpoints() == [endpoint]
@@ -199,7 +199,7 @@ async def test_who_has_lost_his_place_is_disconnected(two: list[Node], etcd: Clu
     await two[0].container("other")
     endpoint = await two[0].container("a")
     usurper = stranger(made, "n9", 3)
-    await two[1]._shared.txn(
+    await two[1].shared.txn(
         (),
         [
             Delete(f"{PREFIX}endpoints/{made.id}/{endpoint.id}"),
@@ -359,7 +359,7 @@ async def test_a_removal_that_was_interrupted_goes_on(two: list[Node], etcd: Clu
         count += 1
         if count == 2:
             raise Unavailable("the cluster went")
-        return await two[0]._shared.txn(*arguments, **options)
+        return await two[0].shared.txn(*arguments, **options)
 
     monkeypatch.setattr(store, "txn", breaks, raising=False)
     with pytest.raises(Unavailable):
@@ -381,7 +381,7 @@ async def test_a_removal_beside_another(two: list[Node], etcd: Cluster):
 async def test_a_node_that_comes_back_while_it_is_removed(two: list[Node], etcd: Cluster):
     made = await network(two)
     await put(two[0], *(stranger(made, "n9", number) for number in range(10, 60)))
-    await two[0]._shared.txn((), [Put(f"{PREFIX}alive/n9", b"it")])
+    await two[0].shared.txn((), [Put(f"{PREFIX}alive/n9", b"it")])
     with pytest.raises(Conflict, match="node n9 is alive"):
         await two[0].nodes.remove("n9")
     assert len(keys(etcd, "endpoints/")) == 50
@@ -403,7 +403,7 @@ async def test_names_of_a_node_that_was_dead_before_we_heard_of_it(two: list[Nod
     await two[0].container("a")
     await within({"10.0.0.9": "192.0.2.9"}, lambda: frames(two[0], made))
     assert [names.names for names in two[0].resolver.endpoints.values()] == [("a",)]
-    await two[0]._shared.txn((), [Put(f"{PREFIX}alive/n9", b"it")])
+    await two[0].shared.txn((), [Put(f"{PREFIX}alive/n9", b"it")])
     await within({("a",), ("stranger9",)}, lambda: {names.names for names in two[0].resolver.endpoints.values()})
 
 
