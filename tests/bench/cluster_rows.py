@@ -9,7 +9,6 @@ from tests.bench.cluster import Clustered
 from tests.bench.rows import FLAT, OURS, PEER, Row, as_growth, as_text, as_times, median_of, noise_of
 from tests.bench.tunnel import BY_HAND
 
-
 MOST_NOISE = 0.2
 """Where samples are further apart, the machine was busy, and nothing is reached by that."""
 
