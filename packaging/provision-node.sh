@@ -59,6 +59,17 @@ write() {
     fi
 }
 
+# stop PID: by SIGTERM, and after half a minute by SIGKILL, as systemd does.
+stop() {
+    kill "$1"
+    tries=300
+    while kill -0 "$1" 2>/dev/null && [ "$tries" -gt 0 ]; do
+        sleep 0.1
+        tries=$((tries - 1))
+    done
+    kill -9 "$1" 2>/dev/null || true
+}
+
 # start NAME MARK COMMAND...: runs it unless it runs already, just so; NAME.pid is its process, NAME.command what was asked for.
 # MARK is a part of the command that no other process has: a pid may be somebody else's by now.
 start() {
@@ -73,8 +84,7 @@ $*
 END
     if [ -n "$pid" ] && tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF -e "$mark"; then
         [ -n "$changed" ] || return 0
-        kill "$pid"
-        while kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
+        stop "$pid"
     fi
     setsid "$@" </dev/null >>"$root/run/$name.log" 2>&1 &
     echo $! >"$root/run/$name.pid"

@@ -59,7 +59,8 @@ class Nodes:
         for work in (self._live, self._follow_networks, self._follow_nodes):
             self._tasks.append(asyncio.create_task(work()))
         try:
-            await asyncio.wait_for(self._registered.wait(), patience)
+            async with asyncio.timeout(patience):
+                await self._registered.wait()
         except TimeoutError:
             log.warning("not yet in the cluster: %s", self.trouble or "it does not answer")
 

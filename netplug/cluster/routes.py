@@ -54,7 +54,9 @@ class Routes:
     async def _keep(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wakeup.wait(), LOOK_SECONDS)
+                # Not wait_for(): in Python 3.11 it swallows a cancel that comes just when the event is set.
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._wakeup.wait()
             self._wakeup.clear()
             try:
                 await self._controller.settle_routes()
