@@ -11,7 +11,7 @@ from netplug.controller.core import Core
 from netplug.controller.requests import ControllerEvent
 from netplug.kernel.losses import OUR_TABLE, Loss
 from netplug.model import Endpoint, Network
-from netplug.plan import HOST, Address, LinkOp, Plan, Route, Sysctl
+from netplug.plan import HOST, Address, LinkOp, PlacedOp, Plan, Route, Sysctl
 
 Kind: TypeAlias = Literal["firewall", "neighbours", "host", "network", "sandbox", "port", "names"]
 ORDER: tuple[Kind, ...] = ("firewall", "neighbours", "host", "network", "sandbox", "port", "names")
@@ -140,7 +140,7 @@ class Concern:
 def _of_plan(plan: Plan) -> Iterator[str]:
     for step in plan:
         match step:
-            case LinkOp(name=name):
+            case LinkOp(name=name) | PlacedOp(name=name):
                 yield name
             case Address(address=address):
                 yield from _of_address(address)

@@ -96,6 +96,8 @@ class _Survey:
         if not op.master:
             return not self._up(op.name)
         link, master = self._find(op.name), self._find(op.master)
+        if link is None and isinstance(op, Vxlan):
+            return True  # its master is in the same plan
         return master is not None and (link is None or link.master != master.index or not link.up)
 
     def _address_lacks(self, op: Address) -> Iterator[Step]:
