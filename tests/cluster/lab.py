@@ -67,14 +67,18 @@ class Lab:
         return found
 
     def claims(self) -> dict[str, str]:
-        """By address on any network: the name of the container that has it. Every key of an endpoint is looked at, each must fit."""
-        keys = self.kept("endpoints/", "endpoint-names/", "addresses/")
-        endpoints = {key.split("/")[2]: value for key, value in keys.items() if key.startswith("endpoints/")}
-        expected = {f"endpoints/{one['network']}/{one['id']}" for one in endpoints.values()}
-        expected |= {f"endpoint-names/{one['network']}/{one['container_name']}" for one in endpoints.values()}
-        expected |= {f"addresses/{one['network']}/{one['address'].split('/')[0]}" for one in endpoints.values()}
-        assert set(keys) == expected, "a name or an address belongs to nobody"
-        return {one["address"].split("/")[0]: one["container_name"] for one in endpoints.values()}
+        return claims(self.kept("endpoints/", "endpoint-names/", "addresses/"))
+
+
+def claims(kept: dict[str, Any]) -> dict[str, str]:
+    """By address on any network: the name of the container that has it. Every key of an endpoint is looked at, each must fit."""
+    keys = {key: value for key, value in kept.items() if key.startswith(("endpoints/", "endpoint-names/", "addresses/"))}
+    endpoints = [value for key, value in keys.items() if key.startswith("endpoints/")]
+    expected = {f"endpoints/{one['network']}/{one['id']}" for one in endpoints}
+    expected |= {f"endpoint-names/{one['network']}/{one['container_name']}" for one in endpoints}
+    expected |= {f"addresses/{one['network']}/{one['address'].split('/')[0]}" for one in endpoints}
+    assert set(keys) == expected, "a name or an address belongs to nobody"
+    return {one["address"].split("/")[0]: one["container_name"] for one in endpoints}
 
 
 @contextlib.contextmanager
@@ -257,7 +261,7 @@ def within(seconds: float, expected: Any, look: Callable[[], Any]) -> float:
     while True:
         try:
             found = look()
-        except (AssertionError, RuntimeError, OSError) as error:  # what is looked at is just changing
+        except (AssertionError, RuntimeError, OSError, ApiError) as error:  # what is looked at is just changing
             found = error
         took = time.monotonic() - began
         if found == expected:
