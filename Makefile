@@ -1,4 +1,4 @@
-# make setup | demo | test | lint | docs | bench | clean. As root, on Debian 12 or newer: everything here makes network namespaces.
+# make setup | demo | cluster-demo | test | lint | docs | bench | clean. As root, on Debian 12 or newer: everything here makes network namespaces.
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -6,11 +6,12 @@ TESTS ?= tests
 VENV := .venv
 BIN := $(VENV)/bin
 
-# What the daemon runs on, then what tests and benchmarks hold it against.
+# What the daemon runs on, what a cluster needs beside it, then what tests and benchmarks hold it against.
 SYSTEM_PACKAGES := runc conmon nftables libnftables1 iproute2 conntrack procps busybox-static iputils-ping iputils-arping
-TEST_PACKAGES := docker.io iptables dnsmasq-base dnsperf etcd-client etcd-server iperf3 openssl tcpdump
+CLUSTER_PACKAGES := etcd-client etcd-server
+TEST_PACKAGES := docker.io iptables dnsmasq-base dnsperf $(CLUSTER_PACKAGES) ethtool iperf3 openssl ruby shellcheck tcpdump
 
-.PHONY: setup demo test lint docs bench clean
+.PHONY: setup demo cluster-demo test lint docs bench clean
 
 setup: .setup-done
 
@@ -23,6 +24,11 @@ setup: .setup-done
 # KEEP=1 leaves it up and says what to try.
 demo: setup
 	@$(BIN)/netplug demo $(if $(KEEP),--keep)
+
+# Two hosts and an etcd; KEEP=1 as above.
+cluster-demo: setup
+	@sh packaging/install-packages.sh $(PYTHON) $(CLUSTER_PACKAGES)
+	@$(BIN)/netplug demo --cluster $(if $(KEEP),--keep)
 
 test: setup
 	@$(BIN)/python -m pytest --quiet -n $(JOBS) --dist worksteal $(TESTS)

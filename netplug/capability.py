@@ -58,6 +58,17 @@ class Linking(Protocol):
     def link(self, network: Network, client: Endpoint, server: Endpoint, ports: tuple[PortBinding, ...]) -> Plan: ...
 
 
+@runtime_checkable
+class Reaching(Protocol):
+    """Networks of one host each, whose containers those of other nodes of a cluster may reach by their own addresses."""
+
+    def reached(self, network: Network) -> bool:
+        """Whether the user wants that of the network."""
+
+    def reach(self, network: Network, remote: str, link: str) -> Plan:
+        """What lets it be: `remote` is the subnet of another node, which `link` of this host leads to."""
+
+
 class Underlay(msgspec.Struct, frozen=True, kw_only=True):
     """What a node's tunnels run through, and where their ends lie."""
 

@@ -23,7 +23,7 @@ from typing import Any
 from netplug import __version__, settings
 from netplug.addressing import Ipams
 from netplug.api import Services, application
-from netplug.cluster import Nodes
+from netplug.cluster import Nodes, Routes
 from netplug.cluster import settings as cluster_settings
 from netplug.controller import Controller, Core
 from netplug.controller.cluster import Cluster
@@ -95,7 +95,7 @@ async def _serve(chosen: Settings) -> None:
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(_locked(run_dir / "lock"))
         _check(chosen)
-        services = await _start(chosen, run_dir, state_dir, stack)
+        controller, services = await _start(chosen, run_dir, state_dir, stack)
         server = application(services)
         await server.start(chosen.socket)
         stack.push_async_callback(server.close)
@@ -105,10 +105,11 @@ async def _serve(chosen: Settings) -> None:
         log.info("netplug %s listens on %s", __version__, chosen.socket)
         _notify("READY=1")
         await ended.wait()
+        controller.ending()
         _notify("STOPPING=1")
 
 
-async def _start(chosen: Settings, run_dir: Path, state_dir: Path, stack: contextlib.AsyncExitStack) -> Services:
+async def _start(chosen: Settings, run_dir: Path, state_dir: Path, stack: contextlib.AsyncExitStack) -> tuple[Controller, Services]:
     store = await SqliteStore.open(state_dir / "netplug.db")
     stack.push_async_callback(store.close)
     journal = Journal(state_dir / "journal.jsonl")
@@ -141,9 +142,12 @@ async def _start(chosen: Settings, run_dir: Path, state_dir: Path, stack: contex
     await controller.start(chosen.host_plan(), chosen.predefined_networks())
     stack.push_async_callback(controller.stop)
     nodes = Nodes(core.cluster, controller, _identity(state_dir / "id")) if core.cluster is not None else None
-    if nodes is not None:
+    if core.cluster is not None and nodes is not None:
         await nodes.start(PATIENCE)
         stack.push_async_callback(nodes.stop)
+        routes = Routes(core.cluster, controller)
+        routes.start()
+        stack.push_async_callback(routes.stop)
     sandboxes = [sandbox.namespace for sandbox in controller.sandboxes() if sandbox.kind != "host"]
     for what in firewall.clean_up_others(chosen.backend, sandboxes):
         log.info("another firewall backend's %s was taken away", what)
@@ -151,7 +155,7 @@ async def _start(chosen: Settings, run_dir: Path, state_dir: Path, stack: contex
     containers = Containers(controller, store, images, run_dir, state_dir, chosen)
     await containers.restore()
     stack.push_async_callback(containers.close)
-    return Services(
+    return controller, Services(
         controller=controller,
         containers=containers,
         images=images,

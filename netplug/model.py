@@ -184,6 +184,19 @@ class Node(Record, frozen=True, kw_only=True):
     version: str = ""
 
 
+class Reachable(Record, frozen=True, kw_only=True):
+    """A network of one node whose containers those of other nodes reach by their own addresses, as its node publishes it."""
+
+    node: str
+    network: str
+    """Its name there."""
+    created: str
+    """When the network was: of two that overlap, the older one is reached."""
+    subnets: tuple[str, ...]
+    via: tuple[str, ...]
+    """The node's addresses on its LAN, one of an IP version at most."""
+
+
 class DnsConfig(Record, frozen=True, kw_only=True):
     """What the user said about names for one container: `--dns`, `--dns-search`, `--dns-option`, `--add-host`."""
 

@@ -254,10 +254,10 @@ class Fdb(Op, frozen=True, kw_only=True):
     vtep: str
 
     def explain(self) -> tuple[str, ...]:
-        return self._shell(f"bridge fdb replace {self.mac} dev {self.link} dst {self.vtep} self permanent")
+        return self._shell(f"bridge fdb replace {self.mac} dev {self.link} dst {self.vtep} self master static")
 
     def explain_removal(self) -> tuple[str, ...]:
-        return self._shell(f"bridge fdb del {self.mac} dev {self.link} dst {self.vtep} self")
+        return self._shell(f"bridge fdb del {self.mac} dev {self.link} dst {self.vtep} self master")
 
 
 class Neighbour(Op, frozen=True, kw_only=True):
@@ -376,6 +376,21 @@ class FlushFlows(Op, frozen=True, kw_only=True):
         return self.explain()
 
 
+class ForgetFlows(Op, frozen=True, kw_only=True):
+    """Forget tracked flows between two subnets: what was decided on their first packets (source, and whether they pass) holds no more."""
+
+    subnet: str
+    remote: str
+
+    def explain(self) -> tuple[str, ...]:
+        family = " -f ipv6" if ":" in self.subnet else ""
+        pairs = (self.subnet, self.remote), (self.remote, self.subnet)
+        return self._shell(*(f"conntrack -D{family} -s {one} -d {other} >/dev/null 2>&1 || true" for one, other in pairs))
+
+    def explain_removal(self) -> tuple[str, ...]:
+        return self.explain()
+
+
 class Isolate(FirewallOp, frozen=True, kw_only=True):
     """A network behind `bridge` with these subnets: reachable as its gateway modes say, never from another network.
 
@@ -451,6 +466,17 @@ class Direct(FirewallOp, frozen=True, kw_only=True):
     count: int = 1
 
 
+class Reach(FirewallOp, frozen=True, kw_only=True):
+    """Containers of `subnet`, behind `bridge`, and those of `remote`, on the host that `link` leads to, reach one another by their own
+    addresses: let in whatever the gateway mode, and let out with their source kept. By that link and between those two only.
+    """
+
+    bridge: str
+    subnet: str
+    remote: str
+    link: str
+
+
 class DnsRedirect(FirewallOp, frozen=True, kw_only=True):
     """In a sandbox: 127.0.0.11:53 leads to the resolver's sockets on these ports."""
 
@@ -476,12 +502,14 @@ AnyOp: TypeAlias = (
     | Sysctl
     | Announce
     | FlushFlows
+    | ForgetFlows
     | Isolate
     | Masquerade
     | Guard
     | AllowPeer
     | Publish
     | Direct
+    | Reach
     | DnsRedirect
 )
 

@@ -26,6 +26,7 @@ from netplug.plan import (
     Masquerade,
     Plan,
     Publish,
+    Reach,
     Remove,
     Step,
     Sysctl,
@@ -72,6 +73,14 @@ class Bridge:
 
     def routed(self, network: Network, family: Family) -> bool:
         return Options.of(network).mode(family) == "routed"
+
+    def reached(self, network: Network) -> bool:
+        return Options.of(network).routes
+
+    def reach(self, network: Network, remote: str, link: str) -> Plan:
+        options = Options.of(network)
+        pools = _pools(network, 6 if ":" in remote else 4)
+        return tuple(Reach(bridge=options.name, subnet=pool.subnet, remote=remote, link=link) for pool in pools)
 
     def create_network(self, network: Network) -> Plan:
         options, found = Options.of(network), _found(network)

@@ -28,6 +28,7 @@ SOURCE4 = "com.docker.network.host_ipv4"
 SOURCE6 = "com.docker.network.host_ipv6"
 MTU = "com.docker.network.driver.mtu"
 ANTISPOOF = "netplug.antispoof"
+ROUTES = "netplug.routes"
 
 SMALLEST_MTU, LARGEST_MTU = 68, 65535
 """IPv4's least (RFC 791) and what a veth takes (ETH_MAX_MTU)."""
@@ -60,6 +61,8 @@ class Options:
     source4: str
     source6: str
     trusted: tuple[str, ...]
+    routes: bool
+    """Whether the other nodes of the cluster have routes to it, and it to theirs."""
 
     @classmethod
     def of(cls, network: Network) -> Options:
@@ -109,9 +112,12 @@ def _read(identity: str, items: tuple[tuple[str, str], ...], ipv6: bool, interna
         source4=_address(options, SOURCE4, 4),
         source6=_address(options, SOURCE6, 6),
         trusted=_interfaces(options.get(TRUSTED, "")),
+        routes=_routes(options.get(ROUTES, "")),
     )
     if "isolated" in (read.mode4, read.mode6) and not internal:
         raise InvalidArgument("gateway mode 'isolated' can only be used for an internal network")
+    if read.routes and internal:
+        raise InvalidArgument(f"an internal network cannot have {ROUTES}: nothing is routed in or out of it")
     return read
 
 
@@ -152,6 +158,12 @@ def _mode(options: dict[str, str], option: str) -> Mode:
             f'invalid value for {option}: unknown gateway mode "{text}" (there are nat, nat-unprotected, routed and isolated)'
         )
     return _MODES[text]
+
+
+def _routes(text: str) -> bool:
+    if text not in ("", "cluster"):
+        raise InvalidArgument(f'invalid value for {ROUTES}: "{text}" is not known (there is cluster)')
+    return bool(text)
 
 
 def _address(options: dict[str, str], option: str, family: Family) -> str:

@@ -98,7 +98,7 @@ def status_text(container: Container) -> str:
 
 
 def networks(services: Services, container: Container) -> Json:
-    """Each network by name: the endpoint if there is one, else what was asked for."""
+    """Each network by name: the endpoint if there is one, else what was asked for. Not the way out that comes by itself."""
     config = container.config
     if config.network_mode in ("host", "none"):
         return {config.network_mode: _settings(_find(services, config.network_mode), None, None)}
@@ -107,7 +107,7 @@ def networks(services: Services, container: Container) -> Json:
     result: Json = {}
     for endpoint in services.controller.endpoints(sandbox=container.id):
         record = _find(services, endpoint.network)
-        if record:
+        if record and not endpoint.implied:
             result[record.name] = _settings(record, endpoint, asked.get(record.id))
     for record, attachment in wanted:
         name = record.name if record else attachment.network

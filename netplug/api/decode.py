@@ -127,8 +127,6 @@ def _refuse_unknown_kinds(body: shapes.NetworkCreate) -> None:
         raise InvalidArgument("configuration-only networks are not supported by this daemon")
     if body.ingress:
         raise InvalidArgument("ingress networks are not supported by this daemon")
-    if body.scope not in ("", "local", "global", "swarm"):
-        raise InvalidArgument(f"invalid scope {body.scope!r}: it is local or global, and the driver decides it")
 
 
 def _pool(pool: shapes.IpamPool) -> PoolConfig:

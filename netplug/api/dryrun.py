@@ -1,8 +1,8 @@
-"""What stopping and removing a container would do to the network, as shell commands. Nothing is changed."""
+"""What ends would do to the network, of containers and of nodes, as shell commands. Nothing is changed."""
 
 from __future__ import annotations
 
-from netplug.api.services import Services
+from netplug.api.services import Nodes, Services
 from netplug.errors import Conflict
 from netplug.runtime.model import Container
 
@@ -24,3 +24,12 @@ async def removed(services: Services, container: Container, force: bool) -> list
             f"You cannot remove a running container {container.id}. Stop the container before attempting removal or force remove"
         )
     return await stopped(services, container)
+
+
+def node_removed(nodes: Nodes, name: str, force: bool) -> list[str]:
+    """What the node had goes out of the cluster's store; this host's kernel follows as it follows all that others do."""
+    if nodes.get(name).name == nodes.name:
+        raise Conflict(f"node {name} is this one: remove it from another node")
+    if nodes.lives(name) and not force:
+        raise Conflict(f"node {name} is alive: stop its daemon first, or use --force")
+    return []

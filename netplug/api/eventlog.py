@@ -67,9 +67,9 @@ class EventLog:
         self._listeners: set[Listener] = set()
 
     def on_controller(self, event: ControllerEvent) -> None:
-        action = _ACTIONS.get((event.kind, event.action))
-        if action and event.network:
-            self._publish(_network_message(action, event.network, event.endpoint.sandbox if event.endpoint else ""))
+        action, endpoint = _ACTIONS.get((event.kind, event.action)), event.endpoint
+        if action and event.network and not (endpoint and endpoint.implied):
+            self._publish(_network_message(action, event.network, endpoint.sandbox if endpoint else ""))
 
     def on_container(self, action: str, container: Container, attributes: Mapping[str, str]) -> None:
         self._publish(_container_message(action, container, attributes))

@@ -1,4 +1,4 @@
-"""/netplug: what Docker's API has no place for. The journal, who has which address, preflight, and the tests' fault points."""
+"""/netplug: what Docker's API has no place for. The journal, who has which address, routes, preflight, and the tests' fault points."""
 
 from __future__ import annotations
 
@@ -76,6 +76,25 @@ def _pool(usage: PoolUsage) -> Json:
     }
 
 
+async def routes(call: Call) -> web.Response:
+    """Ways to the networks that other nodes publish."""
+    nodes = call.services.nodes
+    return reply(
+        [
+            {
+                "Destination": way.subnet,
+                "Via": way.via,
+                "Link": way.link,
+                "Node": way.node,
+                "Network": way.network,
+                "Status": way.status,
+                "Alive": nodes is not None and nodes.lives(way.node),
+            }
+            for way in call.services.controller.ways()
+        ]
+    )
+
+
 async def look(call: Call) -> web.Response:
     """Preflight, with what the caller means to make."""
     body = decode.parse(await call.http.read()) if call.http.method == "POST" else {}
@@ -140,6 +159,7 @@ ROUTES = [
     get("/netplug/journal", journal, streams=True),
     get("/netplug/ipam", all_ipam),
     get("/netplug/ipam/{name}", ipam),
+    get("/netplug/routes", routes),
     get("/netplug/preflight", look),
     post("/netplug/preflight", look, changes=False),
     get("/netplug/healing", healing),

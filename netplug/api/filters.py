@@ -68,7 +68,7 @@ def networks(all_networks: Iterable[Network], filters: Filters, in_use: Callable
             and _one("id", network.id, filters)
             and has_labels(network.labels, filters.get("label", ()))
             and _exact("driver", network.driver, filters)
-            and _exact("scope", "swarm" if network.scope == "global" else "local", filters)
+            and _exact("scope", network.scope, filters)
             and _exact("type", kind, filters)
             and all(wanted == (not network.predefined and not in_use(network)) for wanted in dangling)
         )

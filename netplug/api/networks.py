@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from aiohttp import web
 
 from netplug.api import decode, filters, shapes, views
 from netplug.api.call import Call, done, planned, reply
 from netplug.api.routes import delete, get, post
 from netplug.controller.requests import EndpointRequest
-from netplug.errors import InvalidArgument, NetworkInUse
+from netplug.driver import Drivers
+from netplug.errors import Forbidden, InvalidArgument, NetworkInUse, Unavailable
 from netplug.model import Network
+from netplug.plan import Plan
 from netplug.runtime.model import Container
 from netplug.runtime.networking import endpoint_request
 
@@ -24,18 +28,28 @@ async def list_networks(call: Call) -> web.Response:
 async def inspect(call: Call) -> web.Response:
     controller = call.services.controller
     network = controller.network(call.name)
-    return reply(views.network(network, controller.endpoints(network=network.id)))
+    return reply(views.network(network, controller.endpoints(network=network.id), controller.remote_endpoints(network.id)))
 
 
 async def create(call: Call) -> web.Response:
     controller = call.services.controller
     body = await call.body(shapes.NetworkCreate)
     request, warnings = decode.network_request(body, call.services.settings.default_network_options)
+    _check_scope(body.scope, request.driver)
     if call.dry_run:
         plan = await controller.plan_network(request)
         return planned(controller.explain([plan]), {"Id": "", "Warning": "; ".join(warnings)}, 201)
     network, extra = await call.perform(controller.create_network(request))
     return reply({"Id": network.id, "Warning": "; ".join([*warnings, *call.services.advise(network)]), **extra}, 201)
+
+
+def _check_scope(wanted: str, driver: str) -> None:
+    """The driver decides it; who says it must say the same."""
+    if not wanted or wanted == (scope := Drivers().get(driver).capabilities.scope):
+        return
+    if wanted == "local" and scope == "global":
+        raise Forbidden(f"cannot downgrade network scope for {driver} networks")
+    raise InvalidArgument(f"invalid scope {wanted}: {driver} networks are {scope}")
 
 
 async def remove(call: Call) -> web.Response:
@@ -56,21 +70,32 @@ async def prune(call: Call) -> web.Response:
         if not network.predefined and not _in_use(call, network) and filters.prunable(network, wanted)
     ]
     if call.dry_run:
-        plans = [await controller.plan_network_removal(network.id) for network in unused]
-        return planned(controller.explain(plans), {"NetworksDeleted": [network.name for network in unused]})
+        plans = await _plan_removals(call, unused)
+        return planned(controller.explain(list(plans.values())), {"NetworksDeleted": list(plans)})
     deleted, extra = await call.perform(_remove_all(call, unused))
     return reply({"NetworksDeleted": deleted, **extra})
+
+
+async def _plan_removals(call: Call, unused: list[Network]) -> dict[str, Plan]:
+    plans = {}
+    for network in unused:
+        with _what_has_to_stay():
+            plans[network.name] = await call.services.controller.plan_network_removal(network.id)
+    return plans
 
 
 async def _remove_all(call: Call, unused: list[Network]) -> list[str]:
     deleted = []
     for network in unused:
-        try:
+        with _what_has_to_stay():
             await call.services.controller.remove_network(network.id)
-        except NetworkInUse:
-            continue  # somebody came on it meanwhile
-        deleted.append(network.name)
+            deleted.append(network.name)
     return deleted
+
+
+def _what_has_to_stay() -> suppress:
+    """Somebody came on it meanwhile, or is on it on another node; or nobody can tell, as the cluster is away."""
+    return suppress(NetworkInUse, Unavailable)
 
 
 async def connect(call: Call) -> web.Response:

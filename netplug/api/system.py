@@ -15,6 +15,7 @@ from netplug.api import eventlog
 from netplug.api.call import API_VERSION, JSON, MIN_API_VERSION, Call, json_line, open_stream, plain, reply
 from netplug.api.images import architecture
 from netplug.api.routes import get, head
+from netplug.api.services import Settings
 from netplug.api.views import Json
 from netplug.driver import Drivers
 
@@ -52,11 +53,17 @@ async def info(call: Call) -> web.Response:
             "Runtimes": {},
             "DefaultRuntime": "",
             "Warnings": [],
+            **_cluster(call.services.settings),
             **_host(),
             **_limits(),
             "DockerRootDir": str(call.services.settings.state_dir),
         }
     )
+
+
+def _cluster(settings: Settings) -> Json:
+    """As Docker said it up to 20.10, for commands that still show it; nothing without a cluster."""
+    return {"ClusterStore": settings.store, "ClusterAdvertise": settings.advertise} if settings.store else {}
 
 
 def _host() -> Json:

@@ -16,13 +16,13 @@ NEVER = "0001-01-01T00:00:00Z"
 """Go's zero time: Docker's word for "has not happened"."""
 
 
-def network(record: Network, endpoints: Iterable[Endpoint] = ()) -> Json:
-    """`network inspect`; a list of networks leaves the endpoints out, as Docker's does."""
+def network(record: Network, endpoints: Iterable[Endpoint] = (), others: Iterable[Endpoint] = ()) -> Json:
+    """`network inspect`, with the endpoints here and on `others`, the other nodes; a list of networks leaves both out, as Docker's does."""
     return {
         "Name": record.name,
         "Id": record.id,
         "Created": record.created,
-        "Scope": "swarm" if record.scope == "global" else "local",
+        "Scope": record.scope,
         "Driver": record.driver,
         "EnableIPv4": record.ipv4,
         "EnableIPv6": record.ipv6,
@@ -36,7 +36,10 @@ def network(record: Network, endpoints: Iterable[Endpoint] = ()) -> Json:
         "Ingress": False,
         "ConfigFrom": {"Network": ""},
         "ConfigOnly": False,
-        "Containers": {endpoint.sandbox: _member(endpoint) for endpoint in endpoints},
+        "Containers": {
+            **{endpoint.sandbox: _member(endpoint) for endpoint in endpoints},
+            **{f"ep-{endpoint.id}": _member(endpoint) for endpoint in others},
+        },
         "Options": record.options,
         "Labels": record.labels,
     }
@@ -54,8 +57,9 @@ def _pool(pool: PoolConfig) -> Json:
 
 
 def _member(endpoint: Endpoint) -> Json:
+    """One that nobody asked for is named by Docker too as what it is."""
     return {
-        "Name": endpoint.container_name,
+        "Name": f"gateway_{endpoint.sandbox:.12}" if endpoint.implied else endpoint.container_name,
         "EndpointID": endpoint.id,
         "MacAddress": endpoint.mac,
         "IPv4Address": endpoint.address,

@@ -19,7 +19,6 @@ import os
 import select
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from netplug.cli.demo_service import start_service
 
 OUTSIDE_ADDRESS = "203.0.113.1"
 INTERNET_ADDRESS = "198.51.100.1"
@@ -168,28 +169,10 @@ class Host:
         """Start the daemon and return when it has said READY."""
         directories = ["--socket", str(self.socket), "--state-dir", str(self.state_directory), "--run-dir", str(self.run_directory)]
         argv = self.argv(sys.executable, "-m", "netplug.cli", "daemon", *directories, *self.flags, *flags)
-        notify = self.directory / "notify"
-        notify.unlink(missing_ok=True)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, self.log.open("ab") as log:
-            ready.bind(str(notify))
-            environment = dict(self.environment, NOTIFY_SOCKET=str(notify))
-            self.daemon = subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-            self._await_ready(ready, time.monotonic() + timeout)
-
-    def _await_ready(self, ready: socket.socket, deadline: float) -> None:
-        assert self.daemon is not None
-        process = os.pidfd_open(self.daemon.pid)
         try:
-            while (left := deadline - time.monotonic()) > 0:
-                readable, _, _ = select.select([ready.fileno(), process], [], [], left)
-                if ready.fileno() in readable and b"READY=1" in ready.recv(4096).split(b"\n"):
-                    return
-                if process in readable:
-                    break
-        finally:
-            os.close(process)
-        self.kill9()
-        raise RuntimeError(f"the daemon did not become ready:\n{self.said()}")
+            self.daemon = start_service(argv, self.directory, self.log, self.environment, timeout)
+        except RuntimeError as error:
+            raise RuntimeError(f"the daemon did not become ready:\n{self.said()}") from error
 
     def said(self) -> str:
         """The end of what the daemons of this host have written."""

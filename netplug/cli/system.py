@@ -84,10 +84,13 @@ def completion_command(ctx: click.Context, shell: str) -> None:
 
 
 @click.command("demo", cls=Command)
+@click.option("--cluster", is_flag=True, help="Two hosts, and one network on both over etcd")
 @click.option("--keep", is_flag=True, help="Leave it up, and say what to try")
 @click.option("--stop", is_flag=True, help="End one that was kept")
-def demo_command(keep: bool, stop: bool) -> int:
+def demo_command(cluster: bool, keep: bool, stop: bool) -> int:
     """Build a small network on a host of its own, prove what it does, and clean up"""
-    from netplug.cli import demo
+    from netplug.cli import demo, demo_cluster, demo_stage
 
-    return demo.stop() if stop else demo.run(keep)
+    if stop:
+        return demo_stage.stop()
+    return demo_cluster.run(keep) if cluster else demo.run(keep)

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from netplug.cluster.nodes import Nodes
+from netplug.cluster.routes import Routes
 
-__all__ = ["Nodes"]
+__all__ = ["Nodes", "Routes"]

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from netplug import __version__
+from netplug.cluster import routes
 from netplug.controller import Controller
 from netplug.controller.cluster import Cluster, decoded
 from netplug.errors import Conflict, NotFound, Unavailable
@@ -70,6 +71,11 @@ class Nodes:
 
     # What is known
 
+    @property
+    def name(self) -> str:
+        """This node's."""
+        return self._me.name
+
     def all(self) -> list[tuple[Node, bool]]:
         """Every node by name, and whether it lives."""
         return [(node, self.lives(node.name)) for _, node in sorted(self._known.items())]
@@ -93,6 +99,7 @@ class Nodes:
             if not endpoints:
                 self.get(name)
             count = await cluster.release_all(endpoints, condition)
+            await routes.withdraw(store, name)
             gone: list[Compare] = [condition] if condition is not None else []
             await store.txn(gone, [Delete(f"{_NODES}{name}"), Delete(f"{_ALIVE}{name}")])
         except Lost as lost:

@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import msgspec
 
+from netplug.controller.cluster import in_use
 from netplug.controller.core import Core, log, recording
 from netplug.controller.debts import Debts
 from netplug.controller.endpoints import Endpoints
 from netplug.controller.healing import Healing
-from netplug.controller.joining import Change
 from netplug.controller.membership import Membership
-from netplug.controller.networks import Networks
+from netplug.controller.networks import PUBLISHED, Networks
 from netplug.controller.peers import Peers
+from netplug.controller.planning import Planning
 from netplug.controller.requests import (
     ControllerEvent,
     EndpointRequest,
@@ -31,13 +32,16 @@ from netplug.controller.requests import (
     Taken,
 )
 from netplug.controller.restore import Restore
-from netplug.controller.sandboxes import Sandboxes, creation
+from netplug.controller.routing import Routing
+from netplug.controller.sandboxes import Sandboxes
 from netplug.controller.shared import Shared
+from netplug.controller.ways import Way
 from netplug.errors import NotFound
 from netplug.kernel.watch import Watch
-from netplug.model import Endpoint, Network, PoolConfig, Sandbox
+from netplug.model import Endpoint, Network, PoolConfig, Reachable, Sandbox
 from netplug.plan import Plan
 from netplug.shelter import Shelter
+from netplug.store import KeyValue
 
 __all__ = [
     "Controller",
@@ -67,11 +71,15 @@ class Controller:
         self._membership = Membership(core, self._peers, self._debts)
         self._membership.own = self._own
         self._shared = Shared(core, self._membership, self._debts)
-        self._networks = Networks(core, self._shared)
+        self._routing = Routing(core)
+        self._networks = Networks(core, self._shared, self._routing)
         self._endpoints = Endpoints(core, self._shared, self._networks)
         self._sandboxes = Sandboxes(core, self._endpoints, self._shared)
-        self._restore = Restore(core, self._endpoints, self._sandboxes, self._membership, self._peers)
-        self._healing = Healing(core, self._restore, watch, enabled=heal, vanished=self.sandbox_vanished) if watch is not None else None
+        self._planning = Planning(core, self._membership, self._networks, self._endpoints, self._sandboxes)
+        self._restore = Restore(core, self._endpoints, self._sandboxes, self._membership, self._peers, self._routing)
+        self._healing = (
+            Healing(core, self._restore, self._routing, watch, enabled=heal, vanished=self.sandbox_vanished) if watch is not None else None
+        )
         if self._healing is not None:
             self._membership.moved = self._healing.moved
         self._changes = Shelter(unbroken=True)
@@ -94,6 +102,10 @@ class Controller:
         self._membership.follow()
         if self._healing is not None:
             self._healing.start(base)
+
+    def ending(self) -> None:
+        """The daemon will stop once what is under way has come to its end."""
+        self._core.resolver.recovers = False
 
     async def stop(self) -> None:
         """Let running changes end. Containers, their networks and names stay."""
@@ -132,7 +144,7 @@ class Controller:
 
     def pool_usage(self, network: Network) -> list[PoolUsage]:
         """Every pool of the network, with who has which address since when."""
-        endpoints = self.endpoints(network=network.id)
+        endpoints = [*self.endpoints(network=network.id), *self.remote_endpoints(network.id)]
         pools = self._core.allocators.get(network.id, [])
         return [
             PoolUsage(pool=pool, capacity=allocator.capacity, taken=tuple(_taken(pool, endpoints, network))) for pool, allocator in pools
@@ -197,6 +209,29 @@ class Controller:
         """Those that do: the names of the others' containers are not answered."""
         await self._peers.live(nodes)
 
+    def ways(self) -> list[Way]:
+        """To networks of other nodes that are published."""
+        return list(self._routing.ways)
+
+    def published(self) -> dict[str, bytes]:
+        """What the cluster is to have of this host's networks that are reached from other nodes, by key."""
+        return self._routing.publishes()
+
+    def publishing(self) -> asyncio.Lock:
+        """Held while a network is made that is not published yet: whether it can be is not known before."""
+        return self._core.lock(PUBLISHED)
+
+    async def know_routes(self, items: Sequence[KeyValue]) -> None:
+        """This is all that nodes have published."""
+        await self._routing.know(items)
+
+    async def routes_changed(self, changes: Mapping[str, Reachable | None]) -> None:
+        await self._routing.change(changes)
+
+    async def settle_routes(self) -> None:
+        """Make routes as they should be by what is known, and by what this host looks like now."""
+        await self._changes.finish(self._routing.settle())
+
     async def cluster_back(self) -> None:
         """It has been away, or has thought that we were: see what it has of ours, and what was missed. Unavailable: not yet."""
         cluster = self._membership.cluster()
@@ -218,34 +253,31 @@ class Controller:
         return self._networks.prepare(request, predefined=predefined)
 
     async def plan_network(self, request: NetworkRequest) -> Plan:
-        network = self._networks.prepare(request)
-        return self._core.network_plan(network)
+        network = await self._networks.drafted(request)
+        plan = self._core.network_plan(network)
+        return (*plan, *await self._routing.preview([*self._routing.own(), network])) if self._routing.wanted(network) else plan
 
     async def plan_network_removal(self, reference: str) -> Plan:
-        return self._networks.plan_removal(self.network(reference))
+        network = self.network(reference)
+        if network.scope == "global" and (endpoints := (await self._membership.cluster().endpoints(network.id))[1]):
+            raise in_use(network, endpoints)
+        plan = self._networks.plan_removal(network)
+        left = [other for other in self._routing.own() if other is not network]
+        return (*plan, *await self._routing.preview(left)) if self._routing.wanted(network) else plan
 
     async def plan_connect(self, reference: str, sandbox: str, request: EndpointRequest) -> Plan:
-        found = self._core.records.sandboxes.get(sandbox)
-        if found is None:
-            raise NotFound(f"no such sandbox: {sandbox}")
-        return self._endpoints.plan_connect(reference, found, self.endpoints(sandbox=sandbox), request).plan
+        return await self._planning.connect(reference, sandbox, request)
 
     async def plan_disconnect(self, reference: str, sandbox: str) -> Plan:
-        return self._endpoints.plan_disconnect(reference, sandbox).plan
+        return await self._planning.disconnect(reference, sandbox)
 
     async def plan_sandbox(self, request: SandboxRequest, attachments: Sequence[tuple[str, EndpointRequest]] = ()) -> list[Plan]:
         """A sandbox and its endpoints, as they would be made."""
-        sandbox = self._sandboxes.prepare(request)
-        change = Change(sandbox, (), (), ())
-        plans = [creation(sandbox)]
-        for reference, wanted in attachments:
-            change = self._endpoints.plan_connect(reference, change.sandbox, change.endpoints, wanted)
-            plans.append(change.plan)
-        return plans
+        return await self._planning.sandbox(request, attachments)
 
     async def plan_sandbox_removal(self, identity: str) -> Plan:
         sandbox = self.sandbox(identity)
-        return () if sandbox is None else self._sandboxes.plan_removal(sandbox, self.endpoints(sandbox=identity))
+        return () if sandbox is None else self._planning.sandbox_removal(sandbox)
 
     def recording(self) -> Any:
         """`with controller.recording() as plans:` collects the plans that are applied for the current task."""

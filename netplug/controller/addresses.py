@@ -85,7 +85,7 @@ def _family(subnet: str) -> Family:
 
 
 def _owner(core: Core, network: Network, address: str) -> str:
-    for endpoint in core.records.of_network(network.id):
+    for endpoint in (*core.records.of_network(network.id), *core.peers.get(network.id, {}).values()):
         if address in (endpoint.address.split("/")[0], endpoint.address6.split("/")[0]):
             return endpoint.container_name or f"endpoint {endpoint.id:.12}"
     if any(pool.gateway == address for pool in network.pools):

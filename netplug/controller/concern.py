@@ -101,7 +101,7 @@ class Concern:
             yield Subject("neighbours")
 
     def _in_host(self, loss: Loss) -> Iterator[Subject]:
-        if loss.kind == "sysctl":
+        if loss.kind == "sysctl" or (loss.kind == "route" and loss.name in _of_plan(self._core.routes)):
             yield Subject("host")
         for network in self._core.records.networks.values():
             if loss.name in self._words(network):

@@ -8,7 +8,7 @@ import ipaddress
 import itertools
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +76,8 @@ class Core:
     """Global networks that this node is on."""
     peers: dict[str, dict[str, Endpoint]] = field(default_factory=lambda: defaultdict(dict))
     """By network that is joined, and id: endpoints on other nodes."""
+    routes: Plan = ()
+    """To networks of other nodes, and what lets that traffic pass: as it should be now."""
     last_macs: dict[tuple[str, str], str] = field(default_factory=dict)
     """By (network, address): the MAC of the last owner, where that was not made from the address."""
     ip_forward: bool = True
@@ -108,7 +110,7 @@ class Core:
 
     async def apply(self, action: str, subject: str, plan: Plan) -> None:
         """Make the plan true, or raise with everything undone; noted in the journal either way."""
-        self._note(plan)
+        self.note(plan)
         try:
             applied = await self.executor.apply(plan)
         except NetplugError as error:
@@ -118,7 +120,7 @@ class Core:
 
     async def remove(self, action: str, subject: str, plan: Plan) -> None:
         """Take the plan's things away as far as possible; what resists is logged and is swept away at the next start."""
-        self._note(plan)
+        self.note(plan)
         errors = await self.executor.remove(plan)
         for error in errors:
             log.error("%s %s: %s", action, subject, error)
@@ -194,16 +196,25 @@ class Core:
         driver = self.driver(network)
         return driver.namespace(network) if isinstance(driver, PeerAware) else ""
 
-    def network_plan(self, network: Network) -> Plan:
-        """What the network is made of here; without IPv6 forwarding where that is the admin's business."""
+    def network_plan(self, network: Network, peers: Iterable[Endpoint] | None = None) -> Plan:
+        """What the network is made of here; without IPv6 forwarding where that is the admin's business.
+
+        `peers`: as if this node were on it, and these on other nodes.
+        """
         driver = self.driver(network)
         plan = driver.create_network(network)
-        if isinstance(driver, PeerAware) and network.id in self.joined:
+        if peers is None and network.id in self.joined:
             peers = self.peers[network.id].values()
-            plan = (*plan, *driver.underlay(network), *(step for peer in peers for step in driver.peer_added(network, peer)))
+        if isinstance(driver, PeerAware) and peers is not None:
+            plan = (*plan, *driver.underlay(network), *self.peers_plan(network, peers))
         if self.ip_forward:
             return plan
         return tuple(step for step in plan if not (isinstance(step, Sysctl) and step.key == IPV6_FORWARDING))
+
+    def peers_plan(self, network: Network, peers: Iterable[Endpoint]) -> Plan:
+        """What leads to these endpoints on other nodes."""
+        driver = self.driver(network)
+        return tuple(step for peer in peers for step in driver.peer_added(network, peer)) if isinstance(driver, PeerAware) else ()
 
     def open_pools(self, network: Network) -> None:
         """Make the network's allocators, with nothing in them but what the pools reserve."""
@@ -219,7 +230,8 @@ class Core:
         plan = self.driver(network).unpublish(network, endpoint)
         return (*plan, *removal(_direct(plan))) if self.direct_routing else plan
 
-    def _note(self, plan: Plan) -> None:
+    def note(self, plan: Plan) -> None:
+        """For whoever records what the current task does."""
         plans = _recorder.get()
         if plans is not None and plan:
             plans.append(plan)

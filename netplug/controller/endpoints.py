@@ -38,14 +38,15 @@ class Endpoints:
     async def connect(self, reference: str, sandbox_id: str, request: EndpointRequest) -> Endpoint:
         core = self._core
         async with core.lock(sandbox_id):
-            sandbox = self._sandbox(sandbox_id)
+            sandbox = self.sandbox(sandbox_id)
             network = core.records.network(reference)
+            exits.check_asked(network)
             join = self._join_shared if network.scope == "global" else self._join
             endpoint = await join(network, sandbox, request)
             try:
                 await self._settle_exit(sandbox_id)
             except BaseException:
-                await self._leave(network, self._sandbox(sandbox_id), at_once=False)
+                await self._leave(network, self.sandbox(sandbox_id), at_once=False)
                 raise
         core.events.send(ControllerEvent(kind="endpoint", action="connect", network=network, endpoint=endpoint, sandbox=sandbox))
         return endpoint
@@ -70,14 +71,18 @@ class Endpoints:
         def drafted(scattered: bool) -> Endpoint:
             return draft(core, network, sandbox, present, request, scattered=scattered)
 
+        alone = network.id not in core.joined
         async with self._shared.claimed(network, drafted) as endpoint:
+            if alone:
+                core.note(core.peers_plan(network, core.peers[network.id].values()))
             return await self._attach(network, sandbox, present, endpoint)
 
     async def disconnect(self, reference: str, sandbox_id: str) -> Endpoint:
         core = self._core
         async with core.lock(sandbox_id):
-            sandbox = self._sandbox(sandbox_id)
+            sandbox = self.sandbox(sandbox_id)
             network = core.records.network(reference)
+            exits.check_asked(network)
             endpoint = await self._leave(network, sandbox)
             await self._settle_exit(sandbox_id)
         core.events.send(ControllerEvent(kind="endpoint", action="disconnect", network=network, endpoint=endpoint, sandbox=sandbox))
@@ -88,7 +93,7 @@ class Endpoints:
         core = self._core
         endpoint = self.find(network, sandbox)
         async with self._shared.parting(endpoint, at_once=at_once), core.lock(network.id):
-            change = self._leaving(network, sandbox, endpoint)
+            change = self._leaving(network, sandbox, core.records.of_sandbox(sandbox.id), endpoint)
             writes: list[Write] = [*delete_endpoint(endpoint), *map(update_endpoint, change.updated)]
             writes += [put_sandbox(change.sandbox)] if change.sandbox != sandbox else []
             try:
@@ -116,20 +121,18 @@ class Endpoints:
         if needed and present is None:
             if (gateway := core.records.network_named(exits.GATEWAY)) is None:
                 gateway = await self._gateway_bridge()
-            await self._join(gateway, self._sandbox(sandbox_id), EndpointRequest())
+            await self._join(gateway, self.sandbox(sandbox_id), EndpointRequest())
         elif present is not None and not needed:
-            await self._leave(core.records.networks[present.network], self._sandbox(sandbox_id))
+            await self._leave(core.records.networks[present.network], self.sandbox(sandbox_id))
 
     async def _gateway_bridge(self) -> Network:
         async with self._core.lock(exits.GATEWAY):
             known = self._core.records.network_named(exits.GATEWAY)
             return known or await self._networks.create(exits.REQUEST, predefined=True)
 
-    def plan_connect(self, reference: str, sandbox: Sandbox, present: Iterable[Endpoint], request: EndpointRequest) -> Change:
-        """What connect would do; address and host ports go straight back."""
+    def plan_join(self, network: Network, sandbox: Sandbox, present: Sequence[Endpoint], request: EndpointRequest) -> Change:
+        """What joining one more network would do; address and host ports go straight back."""
         core = self._core
-        network = core.records.network(reference)
-        present = tuple(present)
         endpoint = draft(core, network, sandbox, present, request)
         core.free(endpoint)
         sandbox, ports = self._hold_ports(sandbox, present, endpoint)
@@ -137,11 +140,10 @@ class Endpoints:
         change = joined(core, network, sandbox, present, endpoint, ports)
         return replace(change, plan=(*change.plan, *linking.rules(core, network, endpoint, sandbox)))
 
-    def plan_disconnect(self, reference: str, sandbox_id: str) -> Change:
-        core = self._core
-        sandbox, network = self._sandbox(sandbox_id), core.records.network(reference)
-        change = self._leaving(network, sandbox, self.find(network, sandbox))
-        self.publishing.keep(sandbox, core.records.of_sandbox(sandbox_id))
+    def plan_leave(self, network: Network, sandbox: Sandbox, present: Sequence[Endpoint], endpoint: Endpoint) -> Change:
+        """What leaving one of them would do."""
+        change = self._leaving(network, sandbox, present, endpoint)
+        self.publishing.keep(sandbox, self._core.records.of_sandbox(sandbox.id))
         return change
 
     def find(self, network: Network, sandbox: Sandbox) -> Endpoint:
@@ -216,9 +218,8 @@ class Endpoints:
         await core.store.txn((), [*delete_endpoint(new), put_sandbox(sandbox), *map(update_endpoint, old)])
         self.publishing.keep(sandbox, present)
 
-    def _leaving(self, network: Network, sandbox: Sandbox, endpoint: Endpoint) -> Change:
+    def _leaving(self, network: Network, sandbox: Sandbox, present: Sequence[Endpoint], endpoint: Endpoint) -> Change:
         """What disconnecting means. Host ports that other endpoints will need are held."""
-        present = self._core.records.of_sandbox(sandbox.id)
         sandbox, ports = self.publishing.hold_what_is_free(sandbox, present, [other for other in present if other.id != endpoint.id])
         return left(self._core, network, sandbox, present, endpoint, ports)
 
@@ -264,7 +265,7 @@ class Endpoints:
         for endpoint in endpoints:
             self._core.records.add_endpoint(endpoint)
 
-    def _sandbox(self, identity: str) -> Sandbox:
+    def sandbox(self, identity: str) -> Sandbox:
         sandbox = self._core.records.sandboxes.get(identity)
         if sandbox is None:
             raise NotFound(f"no such sandbox: {identity}")

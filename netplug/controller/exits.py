@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from netplug.controller.core import Core
 from netplug.controller.requests import NetworkRequest
-from netplug.model import Endpoint
+from netplug.errors import Forbidden
+from netplug.model import Endpoint, Network
 
 GATEWAY = "netplug_gwbridge"
 LINK = "netplug_gw"
@@ -34,6 +35,12 @@ def needed(core: Core, endpoints: Sequence[Endpoint]) -> bool:
             return False
         wanted |= not capabilities.exit
     return wanted
+
+
+def check_asked(network: Network) -> None:
+    """Nobody is put on the gateway bridge, or taken off it, on request."""
+    if network.name == GATEWAY:
+        raise Forbidden(f"containers come on {GATEWAY} and leave it by themselves, with the networks whose way out it is")
 
 
 def present(endpoints: Sequence[Endpoint]) -> Endpoint | None:

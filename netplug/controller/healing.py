@@ -20,6 +20,7 @@ from netplug.controller.joining import redirection
 from netplug.controller.nouns import kind, links, made_links, noun
 from netplug.controller.requests import ControllerEvent
 from netplug.controller.restore import Restore
+from netplug.controller.routing import Routing
 from netplug.errors import KernelError, NetplugError
 from netplug.kernel import carriers, survey
 from netplug.kernel.firewall import legacy
@@ -27,13 +28,13 @@ from netplug.kernel.firewall.neighbours import PRIORITIES, Neighbours
 from netplug.kernel.losses import Loss
 from netplug.kernel.watch import Watch
 from netplug.model import Network, Sandbox
-from netplug.plan import HOST, Announce, LinkOp, LinkUp, Netns, Plan, Step, Sysctl, Veth
+from netplug.plan import HOST, Announce, LinkOp, LinkUp, Netns, Plan, Route, Step, Sysctl, Veth
 
 GATHER_SECONDS = 0.05
 POLL_SECONDS = 0.5
 """Legacy iptables tables raise no events; looking whether there are any takes 0.02 ms."""
 SYSCTL_SECONDS = 10.0
-"""Nor do most sysctls."""
+"""Nor do most sysctls, nor IPv4 routes that go with a link that is set down."""
 _PER_TURN = 8
 """So many sandboxes are looked at before the loop may do something else: a few milliseconds."""
 
@@ -41,8 +42,18 @@ _PER_TURN = 8
 class Healing:
     """Of this host. With `enabled` false it only says what it sees."""
 
-    def __init__(self, core: Core, restore: Restore, watch: Watch, *, enabled: bool, vanished: Callable[[str], Awaitable[bool]]) -> None:
-        self._core, self._restore, self._watch, self._enabled, self._vanished = core, restore, watch, enabled, vanished
+    def __init__(
+        self,
+        core: Core,
+        restore: Restore,
+        routing: Routing,
+        watch: Watch,
+        *,
+        enabled: bool,
+        vanished: Callable[[str], Awaitable[bool]],
+    ) -> None:
+        self._core, self._restore, self._routing, self._watch = core, restore, routing, watch
+        self._enabled, self._vanished = enabled, vanished
         self._concern = Concern(core)
         self._backoff = Backoff()
         self._neighbours = Neighbours(PRIORITIES[core.firewall.name]) if core.firewall.name in PRIORITIES else None
@@ -135,11 +146,11 @@ class Healing:
         while True:
             await asyncio.sleep(SYSCTL_SECONDS)
             core = self._core
-            plans = {Subject("host"): self._base}
+            plans = {Subject("host"): (*self._base, *core.routes)}
             plans |= {Subject("network", network.id): core.network_plan(network) for network in core.records.networks.values()}
             for subject, plan in plans.items():
                 with contextlib.suppress(KernelError):
-                    if survey.missing([step for step in plan if isinstance(step, Sysctl)]):
+                    if survey.missing([step for step in plan if isinstance(step, Sysctl | Route)]):
                         self._look_at(subject)
 
     # What is done about it
@@ -200,7 +211,9 @@ class Healing:
                 self._heal_neighbours(subject)
                 self._legacy = self._signature()
             case "host":
-                await self._put_back(subject, "the host", self._base)
+                # Where a link has gone down there is no way to put back, and where somebody has made one of his own there need not be.
+                await self._routing.settle()
+                await self._put_back(subject, "the host", (*self._base, *self._core.routes))
             case "network":
                 return await self._heal_network(subject)
             case "sandbox" | "port" | "names":

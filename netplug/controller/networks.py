@@ -2,6 +2,7 @@
 
 Create: pools from IPAM, one durable transaction (record, name, claims), the driver's plan. Remove: the records first, so that nothing new
 can join, then the kernel. A daemon that dies in between finds either a record whose plan it makes true, or marked links without a record.
+One that other nodes have routes to is published when it is made, and made with the next free subnet where another node was quicker.
 """
 
 from __future__ import annotations
@@ -12,26 +13,31 @@ import re
 import msgspec
 
 from netplug.capability import Adopts, Claims, Gatewayless
-from netplug.controller import interfaces
+from netplug.controller import exits, interfaces
 from netplug.controller.cluster import in_use
 from netplug.controller.core import Core
 from netplug.controller.records import delete_network, put_network
 from netplug.controller.requests import ControllerEvent, NetworkRequest
+from netplug.controller.routing import Routing
 from netplug.controller.shared import Shared
-from netplug.errors import Conflict, Forbidden, InvalidArgument, NetplugError, PoolOverlap
+from netplug.errors import Conflict, Forbidden, InvalidArgument, NetplugError, PoolOverlap, Unavailable
 from netplug.kernel import found, routes
 from netplug.model import Family, FoundLink, Network, PoolConfig, new_id, now
 from netplug.plan import Plan
 from netplug.store import Lost
 
 PREDEFINED = ("bridge", "host", "none")
+PUBLISHED = "published"
+"""The lock of those that other nodes have routes to."""
+_ATTEMPTS = 50
+"""How often a subnet is chosen anew because another node was quicker."""
 
 
 class Networks:
     """The life of networks."""
 
-    def __init__(self, core: Core, shared: Shared) -> None:
-        self._core, self._shared = core, shared
+    def __init__(self, core: Core, shared: Shared, routing: Routing) -> None:
+        self._core, self._shared, self._routing = core, shared, routing
 
     async def create(self, request: NetworkRequest, *, predefined: bool = False) -> Network:
         core = self._core
@@ -39,8 +45,32 @@ class Networks:
             # Not with the lock of all networks: this host's own do not wait for the cluster.
             async with core.lock("global networks"):
                 network = await self._shared.create(lambda: self.prepare(request))
-            core.events.send(ControllerEvent(kind="network", action="create", network=network))
+        elif core.cluster is not None and not predefined and self._routing.wanted(self._draft(request)):
+            async with core.lock(PUBLISHED):
+                network = await self._create_reached(request)
+        else:
+            network = await self._create_here(request, predefined=predefined)
+        core.events.send(ControllerEvent(kind="network", action="create", network=network))
+        return network
+
+    async def _create_reached(self, request: NetworkRequest) -> Network:
+        for _ in range(_ATTEMPTS):
+            await self._routing.read()
+            network = await self._create_here(request)
+            try:
+                await self._routing.publish(network)
+            except PoolOverlap:
+                await self._remove_here(network.id)
+                continue
+            except BaseException:
+                await self._remove_here(network.id)
+                raise
+            await self._routing.settle()
             return network
+        raise Unavailable(f"network {request.name} could not be made: other nodes make networks all the time; try again")
+
+    async def _create_here(self, request: NetworkRequest, *, predefined: bool = False) -> Network:
+        core = self._core
         async with core.lock("networks"):
             network = self.prepare(request, predefined=predefined)
             core.records.add_network(network)
@@ -62,16 +92,29 @@ class Networks:
                 core.allocators.pop(network.id, None)
                 await core.store.txn((), delete_network(network, claims), durable=True)
                 raise
-        core.events.send(ControllerEvent(kind="network", action="create", network=network))
         return network
+
+    async def drafted(self, request: NetworkRequest) -> Network:
+        """What `create` would make, or what it would raise."""
+        if self._core.drivers.get(request.driver).capabilities.scope != "global":
+            return self.prepare(request)
+        async with self._core.lock("global networks"):
+            return await self._shared.could(lambda: self.prepare(request))
 
     async def remove(self, reference: str, *, predefined: bool = False) -> Network:
         core = self._core
         if (network := core.records.network(reference)).scope == "global":
             self.plan_removal(network)
             await self._shared.remove(network)
-            await self._shared.removed(network.id)
             return network
+        network = await self._remove_here(reference, predefined=predefined)
+        if self._routing.wanted(network):
+            await self._routing.settle()
+        core.events.send(ControllerEvent(kind="network", action="remove", network=network))
+        return network
+
+    async def _remove_here(self, reference: str, *, predefined: bool = False) -> Network:
+        core = self._core
         async with core.lock("networks"):
             network = core.records.network(reference)
             async with core.lock(network.id):
@@ -81,7 +124,6 @@ class Networks:
                 core.last_macs = {key: mac for key, mac in core.last_macs.items() if key[0] != network.id}
                 await core.store.txn((), delete_network(network, self._claims(network)), durable=True)
                 await core.remove("network rm", network.name, plan)
-        core.events.send(ControllerEvent(kind="network", action="remove", network=network))
         return network
 
     def plan_removal(self, network: Network, *, predefined: bool = False) -> Plan:
@@ -89,7 +131,7 @@ class Networks:
         if network.predefined and not predefined:
             raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
         if endpoints := self._core.records.of_network(network.id):
-            raise in_use(network, endpoints)
+            raise in_use(network, [*endpoints, *self._core.peers.get(network.id, {}).values()])
         return self._core.driver(network).delete_network(network)
 
     def prepare(self, request: NetworkRequest, *, predefined: bool = False) -> Network:
@@ -99,14 +141,35 @@ class Networks:
         if records.network_named(request.name) is not None:
             raise Conflict(f"network with name {request.name} already exists")
         driver = self._core.drivers.get(request.driver)
+        if request.name == exits.GATEWAY and request.driver != exits.REQUEST.driver:
+            raise Forbidden(f"{exits.GATEWAY} is the way out of other networks: it can be made with the driver {exits.REQUEST.driver} only")
         if driver.capabilities.singleton and not predefined:
             raise Forbidden(f'only one instance of "{request.driver}" network is allowed')
-        network = Network(
+        network = self._draft(request, predefined=predefined)
+        driver.validate(network)
+        interfaces.checked_prefix(network)
+        if reached := self._routing.wanted(network):
+            self._check_cluster()
+        if driver.capabilities.addresses:
+            if not (network.ipv4 or network.ipv6):
+                raise InvalidArgument("IPv4 or IPv6 must be enabled")
+            network = msgspec.structs.replace(network, found=self._found(network))
+            driver.validate(network)
+            network = msgspec.structs.replace(network, pools=self._pools(network, request.pools))
+        driver.validate(network)
+        if reached:
+            self._routing.check(network)
+        self._check_claims(network)
+        return network
+
+    def _draft(self, request: NetworkRequest, *, predefined: bool = False) -> Network:
+        """Without what has to be looked for."""
+        return Network(
             id=new_id(),
             name=request.name,
             driver=request.driver,
             created=now(),
-            scope="global" if driver.capabilities.scope == "global" else "local",
+            scope="global" if self._core.drivers.get(request.driver).capabilities.scope == "global" else "local",
             ipv4=request.ipv4,
             ipv6=request.ipv6,
             internal=request.internal,
@@ -117,17 +180,12 @@ class Networks:
             options=request.options,
             labels=request.labels,
         )
-        driver.validate(network)
-        interfaces.checked_prefix(network)
-        if driver.capabilities.addresses:
-            if not (network.ipv4 or network.ipv6):
-                raise InvalidArgument("IPv4 or IPv6 must be enabled")
-            network = msgspec.structs.replace(network, found=self._found(network))
-            driver.validate(network)
-            network = msgspec.structs.replace(network, pools=self._pools(network, request.pools))
-        driver.validate(network)
-        self._check_claims(network)
-        return network
+
+    def _check_cluster(self) -> None:
+        if self._core.cluster is None:
+            raise InvalidArgument(
+                "netplug.routes=cluster: this host is in no cluster; start the daemon with --store etcd://HOST:PORT and --advertise ADDRESS"
+            )
 
     def _check_name(self, name: str, predefined: bool) -> None:
         if not name:
@@ -169,6 +227,7 @@ class Networks:
         automatic = wanted == PoolConfig(subnet="")
         taken = [pool.subnet for other in core.records.networks.values() for pool in other.pools]
         taken += [pool.subnet for pool in chosen] + (host if automatic else [])
+        taken += self._routing.taken() if automatic and self._routing.wanted(network) else []
         pool = core.ipams.get(network.ipam_driver).request_pool(
             None if automatic else wanted,
             taken,

@@ -21,6 +21,7 @@ from netplug.controller.membership import Membership
 from netplug.controller.names import endpoint_names
 from netplug.controller.peers import Peers
 from netplug.controller.records import delete_endpoint, put_sandbox
+from netplug.controller.routing import Routing
 from netplug.controller.sandboxes import Sandboxes
 from netplug.errors import NetplugError
 from netplug.kernel import namespaces
@@ -40,9 +41,11 @@ class Wanted:
 class Restore:
     """One start."""
 
-    def __init__(self, core: Core, endpoints: Endpoints, sandboxes: Sandboxes, membership: Membership, peers: Peers) -> None:
+    def __init__(
+        self, core: Core, endpoints: Endpoints, sandboxes: Sandboxes, membership: Membership, peers: Peers, routing: Routing
+    ) -> None:
         self._core, self._endpoints, self._sandboxes = core, endpoints, sandboxes
-        self._membership, self._peers = membership, peers
+        self._membership, self._peers, self._routing = membership, peers, routing
 
     async def run(self, base: Plan) -> None:
         """`base` is what the host needs whatever networks there are (forwarding)."""
@@ -53,6 +56,7 @@ class Restore:
             core.open_pools(network)
         self._membership.restore()
         await self._peers.load()
+        await self._routing.load()
         for endpoint in (*core.records.endpoints.values(), *(peer for peers in core.peers.values() for peer in peers.values())):
             core.take(endpoint)
         wanted = [Wanted(base, "the host"), *self._wanted()]
@@ -62,6 +66,7 @@ class Restore:
         for name in restored.strays:
             log.info("removed %s: it carried our mark without a record", name)
         self._sweep_namespaces()
+        await self._routing.sweep()
         if restored.missing or restored.strays or dead:
             core.journal.record(
                 "restore", f"{len(restored.missing)} put back, {len(restored.strays)} swept away, {dead} sandboxes gone", ()
@@ -128,6 +133,8 @@ class Restore:
         for sandbox in core.records.sandboxes.values():
             if plan := self.sandbox_plan(sandbox):
                 yield Wanted(plan, sandbox.name, sandbox)
+        if core.routes:
+            yield Wanted(core.routes, "routes to other nodes")
 
     def sandbox_plan(self, sandbox: Sandbox) -> Plan:
         """All that its endpoints are."""

@@ -61,6 +61,12 @@ class Shared:
                 return network
         raise Unavailable(f"network {network.name} could not be made: other nodes make networks all the time; try again")
 
+    async def could(self, prepare: Callable[[], Network]) -> Network:
+        """What `create` would make, by what the cluster has now; nothing is written there."""
+        await self.know((await self._membership.cluster().networks())[1])
+        network = prepare()
+        return msgspec.structs.replace(network, vni=self._free_vni(network))
+
     async def _make(self, cluster: Cluster, network: Network, guard: KeyValue | None) -> int:
         """The revision. Meanwhile it is in the records, so that this host's own networks keep off its name and subnets."""
         records = self._core.records

@@ -7,6 +7,7 @@ there is: rows of ports, and IPv6 addresses, which the kernel compares the wrong
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
 import struct
 from collections.abc import Iterable, Sequence
@@ -14,13 +15,14 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from netplug.kernel import descriptors
+from netplug.kernel.addresses import IPNetwork
 from netplug.kernel.netlink import NETLINK_NETFILTER, Message, Socket, attribute, nested, number, parse_attributes
 from netplug.kernel.syscalls import asked
 
 _GET, _DELETE = 0x101, 0x102  # subsystem NFNL_SUBSYS_CTNETLINK (1) << 8, IPCTNL_MSG_CT_GET and _DELETE
 _CTA_TUPLE_ORIG, _CTA_TUPLE_REPLY, _CTA_STATUS, _CTA_ID, _CTA_FILTER, _CTA_STATUS_MASK = 1, 2, 3, 12, 25, 26
 _CTA_TUPLE_IP, _CTA_TUPLE_PROTO = 1, 2
-_IP_SRC: dict[int, int] = {socket.AF_INET: 1, socket.AF_INET6: 3}  # CTA_IP_V4_SRC, CTA_IP_V6_SRC
+_IP_SRC: dict[int, int] = {socket.AF_INET: 1, socket.AF_INET6: 3}  # CTA_IP_V4_SRC, CTA_IP_V6_SRC; the next is _DST
 _PROTO_NUM, _PROTO_DST_PORT = 1, 3
 _FILTER_ORIG_FLAGS, _FILTER_REPLY_FLAGS = 1, 2
 _COMPARE_IP_SRC, _COMPARE_PROTO_NUM, _COMPARE_DST_PORT = 1 << 0, 1 << 3, 1 << 5
@@ -73,14 +75,15 @@ class Tracking:
     def __init__(self) -> None:
         self._netlink: Socket | None = None
 
-    def flush(self, wanted: Sequence[Flows]) -> None:
-        """Forget them."""
+    def flush(self, wanted: Sequence[Flows], between: Sequence[tuple[str, str]] = ()) -> None:
+        """Forget them, and those between two subnets, whoever began."""
         with asked("flush tracked flows"):
             try:
                 if self._netlink is None:
                     self._netlink = Socket(NETLINK_NETFILTER)
                 for family in (socket.AF_INET, socket.AF_INET6):
                     _flush(self._netlink, family, [flows for flows in wanted if flows.concerns(family)])
+                    _flush_between(self._netlink, family, [pair for pair in between if (":" in pair[0]) == (family == socket.AF_INET6)])
             except OSError as error:
                 if error.errno not in _ABSENT:
                     raise
@@ -91,11 +94,11 @@ class Tracking:
             self._netlink = None
 
 
-def flush(wanted: Sequence[Flows]) -> None:
+def flush(wanted: Sequence[Flows], between: Sequence[tuple[str, str]] = ()) -> None:
     """Forget them, in the calling thread's namespace."""
     tracking = Tracking()
     try:
-        tracking.flush(wanted)
+        tracking.flush(wanted, between)
     finally:
         tracking.close()
 
@@ -111,6 +114,23 @@ def _flush(netlink: Socket, family: int, wanted: Sequence[Flows]) -> None:
     elif refusals:
         raise refusals[0]
     delete_one_by_one(netlink, family, others)
+
+
+def _flush_between(netlink: Socket, family: int, pairs: Sequence[tuple[str, str]]) -> None:
+    if not pairs:
+        return
+    subnets = [(ipaddress.ip_network(one), ipaddress.ip_network(other)) for one, other in pairs]
+    found = [body for body in netlink.dump(Message(_GET, _INFO.pack(family, 0, 0))) if _lies_between(family, body, subnets)]
+    for refused in netlink.send([Message(_DELETE, _flow(family, body)) for body in found]):
+        if refused is not None and refused.errno != errno.ENOENT:
+            raise refused
+
+
+def _lies_between(family: int, body: bytes, subnets: Sequence[tuple[IPNetwork, IPNetwork]]) -> bool:
+    """As its first packet was sent, before any NAT."""
+    found = parse_attributes(parse_attributes(parse_attributes(body, _INFO.size)[_CTA_TUPLE_ORIG])[_CTA_TUPLE_IP])
+    source, target = (ipaddress.ip_address(found[kind]) for kind in (_IP_SRC[family], _IP_SRC[family] + 1))
+    return any((source in one and target in other) or (source in other and target in one) for one, other in subnets)
 
 
 def delete_one_by_one(netlink: Socket, family: int, wanted: Iterable[Flows]) -> None:

@@ -36,6 +36,7 @@ from netplug.plan import (
     Fdb,
     FirewallOp,
     FlushFlows,
+    ForgetFlows,
     LinkOp,
     LinkUp,
     Neighbour,
@@ -270,7 +271,7 @@ def _room(step: Step | PutBack) -> _Room:
             return _Room.FIREWALL
         case Announce():
             return _Room.ANNOUNCE
-        case FlushFlows() | Remove(op=FlushFlows()):
+        case FlushFlows() | ForgetFlows() | Remove(op=FlushFlows() | ForgetFlows()):
             return _Room.FLOWS
         case _:
             return _Room.SETTINGS
@@ -346,7 +347,7 @@ def _announce(steps: Sequence[Step | PutBack]) -> None:
 
 def _lasts(step: Step) -> bool:
     """What `restore` performs plan by plan: neither moments (flows, announcements) nor what goes into one transaction at the end."""
-    return not (isinstance(step, Announce | FlushFlows) or _of_host_firewall(step))
+    return not (isinstance(step, Announce | FlushFlows | ForgetFlows) or _of_host_firewall(step))
 
 
 def _of_host_firewall(step: Step) -> TypeGuard[FirewallOp]:

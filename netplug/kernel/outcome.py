@@ -18,6 +18,7 @@ from netplug.plan import (
     Dummy,
     Fdb,
     FlushFlows,
+    ForgetFlows,
     Guard,
     Ipvlan,
     Isolate,
@@ -32,6 +33,7 @@ from netplug.plan import (
     PlacedOp,
     Plan,
     Publish,
+    Reach,
     Remove,
     Route,
     Step,
@@ -135,6 +137,8 @@ def _making(op: AnyOp) -> str:
             return f"set sysctl {op.key}={op.value}"
         case FlushFlows():
             return f"flush tracked {op.protocol} flows to port {op.port}"
+        case ForgetFlows():
+            return f"forget tracked flows between {op.subnet} and {op.remote}"
         case Announce():
             return f"announce {op.address} on {op.link}"
         case Publish():
@@ -155,7 +159,7 @@ def _removing(op: AnyOp) -> str:
             return f"remove {op.address} from {op.link}"
         case Publish():
             return f"unpublish {_noun(op)}"
-        case Route() | Fdb() | Neighbour() | Isolate() | Masquerade() | Guard() | AllowPeer() | Direct() | DnsRedirect():
+        case Route() | Fdb() | Neighbour() | Isolate() | Masquerade() | Guard() | AllowPeer() | Direct() | Reach() | DnsRedirect():
             return f"remove {_noun(op)}"
         case _:
             return _making(op)
@@ -181,5 +185,7 @@ def _noun(op: AnyOp) -> str:
             return f"link from {op.client} to {op.server}:{op.port}/{op.protocol}"
         case Direct():
             return f"direct access to {op.address}:{op.port}/{op.protocol}"
+        case Reach():
+            return f"reach between {op.subnet} and {op.remote} by {op.link}"
         case _:
             return "redirection of names"

@@ -25,8 +25,10 @@ Entry: TypeAlias = Fdb | Neighbour
 _RTM_NEWNEIGH, _RTM_DELNEIGH, _RTM_GETNEIGH = 28, 29, 30
 _NDA_DST, _NDA_LLADDR, _NDA_IFINDEX, _NDA_PROTOCOL = 1, 2, 8, 12
 _PERMANENT = 0x80
-_NTF_SELF = 2
-"""The link's own table, not that of the bridge it is a port of."""
+_STATIC = 0x42
+"""NUD_REACHABLE and NUD_NOARP: neither learned nor forgotten by itself, and (what NUD_PERMANENT means to a bridge) not the bridge's own."""
+_NTF_SELF, _NTF_MASTER = 2, 4
+"""The link's own table, and that of the bridge it is a port of."""
 _INFO = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type (struct ndmsg)
 
 
@@ -38,18 +40,22 @@ class Found(NamedTuple):
     ours: bool
 
 
-def add(op: Entry, index: int) -> Message:
-    """EEXIST where there is an entry already, whatever it says."""
-    return Message(_RTM_NEWNEIGH, _body(op, index), NLM_F_CREATE | NLM_F_EXCL)
+def add(op: Entry, index: int) -> list[Message]:
+    """The first is EEXIST where there is an entry already, whatever it says."""
+    return [Message(_RTM_NEWNEIGH, _body(op, index), NLM_F_CREATE | NLM_F_EXCL), *_in_bridge(op, index)]
 
 
-def put(op: Entry, index: int) -> Message:
+def put(op: Entry, index: int) -> list[Message]:
     """In place of an entry that is there, if one is."""
-    return Message(_RTM_NEWNEIGH, _body(op, index), NLM_F_CREATE | NLM_F_REPLACE)
+    return [Message(_RTM_NEWNEIGH, _body(op, index), NLM_F_CREATE | NLM_F_REPLACE), *_in_bridge(op, index)]
 
 
-def delete(op: Entry, index: int) -> Message:
-    return Message(_RTM_DELNEIGH, _body(op, index))
+def delete(op: Entry, index: int) -> list[Message]:
+    """What the bridge has for it is gone perhaps: a container here may have the MAC by now."""
+    messages = [Message(_RTM_DELNEIGH, _body(op, index))]
+    if isinstance(op, Fdb):
+        messages.append(_forget_in_bridge(index, links.pack_mac(op.mac)))
+    return messages
 
 
 def there(netlink: Socket, op: Entry, index: int) -> Entry | None:
@@ -83,15 +89,18 @@ def reason(op: Fdb, error: OSError) -> OSError:
     )
 
 
-def stale(netlink: Socket, index: int, wanted: Collection[tuple[int, bytes]]) -> list[Message]:
-    """What deletes the entries of a VXLAN link whose family and key are not among those wanted."""
-    messages = []
+def stale(netlink: Socket, index: int, wanted: Collection[tuple[int, bytes]]) -> list[list[Message]]:
+    """What deletes the entries of a VXLAN link whose family and key are not among those wanted, entry by entry."""
+    entries = []
     for family in (socket.AF_BRIDGE, socket.AF_INET, socket.AF_INET6):
         for found in _dump(netlink, family, index):
             if found.ours and (family, found.key) not in wanted:
                 kind = _NDA_LLADDR if family == socket.AF_BRIDGE else _NDA_DST
-                messages.append(Message(_RTM_DELNEIGH, _head(family, index) + attribute(kind, found.key)))
-    return messages
+                messages = [Message(_RTM_DELNEIGH, _head(family, index) + attribute(kind, found.key))]
+                if family == socket.AF_BRIDGE:
+                    messages.append(_forget_in_bridge(index, found.key))
+                entries.append(messages)
+    return entries
 
 
 def identity(op: Entry) -> tuple[int, bytes]:
@@ -105,23 +114,23 @@ def tunnels(netlink: Socket) -> Iterator[links.Link]:
     return (link for link in links.dump(netlink).values() if link.kind == "vxlan" and link.ours)
 
 
-def find_stale(namespace: str, wanted: Collection[Entry]) -> list[Message]:
-    """What deletes, in that namespace, the entries that are not wanted (all ops of one namespace); nothing where there is none."""
+def find_stale(namespace: str, wanted: Collection[Entry]) -> list[list[Message]]:
+    """What deletes, in that namespace, each entry that is not wanted (all ops of one namespace); nothing where there is none."""
     by_link: dict[str, set[tuple[int, bytes]]] = {}
     for op in wanted:
         by_link.setdefault(op.link, set()).add(identity(op))
     try:
         with namespaces.entered(namespace), asked("look for stale peers"), Socket() as netlink:
-            return [message for link in tunnels(netlink) for message in stale(netlink, link.index, by_link.get(link.name, ()))]
+            return [entry for link in tunnels(netlink) for entry in stale(netlink, link.index, by_link.get(link.name, ()))]
     except KernelError as error:
         if error.errno in namespaces.MISSING:
             return []
         raise
 
 
-def send(namespace: str, messages: list[Message]) -> None:
+def send(namespace: str, entries: list[list[Message]]) -> None:
     with namespaces.entered(namespace), asked("remove stale peers"), Socket() as netlink:
-        netlink.send(messages)
+        netlink.send([message for entry in entries for message in entry])
 
 
 def _find(netlink: Socket, family: int, index: int, key: bytes) -> Found | None:
@@ -165,7 +174,24 @@ def _body(op: Entry, index: int) -> bytes:
 
 
 def _head(family: int, index: int) -> bytes:
-    return _INFO.pack(family, index, _PERMANENT, _NTF_SELF if family == socket.AF_BRIDGE else 0, 0)
+    if family == socket.AF_BRIDGE:
+        return _INFO.pack(family, index, _STATIC, _NTF_SELF, 0)
+    return _INFO.pack(family, index, _PERMANENT, 0, 0)
+
+
+def _in_bridge(op: Entry, index: int) -> list[Message]:
+    """The bridge that the link is a port of is told too, or it would ask all its ports for a MAC that it has not met.
+
+    And what it learned by itself would outlast the peer: when a container here gets the MAC, frames to it would not be let back in.
+    """
+    if not isinstance(op, Fdb):
+        return []
+    body = _INFO.pack(socket.AF_BRIDGE, index, _STATIC, _NTF_MASTER, 0) + attribute(_NDA_LLADDR, links.pack_mac(op.mac))
+    return [Message(_RTM_NEWNEIGH, body, NLM_F_CREATE | NLM_F_REPLACE)]
+
+
+def _forget_in_bridge(index: int, mac: bytes) -> Message:
+    return Message(_RTM_DELNEIGH, _INFO.pack(socket.AF_BRIDGE, index, 0, _NTF_MASTER, 0) + attribute(_NDA_LLADDR, mac))
 
 
 def _parts(op: Entry) -> tuple[int, bytes, bytes]:

@@ -28,7 +28,7 @@ from netplug.plan import ROUTE_PROTOCOL, Route
 
 _RTM_NEWROUTE, _RTM_DELROUTE, _RTM_GETROUTE = 24, 25, 26
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH, _RTA_CACHEINFO = 1, 4, 5, 6, 9, 12
-_TABLE_MAIN, _TABLE_LOCAL = 254, 255
+MAIN, _TABLE_LOCAL = 254, 255
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 _UNICAST = 1
 _LOCAL_TYPES = frozenset({2, 3, 4, 5})
@@ -105,7 +105,7 @@ def find(netlink: Socket, op: Route) -> Existing | None:
     """The route which `op` would replace."""
     family, destination, prefix = _destination(op)
     wanted = destination, prefix, _IPV6_METRIC if family == socket.AF_INET6 else 0, 0
-    for route in _dump(netlink, family, _TABLE_MAIN):
+    for route in _dump(netlink, family, MAIN):
         if (route.destination, route.prefix, route.metric, route.tos) == wanted:
             return route
     return None
@@ -114,7 +114,7 @@ def find(netlink: Socket, op: Route) -> Existing | None:
 def known(netlink: Socket, op: Route) -> bool:
     """Whether there is any route to just that destination, whatever its metric and wherever it leads."""
     family, destination, prefix = _destination(op)
-    return any((route.destination, route.prefix) == (destination, prefix) for route in _dump(netlink, family, _TABLE_MAIN))
+    return any((route.destination, route.prefix) == (destination, prefix) for route in _dump(netlink, family, MAIN))
 
 
 def host_subnets(beside: Collection[str] = ()) -> list[str]:
@@ -127,10 +127,11 @@ def host_subnets(beside: Collection[str] = ()) -> list[str]:
         ours = {link.index for link in links.dump(netlink).values() if link.ours or link.name in beside}
         found = {one.network for one in addresses.dump(netlink) if one.index not in ours}
         found |= {one.subnet for one in reachable(netlink) if one.link not in ours}
-    return [str(subnet) for subnet in sorted(found, key=lambda subnet: (subnet.version, subnet)) if _counts(subnet)]
+    return [str(subnet) for subnet in sorted(found, key=lambda subnet: (subnet.version, subnet)) if counts(subnet)]
 
 
-def _counts(subnet: IPNetwork) -> bool:
+def counts(subnet: IPNetwork) -> bool:
+    """Whether a way there says more than that the host has a way out, or IPv6."""
     if subnet.version == 4:
         return subnet.prefixlen > 1
     # Pieces of an IPv6 default route: ::/1, 2000::/3, fc00::/7 and the like.
@@ -181,7 +182,7 @@ def _body(op: Route, index: int) -> bytes:
     family, destination, prefix = _destination(op)
     gateway = _gateway(op)
     scope = _SCOPE_LINK if family == socket.AF_INET and not gateway else _SCOPE_UNIVERSE
-    body = _INFO.pack(family, prefix, 0, 0, _TABLE_MAIN, ROUTE_PROTOCOL, scope, _UNICAST, 0)
+    body = _INFO.pack(family, prefix, 0, 0, MAIN, ROUTE_PROTOCOL, scope, _UNICAST, 0)
     if destination:
         body += attribute(_RTA_DST, destination)
     if gateway:

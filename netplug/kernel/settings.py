@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from netplug.errors import KernelError
 from netplug.kernel import conntrack, namespaces, sysctl
 from netplug.kernel.outcome import Change
-from netplug.plan import FlushFlows, Netns, Op, Remove, Step, Sysctl
+from netplug.plan import FlushFlows, ForgetFlows, Netns, Op, Remove, Step, Sysctl
 
 _NO_IPV6 = ".disable_ipv6"
 
@@ -33,7 +33,8 @@ def flush(namespace: str, steps: Sequence[Op], tracking: conntrack.Tracking | No
     ops = [step.op if isinstance(step, Remove) else step for step in steps]
     with namespaces.entered(namespace):
         flows = [conntrack.Flows(op.protocol, op.port, op.count, op.address) for op in ops if isinstance(op, FlushFlows)]
-        (tracking.flush if tracking is not None else conntrack.flush)(flows)
+        pairs = [(op.subnet, op.remote) for op in ops if isinstance(op, ForgetFlows)]
+        (tracking.flush if tracking is not None else conntrack.flush)(flows, pairs)
 
 
 def _create(op: Netns) -> Change | None:

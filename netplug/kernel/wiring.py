@@ -283,15 +283,15 @@ class _Bench:
     def _draft_entry(self, op: Fdb | Neighbour, *, again: bool) -> Draft:
         index = self._tunnel(op.link)
         if not (again or self._wiring.restoring):
-            return Draft([peers.add(op, index)], _made(op))
+            return Draft(peers.add(op, index), _made(op))
         former = peers.there(self._netlink, op, index)
         if former == op:
             return Draft()
-        return Draft([peers.put(op, index)], _made(op) if former is None else Change(op, (former,)))
+        return Draft(peers.put(op, index), _made(op) if former is None else Change(op, (former,)))
 
     def _draft_entry_removal(self, step: Remove, op: Fdb | Neighbour) -> Draft:
         index = self._tunnel(op.link)
-        return Draft([peers.delete(op, index)], Change(step, (op,))) if peers.holds(self._netlink, op, index) else Draft()
+        return Draft(peers.delete(op, index), Change(step, (op,))) if peers.holds(self._netlink, op, index) else Draft()
 
     def _tunnel(self, name: str) -> int:
         if name not in self._tunnels:

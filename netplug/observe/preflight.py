@@ -15,7 +15,7 @@ from netplug.addressing import Ipams
 from netplug.errors import NetplugError
 from netplug.kernel import chains, facts, parts, places, sockets
 from netplug.model import Network
-from netplug.observe import directories, filters, forwarding, limits, mtu, pools, ports, programs
+from netplug.observe import directories, filters, forwarding, limits, mtu, nodes, pools, ports, programs
 from netplug.observe import parts as kernel_parts
 from netplug.observe.situation import Finding, Situation, Wanted
 
@@ -69,6 +69,7 @@ def _findings(situation: Situation) -> Iterator[Finding]:
     yield from forwarding.check(situation, routes, facts.value)
     yield from filters.check(situation, chains.foreign_chains())
     yield from mtu.check(situation, facts.host_links(), _uplinks())
+    yield from nodes.check(situation, nodes.look(settings))
     yield from kernel_parts.check(situation, parts.parts())
     needed = programs.needs(situation)
     yield from programs.check(needed, programs.look(needed))

@@ -126,6 +126,8 @@ class Resolver:
         self._ready = asyncio.Event()
         self._recovery: asyncio.Task[None] | None = None
         self._stopped = True
+        self.recovers = True
+        """Whether a process that dies is replaced at once. A daemon that ends leaves that to the next one."""
         self.pid = 0
         """Of the process we are connected to."""
         self.on_lost: Callable[[], Awaitable[None]] | None = None
@@ -270,7 +272,7 @@ class Resolver:
         """The connection has ended; unless we ended it, find or start another process."""
         was_ready = self._ready.is_set()
         self._ready.clear()
-        if self._stopped or not was_ready:
+        if self._stopped or not was_ready or not self.recovers:
             return
         if self._connection and self._connection.replaced:
             log.error("another daemon has taken over the resolver of %s", self._run_dir)

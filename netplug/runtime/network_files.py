@@ -72,7 +72,8 @@ class NetworkFiles:
         extra = hosts.extra_lines(container.config.dns.extra_hosts, self.host_gateways)
         if container.config.network_mode == "host" and not extra:
             return _read("/etc/hosts")
-        endpoints = self._controller.endpoints(sandbox=container.id)
+        # The way out that comes by itself is named last.
+        endpoints = sorted(self._controller.endpoints(sandbox=container.id), key=lambda endpoint: endpoint.implied)
         addresses = [address for endpoint in endpoints for address in (endpoint.address, endpoint.address6)]
         linked = [
             links.line(alias, other, self.hostname(other), address)

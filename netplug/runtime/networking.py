@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 
+from netplug.controller import exits
 from netplug.controller.requests import EndpointRequest, Events, SandboxRequest
 from netplug.errors import Conflict, Forbidden, InvalidArgument, NetplugError
 from netplug.model import DnsConfig, Endpoint, Network, PortBinding, Sandbox, usual_mac
@@ -135,6 +136,7 @@ class Networking:
         """What a container may ask of a network; NotFound if there is no such network."""
         mode = container.config.network_mode
         network = self._controller.network(attachment.network)
+        exits.check_asked(network)
         if mode == "none" or network.name == "none":
             raise Forbidden("container cannot be connected to multiple networks with one of the networks in private (none) mode")
         if mode == "host" or network.name == "host":
@@ -165,7 +167,8 @@ class Networking:
         """
         if not self.present(container.id):
             return container
-        names = {self._controller.network(endpoint.network).name: endpoint for endpoint in self._controller.endpoints(sandbox=container.id)}
+        asked = (endpoint for endpoint in self._controller.endpoints(sandbox=container.id) if not endpoint.implied)
+        names = {self._controller.network(endpoint.network).name: endpoint for endpoint in asked}
         kept = tuple(one for one in attachments(container) if one.network in names)
         new = tuple(
             Attachment(

@@ -1,28 +1,35 @@
-"""`python -m tests.bench`: measure netplug beside dockerd and write BENCHMARKS.md. Needs root; takes about ten minutes."""
+"""`python -m tests.bench`: measure netplug beside dockerd and write BENCHMARKS.md. Needs root; takes a quarter of an hour."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Callable, Iterator
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from tests.bench import curves, latency, publishing, report, scale, traffic
+from tests.bench import allocation, cluster, crowd, curves, latency, publishing, remote, report, scale, traffic, tunnel
 from tests.bench.engines import Dockerd, Engine, Netplug
 from tests.bench.report import Results
 from tests.hosts import Lan, Namespace, untouched_machine
 
-PARTS = ("latency", "ports", "dns", "traffic", "growth", "publishing")
+PARTS = ("latency", "ports", "dns", "traffic", "growth", "publishing", "cluster")
 BATCHES = 3
 PORTS = {1: 30, 10: 15, 100: 6}
 """How often a connect with so many ports is timed."""
 BATCH, PEER_BATCH = 1000, 100
 """How many ports are published at once where many are there already."""
 THERE, PEER_THERE = [0, 2500, 5000], [0, 100, 200]
+REMOTE = [1000, 2500, 5000]
+"""Endpoints on another node that appear at once."""
+CROWDS = [10, 25, 50, 100]
+"""Simulated nodes."""
 
 
 def arguments() -> argparse.Namespace:
@@ -37,20 +44,26 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+Side = TypeVar("Side", Engine, cluster.Pair)
+
+
 class Bench:
     """One run: the engines take turns in every measurement, so that the machine's moods hit both."""
 
     def __init__(self, options: argparse.Namespace, engines: list[Engine], spare: Namespace, progress: Progress) -> None:
         self.options, self.engines, self.spare, self.progress = options, engines, spare, progress
-        self.results = Results({}, {}, {}, {}, {}, publishing.Publishing())
+        self.results = Results({}, {}, {}, {}, {}, publishing.Publishing(), cluster.Clustered())
 
     def _turns(self, what: str, turns: int = BATCHES) -> Iterator[Engine]:
         """Each engine in turn, `turns` times, with a line of progress."""
-        task = self.progress.add_task(what, total=turns * len(self.engines))
+        return self._alternate(what, self.engines, turns)
+
+    def _alternate(self, what: str, sides: Sequence[Side], turns: int = BATCHES) -> Iterator[Side]:
+        task = self.progress.add_task(what, total=turns * len(sides))
         for _ in range(turns):
-            for engine in self.engines:
-                self.progress.update(task, description=f"{what}: {engine.name}")
-                yield engine
+            for side in sides:
+                self.progress.update(task, description=f"{what}: {side.name}")
+                yield side
                 self.progress.advance(task)
         self.progress.update(task, description=what)
 
@@ -111,6 +124,33 @@ class Bench:
             tick = self._ticker(task)
             self.results.growth[engine.name] = scale.growth(engine, steps, max(5, self.options.rounds // 2), restarts, tick)
 
+    def cluster(self) -> None:
+        found, seconds, lan = self.results.clustered, self.options.seconds, self.engines[0].lan
+        with cluster.pairs(lan, [engine.name for engine in self.engines]) as (etcd, pairs):
+            ours = [pair for pair in pairs if pair.name == "netplug"]
+            for pair in self._alternate("connect, disconnect on an overlay", pairs):
+                calls = pair.patiently(cluster.connections, max(1, self.options.rounds // BATCHES)) or {}
+                for name, samples in calls.items():
+                    found.calls.setdefault(pair.name, {}).setdefault(name, []).extend(samples)
+            for pair in self._alternate("reachable by name from another node", pairs):
+                found.reach.setdefault(pair.name, []).extend(pair.patiently(cluster.reach, self.options.rounds) or [])
+            for pair in self._alternate("through the tunnel", pairs):
+                self._keep_rates(pair.name, pair.patiently(tunnel.rates, seconds) or {})
+                if pair is pairs[-1]:
+                    self._keep_rates(tunnel.BY_HAND, tunnel.rates_by_hand(lan, seconds))
+            for pair in ours:
+                self.progress.console.print("questions to etcd, endpoints of another node")
+                found.questions = cluster.questions(etcd, pair, self.options.rounds)
+                found.remote = remote.measure(etcd, pair, REMOTE, BATCHES)
+        self.progress.console.print("addresses claimed per second")
+        found.allocation = allocation.measure(BATCHES)
+        self.progress.console.print("a simulated crowd of nodes")
+        found.crowd = {nodes: crowd.measure(nodes) for nodes in CROWDS}
+
+    def _keep_rates(self, way: str, measured: dict[str, list[float]]) -> None:
+        for name, samples in measured.items():
+            self.results.clustered.tunnel.setdefault(way, {}).setdefault(name, []).extend(samples)
+
     def _ticker(self, task: object) -> Callable[[str], None]:
         return lambda text: self.progress.update(task, advance=1, description=text)  # type: ignore[arg-type]
 
@@ -128,6 +168,7 @@ def show(results: Results) -> None:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # what was made is removed
     options = arguments()
     parts, names = options.only.split(","), options.engines.split(",")
     whole = set(parts) == set(PARTS) and len(names) == 2

@@ -32,6 +32,8 @@ def draw(results: Results, directory: Path) -> None:
         "endpoints": _endpoints,
         "memory": _memory,
         "traffic": _traffic,
+        "remote": _remote,
+        "crowd": _crowd,
     }
     for name, drawing in drawings.items():
         figure, axes = pyplot.subplots(figsize=(7, 3.6), dpi=110, layout="constrained")
@@ -113,3 +115,21 @@ def _traffic(axes: Axes, results: Results) -> None:
     }
     _bars(axes, ["container to\ncontainer", "published\nport", "out", "DNS A\nqueries"], series)
     axes.set_ylabel("Gbit/s; 10,000 queries/s")
+
+
+def _remote(axes: Axes, results: Results) -> None:
+    found = results.clustered.remote
+    for key, label in (("appear", "while they are written"), ("joined", "at a first connect")):
+        axes.plot(list(found), [statistics.median(found[count][key]) for count in found], marker="o", label=label)
+    axes.set_xlabel("endpoints")
+    axes.set_ylabel("s (median)")
+    axes.set_ylim(bottom=0)
+
+
+def _crowd(axes: Axes, results: Results) -> None:
+    found = results.clustered.crowd
+    for key, label, scale in (("events", "watch events", 1), ("bytes", "KiB from etcd", 1024), ("etcd_ms", "ms of etcd's CPU", 1)):
+        axes.plot(list(found), [cost[key] / scale for cost in found.values()], marker="o", label=label)
+    axes.plot(list(found), [cost["node_ms"] for cost in found.values()], marker="o", label="ms of each node's CPU")
+    axes.set_xlabel("nodes with 100 endpoints each")
+    axes.set_ylim(bottom=0)

@@ -15,7 +15,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,6 +35,10 @@ class Engine(Protocol):
     lan: Lan
     api: Api
 
+    @property
+    def namespace(self) -> Namespace:
+        """The host's."""
+
     def pids(self) -> dict[str, int]:
         """The processes that are there whatever runs, by their role."""
 
@@ -47,9 +51,9 @@ class Engine(Protocol):
 class Netplug:
     """The daemon of this checkout."""
 
-    def __init__(self, lan: Lan, *flags: str, name: str = "netplug") -> None:
+    def __init__(self, lan: Lan, *flags: str, name: str = "netplug", resolv_conf: str | None = None) -> None:
         self.name, self.lan = name, lan
-        self.host = Host(lan, *flags)
+        self.host = Host(lan, *flags, resolv_conf=resolv_conf)
         self.address = self.host.address
         try:
             self.host.start()
@@ -58,6 +62,10 @@ class Netplug:
         except BaseException:
             self.host.close()
             raise
+
+    @property
+    def namespace(self) -> Namespace:
+        return self.host.namespace
 
     def pids(self) -> dict[str, int]:
         assert self.host.daemon is not None
@@ -79,30 +87,32 @@ class Dockerd:
 
     name = "dockerd"
 
-    def __init__(self, lan: Lan) -> None:
+    def __init__(self, lan: Lan, *flags: str) -> None:
         self.lan = lan
         self.address = lan.free_address()
+        number = self.address.rpartition(".")[2]
+        self.hostname = f"peer{number}"
         self.directory = Path(tempfile.mkdtemp(prefix="np"))
-        self.cgroup = f"/np-bench-{os.getpid()}"
+        self.cgroup = f"/np-bench-{os.getpid()}-{number}"
         self.process: subprocess.Popen[bytes] | None = None
-        self.namespace = Namespace(f"np-{os.getpid()}-dockerd")
+        self.namespace = Namespace(f"{lan.label}-dockerd{number}")
         try:
-            lan.plug(self.namespace, "peer", self.address)
+            lan.plug(self.namespace, self.hostname, self.address)
             self.namespace.ip("route", "add", "default", "via", OUTSIDE_ADDRESS)
-            self._start()
+            self._start(flags)
             self.api = Api(self.directory / "sock")
             import_image(self.api)
         except BaseException:
             self.close()
             raise
 
-    def _start(self) -> None:
+    def _start(self, flags: Sequence[str]) -> None:
         # dockerd writes its key to /etc/docker and containerd a plugin folder to /opt: neither may reach the machine's own.
-        script = 'mount -t tmpfs tmpfs /opt && { [ ! -d /etc/docker ] || mount -t tmpfs tmpfs /etc/docker; } && exec "$@"'
-        enter = ["unshare", "--mount", "--uts", "--propagation", "private", "sh", "-c", script, "sh"]
+        script = 'hostname "$0"; mount -t tmpfs tmpfs /opt && { [ ! -d /etc/docker ] || mount -t tmpfs tmpfs /etc/docker; } && exec "$@"'
+        enter = ["unshare", "--mount", "--uts", "--propagation", "private", "sh", "-c", script, self.hostname]
         here = str(self.directory)
         places = ["--data-root", f"{here}/data", "--exec-root", f"{here}/exec", "--pidfile", f"{here}/pid", "--host", f"unix://{here}/sock"]
-        rest = ["--containerd", "", "--storage-driver", "overlay2", "--cgroup-parent", self.cgroup]
+        rest = ["--containerd", "", "--storage-driver", "overlay2", "--cgroup-parent", self.cgroup, *flags]
         with (self.directory / "log").open("wb") as log:
             self.process = subprocess.Popen(
                 self.namespace.argv(*enter, "dockerd", *places, *rest), stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -170,8 +180,8 @@ def import_image(api: Api) -> None:
 # Shapes of the Docker API that several measurements use
 
 
-def create_network(api: Api, name: str, subnet: str = "") -> None:
-    body: dict[str, Any] = {"Name": name, "Driver": "bridge"}
+def create_network(api: Api, name: str, subnet: str = "", driver: str = "bridge") -> None:
+    body: dict[str, Any] = {"Name": name, "Driver": driver}
     if subnet:
         body["IPAM"] = {"Config": [{"Subnet": subnet}]}
     api.call("POST", "/networks/create", body)
@@ -195,8 +205,8 @@ def remove_container(api: Api, name: str) -> None:
 
 
 @contextlib.contextmanager
-def network(api: Api, name: str, subnet: str = "") -> Iterator[str]:
-    create_network(api, name, subnet)
+def network(api: Api, name: str, subnet: str = "", driver: str = "bridge") -> Iterator[str]:
+    create_network(api, name, subnet, driver)
     try:
         yield name
     finally:

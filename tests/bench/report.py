@@ -12,25 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from netplug.cli.demo_hosts import command
+from tests.bench import cluster_rows
+from tests.bench.cluster import Clustered
 from tests.bench.publishing import LIST, RANGE, WITH, WITHOUT, Publishing
+from tests.bench.rows import FLAT, OURS, PEER, Row, as_growth, as_text, as_times, median_of, noise_of
 from tests.bench.scale import Growth, Memory
-
-PEER = "dockerd"
-OURS = "netplug"
-FLAT = 1.5
-"""How much dearer the last port may be than the first for the cost to count as flat."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table. `ratio` is how many times better netplug is; for `itself`, the growth that must stay below."""
-
-    what: str
-    ours: str
-    peer: str
-    ratio: str
-    target: str
-    reached: bool | None
 
 
 @dataclass
@@ -43,6 +29,7 @@ class Results:
     rates: dict[str, dict[str, list[float]]]
     growth: dict[str, Growth]
     publishing: Publishing
+    clustered: Clustered
 
 
 def rows(results: Results) -> list[Row]:
@@ -54,6 +41,7 @@ def rows(results: Results) -> list[Row]:
         *_growth_rows(results),
         *_dns_rows(results),
         *_rate_rows(results),
+        *cluster_rows.rows(results.clustered),
     ]
 
 
@@ -70,19 +58,19 @@ LATENCIES: list[tuple[str, str, float]] = [
 def _latency_rows(results: Results) -> list[Row]:
     found = []
     for key, what, times in LATENCIES:
-        ours, peer = (_median(results.latency.get(engine, {}).get(key)) for engine in (OURS, PEER))
+        ours, peer = (median_of(results.latency.get(engine, {}).get(key)) for engine in (OURS, PEER))
         ratio = peer / ours if ours and peer else None
         reached = None if ratio is None else ratio >= times
-        found.append(Row(what, _text(ours, "ms"), _text(peer, "ms"), _times(ratio), f"{times:g} times faster", reached))
+        found.append(Row(what, as_text(ours, "ms"), as_text(peer, "ms"), as_times(ratio), f"{times:g} times faster", reached))
     return [row for row in found if row.ours or row.peer]
 
 
 def _port_rows(results: Results) -> list[Row]:
     found = []
     ours, peer = (results.ports.get(engine, {}) for engine in (OURS, PEER))
-    base = _median(ours.get(1))
+    base = median_of(ours.get(1))
     for count in sorted({*ours, *peer}):
-        mine = _median(ours.get(count))
+        mine = median_of(ours.get(count))
         ratio = mine / base if mine and base else None
         limit = count == 100
         reached = ratio < 3 if ratio is not None and limit else None
@@ -90,9 +78,9 @@ def _port_rows(results: Results) -> list[Row]:
         found.append(
             Row(
                 f"publish {count} port{'s' if count > 1 else ''} in one connect",
-                _text(mine, "ms"),
-                _text(_median(peer.get(count)), "ms"),
-                _growth(ratio),
+                as_text(mine, "ms"),
+                as_text(median_of(peer.get(count)), "ms"),
+                as_growth(ratio),
                 target,
                 reached,
             )
@@ -112,11 +100,11 @@ def _per_port_rows(found: Publishing) -> list[Row]:
         first, last = _per_port(found, name, min), _per_port(found, name, max)
         if first and last:
             there = max(found.per_port[name])
-            beside = f"{_text(peer, 'ms')} (at {max(found.per_port[PEER])}); a list: {_text(listed, 'ms')}" if peer else ""
+            beside = f"{as_text(peer, 'ms')} (at {max(found.per_port[PEER])}); a list: {as_text(listed, 'ms')}" if peer else ""
             flat = last / first <= FLAT if name == OURS else None
             what = f"one of 1,000 ports, 0 and {there:,} there" + ("" if name == OURS else ", iptables backend")
-            cost = f"{_text(first, 'ms')} → {_text(last, 'ms')}"
-            rows.append(Row(what, cost, beside, _growth(last / first), f"flat (within {FLAT} times)" if name == OURS else "", flat))
+            cost = f"{as_text(first, 'ms')} → {as_text(last, 'ms')}"
+            rows.append(Row(what, cost, beside, as_growth(last / first), f"flat (within {FLAT} times)" if name == OURS else "", flat))
     return rows
 
 
@@ -133,29 +121,31 @@ def _rate_to_last_rows(found: Publishing) -> list[Row]:
     ratio = ours["last"] / ours["first"]
     text = f"{ours['first']:,.0f} → {ours['last']:,.0f} /s"
     beside = f"iptables list: {listed['first']:,.0f} → {listed['last']:,.0f} /s"
-    return [Row("connections to the first and the last of 5,000 ports", text, beside, _growth(ratio), "within 5 %", ratio >= 0.95)]
+    return [Row("connections to the first and the last of 5,000 ports", text, beside, as_growth(ratio), "within 5 %", ratio >= 0.95)]
 
 
 def _start_rows(found: Publishing) -> list[Row]:
-    ours, peer = (_median(found.starts.get(name)) for name in (OURS, PEER))
+    ours, peer = (median_of(found.starts.get(name)) for name in (OURS, PEER))
     ratio = peer / ours if ours and peer else None
     reached = ratio >= 5 if ratio is not None else None
-    row = Row("64 starts at once, 10 ports each", _text(ours, "s"), _text(peer, "s"), _times(ratio), "5 times faster", reached)
+    row = Row("64 starts at once, 10 ports each", as_text(ours, "s"), as_text(peer, "s"), as_times(ratio), "5 times faster", reached)
     return [row] if ours else []
 
 
 def _range_rows(found: Publishing) -> list[Row]:
-    ours = _median(found.range.get(OURS))
-    return [Row(f"publish the range {RANGE[0]}-{RANGE[-1]}", _text(ours, "ms"), "", "", "under 50 ms", ours < 50)] if ours else []
+    ours = median_of(found.range.get(OURS))
+    return [Row(f"publish the range {RANGE[0]}-{RANGE[-1]}", as_text(ours, "ms"), "", "", "under 50 ms", ours < 50)] if ours else []
 
 
 def _through_rows(found: Publishing) -> list[Row]:
-    ours, none = (_median(found.through.get(which)) for which in (WITH, WITHOUT))
+    ours, none = (median_of(found.through.get(which)) for which in (WITH, WITHOUT))
     if not ours or not none:
         return []
     ratio = ours / none
-    peer = f"no rules: {_text(none, 'Gbit/s')}"
-    return [Row("bytes through the rules, container to outside", _text(ours, "Gbit/s"), peer, _times(ratio), "within 3 %", ratio >= 0.97)]
+    peer = f"no rules: {as_text(none, 'Gbit/s')}"
+    return [
+        Row("bytes through the rules, container to outside", as_text(ours, "Gbit/s"), peer, as_times(ratio), "within 3 %", ratio >= 0.97)
+    ]
 
 
 def _growth_rows(results: Results) -> list[Row]:
@@ -164,15 +154,15 @@ def _growth_rows(results: Results) -> list[Row]:
     if ours.connect:
         few, many = min(ours.connect), max(ours.connect)
         for what, samples in (("connect", ours.connect), ("disconnect", ours.disconnect)):
-            first, last = _median(samples[few]), _median(samples[many])
+            first, last = median_of(samples[few]), median_of(samples[many])
             ratio = last / first if first and last else None
-            cost = f"{_text(first, 'ms')} → {_text(last, 'ms')}"
+            cost = f"{as_text(first, 'ms')} → {as_text(last, 'ms')}"
             found.append(
                 Row(
                     f"{what}: endpoint {few} and endpoint {many:,} of a host",
                     cost,
                     "",
-                    _growth(ratio),
+                    as_growth(ratio),
                     "within 1.5 times",
                     ratio is not None and ratio <= 1.5,
                 )
@@ -193,18 +183,18 @@ def _memory_row(count: int, mine: Memory, peer_count: int, theirs: Memory | None
     at = f" at {peer_count:,}" if peer_count != count else ""
     beside = f"RSS {theirs.rss:.0f} MiB (PSS {theirs.pss:.0f}){at}" if theirs else ""
     ratio = theirs.rss / mine.rss if theirs else None
-    return Row(f"memory of the daemons, {count:,} endpoints", text, beside, _times(ratio), f"under {limit} MiB", mine.rss < limit)
+    return Row(f"memory of the daemons, {count:,} endpoints", text, beside, as_times(ratio), f"under {limit} MiB", mine.rss < limit)
 
 
 def _dns_rows(results: Results) -> list[Row]:
-    ours = _median(results.dns.get(OURS))
+    ours = median_of(results.dns.get(OURS))
     found = []
     for name, least, target in ((PEER, 1.5, "1.5 times dockerd's"), ("dnsmasq", 0.5, "over half of dnsmasq's")):
-        peer = _median(results.dns.get(name))
+        peer = median_of(results.dns.get(name))
         ratio = ours / peer if ours and peer else None
         reached = ratio >= least if ratio is not None else None
-        beside = f"{name}: {_text(peer, '/s')}" if peer else ""
-        found.append(Row("DNS A queries at 127.0.0.11", _text(ours, "/s"), beside, _times(ratio), target, reached))
+        beside = f"{name}: {as_text(peer, '/s')}" if peer else ""
+        found.append(Row("DNS A queries at 127.0.0.11", as_text(ours, "/s"), beside, as_times(ratio), target, reached))
     return [row for row in found if row.ours or row.peer]
 
 
@@ -213,34 +203,13 @@ def _rate_rows(results: Results) -> list[Row]:
     for key, what in (("between", "container to container"), ("published", "published port from outside"), ("out", "from a container out")):
         ours, peer = (results.rates.get(engine, {}).get(key, []) for engine in (OURS, PEER))
         ratio = statistics.median(ours) / statistics.median(peer) if ours and peer else None
-        reached = ratio >= 1 - _noise(ours, peer) if ratio is not None else None
+        reached = ratio >= 1 - noise_of(ours, peer) if ratio is not None else None
         found.append(
-            Row(what, _text(_median(ours), "Gbit/s"), _text(_median(peer), "Gbit/s"), _times(ratio), "equal within noise", reached)
+            Row(
+                what, as_text(median_of(ours), "Gbit/s"), as_text(median_of(peer), "Gbit/s"), as_times(ratio), "equal within noise", reached
+            )
         )
     return [row for row in found if row.ours or row.peer]
-
-
-def _noise(*series: list[float]) -> float:
-    """The widest of the series' half spans, as a part of its median; never less than 3 %."""
-    return max(0.03, *((max(one) - min(one)) / 2 / statistics.median(one) for one in series))
-
-
-def _median(samples: list[float] | None) -> float | None:
-    return statistics.median(samples) if samples else None
-
-
-def _text(value: float | None, unit: str) -> str:
-    if value is None:
-        return ""
-    return f"{value:,.0f} {unit}" if value >= 1000 else f"{value:.1f} {unit}" if value >= 10 else f"{value:.2f} {unit}"
-
-
-def _times(ratio: float | None) -> str:
-    return "" if ratio is None else f"{ratio:.1f} ×" if ratio >= 1.95 else f"{ratio:.2f} ×"
-
-
-def _growth(ratio: float | None) -> str:
-    return "" if ratio is None else f"{ratio:.2f} × the first"
 
 
 HEADER = """# Benchmarks
@@ -266,6 +235,16 @@ FOOTER = """
   connected and disconnected beside them.
 - DNS: dnsperf in a container's network namespace, 100 queries outstanding; dnsmasq alone in a namespace with the same name.
 - Traffic: iperf3, one TCP stream; noise is half of the span of either side's samples.
+- Overlay: two nodes of each engine over one etcd 3.4 (dockerd with `--cluster-store`, over its API v2), with containers of the network on
+  both; questions are what etcd counts of its API v3 besides streams.
+- Reached by name: a process in a container on the other node asks 127.0.0.11 for the name every millisecond and pings what it is told.
+- Endpoints of another node are written 30 to a transaction, as no daemon does; the kernel's own notifications tell when it knows the last.
+- On two hosts: the same shape by hand is a container on a bridge with a VXLAN port, made with `ip`. Without offload the hosts' links
+  take single packets with checksums.
+- Addresses claimed: 32 at a time per node, sqlite and etcd real, without kernel and resolver; bare transactions are the same compares and
+  puts from as many clients of the same kind. etcd and clients share the machine.
+- Simulated: the cluster parts of so many daemons in one process, 100 endpoints each on one network, with a connection of its own to a real
+  etcd for each, and no kernels. Counts and bytes are real, CPU is without the kernel's.
 - Memory: the sum of RSS (and PSS) of daemon and resolver, or of dockerd and containerd. What is there once per container is not in
   it: {supervisors}.
 - Restart: the daemon is killed with SIGKILL and the whole nftables ruleset flushed; the clock runs from the new daemon's start until links,
@@ -317,6 +296,8 @@ CURVES = {
     "endpoints": "One more endpoint, by the endpoints a host has",
     "memory": "Memory by endpoints",
     "traffic": "Traffic and names",
+    "remote": "Endpoints of another node, until the kernel knows them",
+    "crowd": "One change, by the nodes of a cluster (simulated)",
 }
 
 
@@ -326,7 +307,8 @@ def save(results: Results, directory: Path) -> None:
     growth = {
         engine: vars(grown) | {"memory": {n: vars(one) for n, one in grown.memory.items()}} for engine, grown in results.growth.items()
     }
-    plain = {key: _rounded(value) for key, value in (vars(results) | {"growth": growth, "publishing": vars(results.publishing)}).items()}
+    parts = {"growth": growth, "publishing": vars(results.publishing), "clustered": vars(results.clustered)}
+    plain = {key: _rounded(value) for key, value in (vars(results) | parts).items()}
     (directory / "samples.json").write_text(json.dumps(plain, indent=1) + "\n")
 
 

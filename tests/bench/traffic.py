@@ -25,7 +25,13 @@ def resolver_rate(engine: Engine, seconds: int) -> float:
 
 def dnsmasq_rate(namespace: Namespace, seconds: int) -> float:
     """The same questions to dnsmasq, which knows the name from its command line."""
-    options = [
+    with dnsmasq(namespace, RESOLVER, "--host-record=web,172.18.0.2"):
+        return _dnsperf(namespace.argv(), seconds)
+
+
+def dnsmasq(namespace: Namespace, address: str, *options: str) -> contextlib.AbstractContextManager[None]:
+    """A name server that knows what its options say, and refuses all else at once."""
+    common = [
         "--keep-in-foreground",
         "--conf-file=/dev/null",
         "--no-resolv",
@@ -33,11 +39,10 @@ def dnsmasq_rate(namespace: Namespace, seconds: int) -> float:
         "--user=root",
         "--pid-file=",
         "--log-facility=-",
+        "--bind-interfaces",
     ]
-    serve = [f"--listen-address={RESOLVER}", "--bind-interfaces", "--host-record=web,172.18.0.2"]
-    argv = namespace.argv("dnsmasq", *options, *serve)
-    with _server(argv, "started", stderr=True):
-        return _dnsperf(namespace.argv(), seconds)
+    argv = namespace.argv("dnsmasq", *common, f"--listen-address={address}", *options)
+    return _server(argv, "started", stderr=True)
 
 
 def _dnsperf(enter: list[str], seconds: int) -> float:
@@ -61,21 +66,21 @@ def rates(engine: Engine, seconds: int) -> dict[str, float]:
         container(api, "client", "one") as client,
     ):
         address = server["NetworkSettings"]["Networks"]["one"]["IPAddress"]
-        with _iperf_server(inside(server)):
-            between = _iperf(inside(client), address, seconds)
-            published = _iperf(engine.lan.outside.argv(), engine.address, seconds)
-        with _iperf_server(engine.lan.outside.argv()):
-            out = _iperf(inside(client), INTERNET_ADDRESS, seconds)
+        with iperf_server(inside(server)):
+            between = iperf(inside(client), address, seconds)
+            published = iperf(engine.lan.outside.argv(), engine.address, seconds)
+        with iperf_server(engine.lan.outside.argv()):
+            out = iperf(inside(client), INTERNET_ADDRESS, seconds)
     return {"between": between, "published": published, "out": out}
 
 
 def iperf_out(lan: Lan, enter: list[str], seconds: int) -> float:
     """Gbit/s from where `enter` leads to the internet."""
-    with _iperf_server(lan.outside.argv()):
-        return _iperf(enter, INTERNET_ADDRESS, seconds)
+    with iperf_server(lan.outside.argv()):
+        return iperf(enter, INTERNET_ADDRESS, seconds)
 
 
-def _iperf_server(enter: list[str]) -> contextlib.AbstractContextManager[None]:
+def iperf_server(enter: list[str]) -> contextlib.AbstractContextManager[None]:
     return _server([*enter, "iperf3", "-s", "-p", str(IPERF_PORT), "--forceflush"], "Server listening")
 
 
@@ -96,6 +101,6 @@ def _server(argv: list[str], ready: str, *, stderr: bool = False) -> Iterator[No
         output.close()
 
 
-def _iperf(enter: list[str], address: str, seconds: int) -> float:
+def iperf(enter: list[str], address: str, seconds: int) -> float:
     said = command(*enter, "iperf3", "-J", "-c", address, "-p", str(IPERF_PORT), "-t", str(seconds), timeout=seconds + 20).stdout
     return float(json.loads(said)["end"]["sum_received"]["bits_per_second"]) / 1e9

@@ -1,4 +1,4 @@
-"""Ten scenarios: the command, and what it asks of the firewall as the bridge driver plans it. Ids, names and MACs are fixed."""
+"""Eleven scenarios: the command, and what it asks of the firewall as the bridge driver plans it. Ids, names and MACs are fixed."""
 
 from __future__ import annotations
 
@@ -149,6 +149,24 @@ def _guarded() -> Scenario:
     )
 
 
+def _reached() -> Scenario:
+    demo = network(subnets=("172.18.0.0/16", "fd42:7::/64"), options={"netplug.routes": "cluster"})
+    commands = ("netplug network create --ipv6 --subnet fd42:7::/64 --opt netplug.routes=cluster demo",)
+    about = (
+        "Another node of the cluster, reached by eth0, has networks 172.19.0.0/16 and fd42:8::/64 with the same option. Between those and"
+        " this one containers use their own addresses, both ways: no masquerading, no protection from direct access. Everybody else is"
+        " treated as ever."
+    )
+    remotes = ("172.19.0.0/16", "fd42:8::/64")
+    return Scenario(
+        "Routes to other nodes",
+        commands,
+        about,
+        made(demo),
+        tuple(op for one in remotes for op in _rules(_BRIDGE.reach(demo, one, "eth0"))),
+    )
+
+
 def _plain() -> Scenario:
     about = "Each network is a few elements: its bridge, how it is reached, its subnet. It is isolated from every other from the start."
     return Scenario("A network", ("netplug network create --subnet 172.18.0.0/16 demo",), about, (), made(network()))
@@ -185,5 +203,6 @@ SCENARIOS: tuple[Scenario, ...] = (
     _apart(),
     _modes(),
     _dual(),
+    _reached(),
     _guarded(),
 )

@@ -24,8 +24,9 @@ import msgspec
 
 from netplug.api import Application, Services, application
 from netplug.controller.requests import ControllerEvent, EndpointRequest, Events, NetworkRequest, PoolUsage, Taken
+from netplug.controller.ways import Way
 from netplug.errors import Conflict, Forbidden, NetworkInUse, NotFound
-from netplug.model import Endpoint, Network, PoolConfig, PortBinding, Sandbox, new_id, now
+from netplug.model import Endpoint, Network, Node, PoolConfig, PortBinding, Sandbox, new_id, now
 from netplug.plan import LinkUp, Plan, Step
 from netplug.runtime.images import Removed
 from netplug.runtime.model import Attachment, Container, ContainerConfig, ExecConfig, ExecState, ExitStatus, Image
@@ -39,6 +40,8 @@ class FakeController:
         self.found: dict[str, Network] = {}
         self.plugged: dict[str, Endpoint] = {}
         self.boxes: dict[str, Sandbox] = {}
+        self.remote: list[Endpoint] = []
+        self.found_ways: list[Way] = []
         for name in ("bridge", "host", "none"):
             pools = (PoolConfig(subnet="172.17.0.0/16", gateway="172.17.0.1"),) if name == "bridge" else ()
             driver = "null" if name == "none" else name
@@ -57,8 +60,14 @@ class FakeController:
     def endpoints(self, *, network: str = "", sandbox: str = "") -> list[Endpoint]:
         return [e for e in self.plugged.values() if (not network or e.network == network) and (not sandbox or e.sandbox == sandbox)]
 
+    def remote_endpoints(self, network: str) -> list[Endpoint]:
+        return [endpoint for endpoint in self.remote if endpoint.network == network]
+
     def sandbox(self, id: str) -> Sandbox | None:
         return self.boxes.get(id)
+
+    def ways(self) -> list[Way]:
+        return self.found_ways
 
     def pool_usage(self, network: Network) -> list[PoolUsage]:
         return [
@@ -389,6 +398,43 @@ class FakeImages:
         return Removed(untagged=image.tags, deleted=(image.id,))
 
 
+class FakeNodes:
+    """`n1` is this one; `n2` has endpoints and is away."""
+
+    name = "n1"
+
+    def __init__(self, controller: FakeController) -> None:
+        self.controller = controller
+        self.trouble = ""
+        self.alive = {"n1"}
+        self.found = {name: self.node(name, number) for number, name in enumerate(("n1", "n2"), 1)}
+
+    @staticmethod
+    def node(name: str, number: int) -> Node:
+        return Node(name=name, address=f"192.0.2.{number}", identity=f"id{number}", incarnation="i", started=now(), version="0.1.0")
+
+    def all(self) -> list[tuple[Node, bool]]:
+        return [(node, self.lives(name)) for name, node in self.found.items()]
+
+    def get(self, name: str) -> Node:
+        if name not in self.found:
+            raise NotFound(f"No such node: {name}")
+        return self.found[name]
+
+    def lives(self, name: str) -> bool:
+        return name in self.alive
+
+    async def remove(self, name: str, *, force: bool = False) -> int:
+        self.get(name)
+        if self.lives(name) and not force:
+            raise Conflict(f"node {name} is alive: stop its daemon first, or use --force")
+        del self.found[name]
+        return len(await self.endpoints_of(name))
+
+    async def endpoints_of(self, name: str) -> list[Endpoint]:
+        return [endpoint for endpoint in self.controller.remote if endpoint.node == name]
+
+
 class FakeEntry(msgspec.Struct, frozen=True):
     time: str
     action: str
@@ -419,6 +465,8 @@ class FakeJournal:
 @dataclass
 class FakeSettings:
     state_dir: Path = Path("/var/lib/netplug")
+    store: str = ""
+    advertise: str = ""
     default_network_options: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
@@ -432,6 +480,7 @@ class Api:
     images: FakeImages
     journal: FakeJournal
     settings: FakeSettings
+    nodes: FakeNodes | None
     application: Application
     http: aiohttp.ClientSession
     status: int = 0
@@ -470,18 +519,19 @@ async def eventually(condition: Callable[[], bool]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def serving() -> AsyncIterator[Api]:
+async def serving(*, cluster: bool = False) -> AsyncIterator[Api]:
     """The API on a socket below a short temporary folder: the path of a unix socket has 107 bytes at most."""
     folder = Path(tempfile.mkdtemp(prefix="npa"))
     controller, images, journal = FakeController(), FakeImages(), FakeJournal()
     containers = FakeContainers(controller, images)
     settings = FakeSettings()
-    server = application(Services(controller, containers, images, journal, settings, "0.1.0"))
+    nodes = FakeNodes(controller) if cluster else None
+    server = application(Services(controller, containers, images, journal, settings, "0.1.0", nodes))
     try:
         await server.start(folder / "s")
         connector = aiohttp.UnixConnector(path=str(folder / "s"))
         async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=20)) as http:
-            yield Api(folder / "s", controller, containers, images, journal, settings, server, http)
+            yield Api(folder / "s", controller, containers, images, journal, settings, nodes, server, http)
     finally:
         await server.close(grace=5)
         shutil.rmtree(folder)

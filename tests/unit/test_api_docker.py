@@ -60,6 +60,16 @@ async def test_info(docker: Docker) -> None:
     assert (code, output) == (0, "0.1.0 overlay linux\n")
 
 
+async def test_info_of_a_cluster(docker: Docker, api: Api) -> None:
+    """Shown by the commands that knew of clusters before swarms; the others do not mind."""
+    api.settings.store, api.settings.advertise = "etcd://192.0.2.9:2379", "192.0.2.1"
+    code, output, _ = await docker("info")
+    assert code == 0
+    _, number, _ = await docker("version", "--format", "{{.Client.Version}}")
+    shown = "Cluster Store: etcd://192.0.2.9:2379" in output and "Cluster Advertise: 192.0.2.1" in output
+    assert shown == number.startswith("20.")
+
+
 async def test_a_networks_life(docker: Docker, api: Api) -> None:
     code, output, _ = await docker(
         "network", "create", "--subnet", "10.9.0.0/16", "--gateway", "10.9.0.1", "--label", "a=b", "--opt", "o=p", "--internal", "demo"

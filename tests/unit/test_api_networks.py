@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from api_fakes import Api, serving
 
+from netplug.errors import NetworkInUse, Unavailable
 from netplug.model import PoolConfig
 
 
@@ -249,6 +250,24 @@ async def test_prune_takes_what_nobody_is_on(api: Api) -> None:
     assert await api.ask("POST", "/networks/prune", filters={"until": ["1h"]}) == {"NetworksDeleted": []}
     assert await api.ask("POST", "/networks/prune") == {"NetworksDeleted": ["kept"]}
     assert {network.name for network in api.controller.networks()} == {"bridge", "host", "none", "used"}
+
+
+@pytest.mark.parametrize("query", [{}, {"dryrun": "1"}])
+async def test_prune_goes_on_past_what_has_to_stay(api: Api, monkeypatch: pytest.MonkeyPatch, query: dict[str, str]) -> None:
+    """A network that is in use on another node, and one of which nobody can tell as the cluster is away."""
+    errors = {"busy": NetworkInUse("in use on another node"), "unsure": Unavailable("etcd does not answer")}
+    for name in ("first", *errors, "last"):
+        await api.ask("POST", "/networks/create", {"Name": name})
+    for method in ("remove_network", "plan_network_removal"):
+        original = getattr(api.controller, method)
+
+        async def refuse(reference: str, original: Callable[[str], Awaitable[object]] = original) -> object:
+            if (error := errors.get(api.controller.network(reference).name)) is not None:
+                raise error
+            return await original(reference)
+
+        monkeypatch.setattr(api.controller, method, refuse)
+    assert (await api.ask("POST", "/networks/prune", **query))["NetworksDeleted"] == ["first", "last"]
 
 
 async def test_explain_tells_what_was_done(api: Api) -> None:

@@ -18,6 +18,7 @@ from api_fakes import Api, FakeEntry, eventually, serving
 
 from netplug import faults
 from netplug.api import Application
+from netplug.controller.ways import Way
 from netplug.errors import Conflict, NetplugError, Unavailable
 from netplug.kernel.journal import actor
 from netplug.plan import LinkUp
@@ -235,6 +236,19 @@ async def test_ipam(api: Api) -> None:
     assert await api.ask("GET", "/netplug/ipam/bridge") == {"Network": "bridge", "Pools": [pool]}
     assert await api.ask("GET", "/netplug/ipam") == [{"Network": "bridge", "Pools": [pool]}]
     assert await api.ask("GET", "/netplug/ipam/x") == {"message": "network x not found"}
+
+
+async def test_routes(api: Api) -> None:
+    api.controller.found_ways = [
+        Way("10.72.0.0/24", "192.0.2.2", "two", "demo", link="eth0"),
+        Way("fd72::/64", "", "two", "demo", reason="it is far"),
+    ]
+    first = {"Destination": "10.72.0.0/24", "Via": "192.0.2.2", "Link": "eth0", "Node": "two", "Network": "demo"}
+    second = {"Destination": "fd72::/64", "Via": "", "Link": "", "Node": "two", "Network": "demo"}
+    assert await api.ask("GET", "/netplug/routes") == [
+        {**first, "Status": "installed", "Alive": False},
+        {**second, "Status": "skipped: it is far", "Alive": False},
+    ]
 
 
 async def test_fault_points_are_for_tests_only(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,10 +33,12 @@ COMMANDS = [
     "kill",
     "logs",
     "network",
+    "node",
     "port",
     "preflight",
     "ps",
     "rm",
+    "route",
     "run",
     "start",
     "stop",
@@ -199,7 +201,7 @@ def test_help_lists_every_command(cli: Cli) -> None:
     assert cli().out == cli("--help").out
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("image", "ipam", "network")])
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("image", "ipam", "network", "node")])
 def test_every_command_has_help(cli: Cli, command: str) -> None:
     result = cli(command, "--help")
 
@@ -249,12 +251,14 @@ def _complete(daemon: Daemon, *words: str) -> list[str]:
 def test_names_are_completed(cli_daemon: Daemon) -> None:
     cli_daemon.answers["GET", "/networks"] = (200, [{"Name": "demo"}, {"Name": "bridge"}])
     cli_daemon.answers["GET", "/containers/json"] = (200, [{"Names": ["/web"]}, {"Names": ["/db", "/web/alias"]}])
+    cli_daemon.answers["GET", "/netplug/nodes"] = (200, {"Nodes": [{"Name": "n1"}, {"Name": "n2"}], "Warnings": []})
 
     assert _complete(cli_daemon, "network", "connect", "d") == ["demo"]
     assert _complete(cli_daemon, "network", "connect", "demo", "") == ["db", "web"]
     assert _complete(cli_daemon, "run", "--network", "b") == ["bridge"]
     assert _complete(cli_daemon, "jou") == ["journal"]
     assert _complete(cli_daemon, "rm", "web", "") == ["db"]
+    assert _complete(cli_daemon, "node", "rm", "n1", "") == ["n2"]
 
 
 def test_completion_is_silent_without_a_daemon(cli_daemon: Daemon) -> None:

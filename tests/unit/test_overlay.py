@@ -232,12 +232,12 @@ def test_the_words_for_it():
     ]
     added = DRIVER.peer_added(span(), peer())
     assert [line for step in added for line in step.explain()] == [
-        f"{inside} bridge fdb replace {MAC} dev {LINK} dst 192.0.2.2 self permanent",
+        f"{inside} bridge fdb replace {MAC} dev {LINK} dst 192.0.2.2 self master static",
         f"{inside} ip neigh replace 172.30.0.2 lladdr {MAC} dev {LINK} nud permanent protocol 112",
     ]
     assert [line for step in removal(added) for line in step.explain()] == [
         f"{inside} ip neigh del 172.30.0.2 dev {LINK}",
-        f"{inside} bridge fdb del {MAC} dev {LINK} dst 192.0.2.2 self",
+        f"{inside} bridge fdb del {MAC} dev {LINK} dst 192.0.2.2 self master",
     ]
 
 

@@ -21,7 +21,7 @@ from netplug.kernel.facts import ROUTER_ADVERTISEMENT, HostLink, HostRoute
 from netplug.kernel.places import Place
 from netplug.kernel.sockets import Bound, Process
 from netplug.model import Network, PoolConfig, PortBinding
-from netplug.observe import directories, filters, forwarding, limits, mtu, parts, pools, ports, programs
+from netplug.observe import directories, filters, forwarding, limits, mtu, nodes, parts, pools, ports, programs
 from netplug.observe.situation import MTU, Finding, Situation, Wanted, WantedBinding
 from netplug.settings import Settings
 
@@ -50,6 +50,33 @@ def route(subnet: str, link: str = "tun0", **fields: int) -> HostRoute:
 
 def link(name: str, mtu: int = 1500, number: int = 1) -> HostLink:
     return HostLink(number, name, "veth", mtu, True, False)
+
+
+# The cluster
+
+
+def test_a_host_that_is_in_no_cluster():
+    assert nodes.look(Settings()) is None
+    assert list(nodes.check(situation(), None)) == []
+
+
+def test_a_node_and_its_store():
+    members = {"192.0.2.9:2379": "", "192.0.2.8": "Connection refused"}
+    found = list(nodes.check(situation(store="etcd://192.0.2.9:2379,192.0.2.8"), nodes.Facts("", "192.0.2.1", 1500, members)))
+    assert brief(found) == [
+        ("ok", "other nodes reach this one at 192.0.2.1, UDP port 4789, by a link whose MTU is 1500"),
+        ("warning", "no connection to 192.0.2.8 of the store: Connection refused"),
+        ("ok", "of the store answer 192.0.2.9:2379"),
+    ]
+
+
+def test_a_node_whose_tunnels_cannot_be_made_and_whose_store_is_away():
+    facts = nodes.look(msgspec.convert({"store": "etcd://127.0.0.1:1,[::1]:1", "advertise": "192.0.2.1"}, Settings))
+    assert facts is not None
+    found = list(nodes.check(situation(), facts))
+    assert [finding.result for finding in found] == ["error", "error", "error"]
+    assert "192.0.2.1 is no address of this host" in found[0].found
+    assert found[1].found == "no connection to 127.0.0.1:1 of the store: Connection refused"
 
 
 # Pools

@@ -1,7 +1,7 @@
 """The firewall seam: what the executor asks of a firewall, whichever tool keeps the rules.
 
-Drivers say *what* is wanted (`Isolate`, `Masquerade`, `Guard`, `AllowPeer`, `Publish`, `Direct`, `DnsRedirect`: data, in `netplug.plan`);
-a backend knows *how*. All backends pass the same tests. What they must keep to:
+Drivers say *what* is wanted (`Isolate`, `Masquerade`, `Guard`, `AllowPeer`, `Publish`, `Direct`, `Reach`, `DnsRedirect`: data, in
+`netplug.plan`); a backend knows *how*. All backends pass the same tests. What they must keep to:
 
 - all steps of one call take effect together or not at all;
 - nothing that an administrator wrote is changed: own tables only, and the chain `user`, which is asked first, is never flushed;

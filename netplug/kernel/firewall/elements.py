@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from netplug.errors import InvalidArgument, KernelError
-from netplug.plan import AllowPeer, Direct, DnsRedirect, GatewayMode, Guard, Isolate, Masquerade, Op, Publish, Remove, Step
+from netplug.plan import AllowPeer, Direct, DnsRedirect, GatewayMode, Guard, Isolate, Masquerade, Op, Publish, Reach, Remove, Step
 
 RESOLVER = "127.0.0.11"
 PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
@@ -49,6 +49,8 @@ def elements(op: Op) -> Elements:
         case Direct(protocol=protocol, address=address, port=port, count=count):
             suffix = "r" if count > 1 else ""
             return {_inet("direct", address, f"{address} . {protocol} . {_ports(port, count)}", suffix): ""}
+        case Reach(link=link, remote=remote, subnet=subnet):
+            return {_inet("reach", subnet, f"{_interface(link)} . {_prefix(remote)} . {_prefix(subnet)}"): ""}
         case DnsRedirect(udp_port=udp, tcp_port=tcp):
             return {
                 Place("ip netplug dns", f"{RESOLVER} . {protocol} . 53"): f"{RESOLVER} . {port}"

@@ -23,7 +23,7 @@ from typing import NamedTuple
 from netplug.errors import InvalidArgument
 from netplug.kernel.firewall.elements import RESOLVER, Elements, Place
 from netplug.kernel.firewall.ruleset import parse_mark
-from netplug.plan import AllowPeer, Direct, DnsRedirect, GatewayMode, Isolate, Masquerade, Op, Publish
+from netplug.plan import AllowPeer, Direct, DnsRedirect, GatewayMode, Isolate, Masquerade, Op, Publish, Reach
 
 FAMILIES = ("ip", "ip6")
 USER = "NETPLUG-USER"
@@ -127,6 +127,8 @@ def rules(op: Op, accept_mark: str = "") -> Elements:
         case AllowPeer(client=client, server=server, protocol=protocol, port=port):
             match = f"-s {_host(client)} -d {_host(server)} {_ports(protocol, port)}"
             return {_place(server, "filter", "NETPLUG-LINKED", match): _ACCEPT}
+        case Reach():
+            return _reached(op)
         case DnsRedirect(udp_port=udp, tcp_port=tcp):
             return {
                 Place(f"ip nat {SANDBOX_CHAIN}", f"-d {RESOLVER}/32 {_ports(protocol, 53)}"): f"-j DNAT --to-destination {RESOLVER}:{port}"
@@ -141,7 +143,13 @@ def needs_ipv6(op: Op) -> bool:
     match op:
         case Isolate(subnets=subnets):
             return any(":" in subnet for subnet in subnets)
-        case Masquerade(subnet=address) | Publish(address=address) | Direct(address=address) | AllowPeer(server=address):
+        case (
+            Masquerade(subnet=address)
+            | Reach(subnet=address)
+            | Publish(address=address)
+            | Direct(address=address)
+            | AllowPeer(server=address)
+        ):
             return ":" in address
         case _:
             return False
@@ -203,6 +211,14 @@ def _masquerade(op: Masquerade) -> Elements:
     elsewhere = f" ! -o {_interface(op.bridge)}" if op.bridge else ""
     place = _place(subnet, "nat", "NETPLUG-POSTROUTING", f"-s {subnet}{elsewhere}")
     return {place: f"-j SNAT --to-source {op.source}" if op.source else "-j MASQUERADE"}
+
+
+def _reached(op: Reach) -> Elements:
+    subnet, remote, link = _subnet(op.subnet), _subnet(op.remote), _interface(op.link)
+    return {
+        _place(subnet, "filter", "NETPLUG-TRUSTED", f"-s {remote} -d {subnet} -i {link} -o {_interface(op.bridge)}"): _ACCEPT,
+        _place(subnet, "nat", "NETPLUG-POSTROUTING", f"-s {subnet} -d {remote} -o {link}"): "-j RETURN",
+    }
 
 
 def _published(op: Publish) -> Iterator[tuple[Place, str]]:

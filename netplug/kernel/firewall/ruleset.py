@@ -31,6 +31,9 @@ table inet netplug {
 	set apart { type ifname . ifname; }  # the same bridge twice: they may not, save for links
 	set internal { type ifname; }
 	set trusted { type ifname . ifname; }  # an interface of the host . a bridge: everybody behind the one reaches the other
+	# A link . a subnet behind another host there . one of ours: their containers reach one another by their own addresses.
+	set reach4 { type ifname . ipv4_addr . ipv4_addr; flags interval; }
+	set reach6 { type ifname . ipv6_addr . ipv6_addr; flags interval; }
 	map net_in { type nf_proto . ifname : verdict; }  # how it may be reached from elsewhere
 	set masq4 { type ipv4_addr; flags interval; }
 	set masq6 { type ipv6_addr; flags interval; }
@@ -126,6 +129,8 @@ table inet netplug {
 		iifname @internal drop
 		oifname @internal drop
 		iifname . oifname @trusted iifname != @bridges goto ok
+		iifname . ip saddr . ip daddr @reach4 goto ok
+		iifname . ip6 saddr . ip6 daddr @reach6 goto ok
 		meta nfproto . oifname vmap @net_in
 		ct state invalid drop  # it would leave without NAT
 		goto ok
@@ -165,6 +170,8 @@ table inet netplug {
 		ct status dnat ip6 saddr . ip6 daddr @same6 masquerade
 		ip saddr 127.0.0.0/8 oifname @bridges masquerade  # the host, by 127.0.0.1
 		oifname @bridges return  # between networks the source is kept
+		oifname . ip daddr . ip saddr @reach4 return  # and to those behind other hosts
+		oifname . ip6 daddr . ip6 saddr @reach6 return
 		snat ip to ip saddr map @snat4
 		snat ip6 to ip6 saddr map @snat6
 		ip saddr @masq4 masquerade

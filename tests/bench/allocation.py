@@ -1,0 +1,119 @@
+"""How many endpoints per second get an address and a name that are theirs in the whole cluster, from one node and from three at once.
+
+Beside it, what etcd itself does here: as many transactions of the same compares and puts, sent by the same client, with nothing else. All
+of it on one machine: etcd and its clients share the cores.
+
+`python -m tests.bench.allocation claim|txn MEMBER NUMBER COUNT` is one node: it says "ready", and for a line on stdin how long it took.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from netplug.cli.demo_hosts import end_processes
+from netplug.controller import EndpointRequest, NetworkRequest
+from netplug.controller.cluster import Cluster
+from netplug.controller.records import network_key
+from netplug.model import PoolConfig
+from netplug.store import Put
+from netplug.store.etcd import EtcdStore
+from netplug.store.sqlite import SqliteStore
+from tests.bench.remote import remote_endpoint
+from tests.bench.simulated import SimulatedNode, until, without_kernel
+from tests.etcd_members import etcd_cluster
+
+ROOT = Path(__file__).parents[2]
+COUNT, AT_ONCE = 600, 32
+"""Endpoints of a node, and how many are being made at the same time."""
+NETWORK = "span"
+POOL = PoolConfig(subnet="10.77.0.0/16")
+SHAPE = "ab" * 32
+"""The network of the bare transactions."""
+
+
+def measure(rounds: int) -> dict[str, list[float]]:
+    """Per second: `one` node and `three` nodes; `txn one` and `txn three`: clients with bare transactions."""
+    found: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        for name, what, nodes in (("one", "claim", 1), ("txn one", "txn", 1), ("three", "claim", 3), ("txn three", "txn", 3)):
+            with etcd_cluster(1) as members:
+                found.setdefault(name, []).append(_rate(what, members.addresses[0], nodes))
+    return found
+
+
+def _rate(what: str, member: str, nodes: int) -> float:
+    with contextlib.ExitStack() as stack:
+        workers = []
+        for number in range(nodes):  # one after the other: the first makes the network
+            argv = [sys.executable, "-m", "tests.bench.allocation", what, member, str(number), str(COUNT)]
+            process = subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            workers.append(stack.enter_context(process))
+            stack.callback(end_processes, [process.pid])
+            assert process.stdout is not None
+            if process.stdout.readline() != "ready\n":
+                raise RuntimeError(f"{argv} did not start")
+        for process in workers:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        spans: list[tuple[float, float]] = [json.loads(process.stdout.readline()) for process in workers if process.stdout is not None]
+    return nodes * COUNT / (max(ended for _, ended in spans) - min(began for began, _ in spans))
+
+
+async def _claim(member: str, number: int, count: int) -> None:
+    """A node's whole connect, with its own sqlite, and no kernel and no resolver."""
+    with tempfile.TemporaryDirectory() as folder, without_kernel():
+        local = await SqliteStore.open(Path(folder) / "netplug.db")
+        node = SimulatedNode(f"n{number}", 1 + number, Path(folder), local, await EtcdStore.open([member], timeout=30))
+        await node.nodes.start(10)
+        if number == 0:
+            # Internal: no second endpoint for the way out.
+            await node.controller.create_network(NetworkRequest(name=NETWORK, driver="overlay", internal=True, pools=(POOL,)))
+        await until(lambda: any(network.name == NETWORK for network in node.controller.networks()))
+        sandboxes = [(await node.sandbox(f"{number}-{one}")).id for one in range(count)]
+        first = (await node.sandbox(f"{number}-first")).id
+        await node.controller.connect(NETWORK, first, EndpointRequest(names=(first[:12],)))  # it joins the network
+
+        async def connect(one: int) -> None:
+            await node.controller.connect(NETWORK, sandboxes[one], EndpointRequest(names=(sandboxes[one][:12],)))
+
+        await _timed(connect, count)
+        await node.close()
+        await local.close()
+
+
+async def _txn(member: str, number: int, count: int) -> None:
+    """What a node sends to etcd for that, and nothing else."""
+    store = await EtcdStore.open([member], timeout=30)
+    await store.txn((), [Put(network_key(SHAPE), b"")])
+    endpoints = [remote_endpoint(SHAPE, number * count + one, node=f"n{number}") for one in range(count)]
+    cluster = Cluster(store, f"n{number}", None, "")  # type: ignore[arg-type]
+    await _timed(lambda one: cluster.claim(endpoints[one]), count)
+    await store.close()
+
+
+async def _timed(action: Callable[[int], Awaitable[object]], count: int) -> None:
+    print("ready", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    numbers = iter(range(count))
+
+    async def work() -> None:
+        for number in numbers:
+            await action(number)
+
+    began = time.monotonic()
+    await asyncio.gather(*(work() for _ in range(AT_ONCE)))
+    print(json.dumps([began, time.monotonic()]), flush=True)
+
+
+if __name__ == "__main__":
+    kinds: dict[str, Callable[[str, int, int], Awaitable[None]]] = {"claim": _claim, "txn": _txn}
+    asyncio.run(kinds[sys.argv[1]](sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))  # type: ignore[arg-type]

@@ -1,0 +1,44 @@
+"""`netplug demo --cluster` as a user sees it: all its checks hold, and ended in the middle it leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.etcd_members import require_etcd
+
+DEMO = [sys.executable, "-m", "netplug.cli", "demo", "--cluster"]
+
+
+@pytest.fixture(autouse=True)
+def _can_run() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root: it makes network namespaces")
+    require_etcd()
+
+
+def test_every_check_of_the_cluster_demo_holds():
+    shown = subprocess.run(DEMO, capture_output=True, text=True, timeout=240)
+
+    assert (shown.returncode, "✘" in shown.stdout) == (0, False), shown.stdout + shown.stderr
+    assert "endpoint with name test1 already exists in network demo" in shown.stdout
+
+
+def test_a_demo_that_is_ended_leaves_nothing(tmp_path: Path):
+    """In the middle of it, when etcd and a daemon run already."""
+    environment = dict(os.environ, TMPDIR=str(tmp_path))
+    with subprocess.Popen(DEMO, env=environment, stdout=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        while "network create" not in (line := demo.stdout.readline()):
+            assert line, "the demo ended too early"
+        demo.send_signal(signal.SIGTERM)
+        rest = demo.stdout.read()
+
+    assert (demo.returncode, "everything is removed" in rest) == (130, True)
+    assert list(tmp_path.iterdir()) == []
+    assert [name for name in os.listdir("/run/netns") if name.startswith(f"netplug-demo-{demo.pid}-")] == []
