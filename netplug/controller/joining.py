@@ -110,10 +110,8 @@ def joined(
         sandbox = msgspec.structs.replace(sandbox, resolver_udp=udp, resolver_tcp=tcp)
         redirect = redirection(sandbox)
     plan = interfaces.configured(core.driver(network).join(network, new, sandbox), new, sandbox)
-    # An announcement is a packet to every port of the bridge: none where it would tell nobody anything new. Where the former owner may
-    # have been on another node, it tells the bridge, which has learned that the address, by the same MAC, is behind the tunnel.
-    news = network.scope == "global"
-    plan = tuple(step for step in plan if news or not isinstance(step, Announce) or core.known_otherwise(new, step.address))
+    # An announcement is a packet to every port of the bridge: none where it would tell nobody anything new.
+    plan = tuple(step for step in plan if not isinstance(step, Announce) or core.known_otherwise(new, step.address))
     return Change(sandbox, after, updated, (*plan, *redirect, *moved))
 
 

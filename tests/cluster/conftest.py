@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.lab import BRIEF, Lab, cluster, populate, recover, settled
+from tests.cluster.lab import LENIENT, TTL, Lab, cluster, populate, recover, settled
 
 
 @pytest.fixture(scope="session")
 def session_pair() -> Iterator[Lab]:
     if os.geteuid() != 0:
         pytest.skip("needs root: it makes network namespaces")
-    with cluster() as lab:
+    with cluster(environment={"NETPLUG_NODE_TTL": str(LENIENT)}) as lab:
         populate(lab)
         yield lab
 
@@ -31,15 +31,14 @@ def pair(session_pair: Lab) -> Iterator[Lab]:
 @pytest.fixture
 def brief(pair: Lab) -> Iterator[Lab]:
     """The same, where a node is silent for a short time only before its names are not answered."""
-    patient = pair.hosts[0].environment["NETPLUG_NODE_TTL"]
-    silent_for(pair, str(BRIEF))
+    silent_for(pair, TTL)
     yield pair
     recover(pair)
-    silent_for(pair, patient)
+    silent_for(pair, LENIENT)
 
 
-def silent_for(lab: Lab, seconds: str) -> None:
+def silent_for(lab: Lab, seconds: int) -> None:
     for host in lab.hosts:
-        host.environment["NETPLUG_NODE_TTL"] = seconds
+        host.environment["NETPLUG_NODE_TTL"] = str(seconds)
         host.restart()
     settled(lab)

@@ -25,10 +25,10 @@ from tests.hosts import OUTSIDE_ADDRESS, ApiError, Host, Lan, command
 
 NO_SERVER = "nameserver 127.0.0.1\n"
 PORT = 2379
-TTL = 60
-"""Seconds that a node may be silent, here: a daemon that is started again on a busy machine takes its time."""
-BRIEF = 3
-"""The same, where it matters."""
+TTL = 3
+"""Seconds that a node may be silent, here."""
+LENIENT = 60
+"""The same, where daemons are started again: on a busy machine that takes its time."""
 PATIENCE = 20.0
 """Seconds that are waited for what takes less than one on a machine that has nothing else to do."""
 RUNNING = "10.90.0"
@@ -54,7 +54,7 @@ class Lab:
     def mend(self, host: Host) -> None:
         self.lan.switch.ip("link", "set", port(host), "up")
 
-    def kept(self, *parts: str) -> dict[str, Any]:
+    def keys(self, *parts: str) -> dict[str, Any]:
         """What the cluster keeps below `/netplug/v1/<part>`, decoded where it is JSON. All where no part is given."""
         found = {}
         for part in parts or ("",):
@@ -67,7 +67,7 @@ class Lab:
         return found
 
     def claims(self) -> dict[str, str]:
-        return claims(self.kept("endpoints/", "endpoint-names/", "addresses/"))
+        return claims(self.keys("endpoints/", "endpoint-names/", "addresses/"))
 
 
 def claims(kept: dict[str, Any]) -> dict[str, str]:
@@ -168,7 +168,8 @@ def recover(lab: Lab) -> None:
             host.start()
         within(PATIENCE, True, lambda host=host: bool(host.api("GET", "/networks/demo")))
         for container in host.api("GET", "/containers/json?all=1"):
-            if container["Names"] != [f"/{name}"] or container["State"] != "running":
+            attached = container["NetworkSettings"]["Networks"].get("demo", {}).get("IPAddress")
+            if container["Names"] != [f"/{name}"] or container["State"] != "running" or attached != f"{RUNNING}.{number}":
                 remove(host, container["Id"])
         if host.api("GET", "/containers/json") == []:
             within(
@@ -192,7 +193,7 @@ def settled(lab: Lab, seconds: float = PATIENCE) -> float:
     """Until every node sends frames and names to where the cluster says that containers are; how long it took."""
     network = network_of(lab)
     began = time.monotonic()
-    endpoints = [one for key, one in lab.kept("endpoints/").items() if key.split("/")[1] == network]
+    endpoints = [one for key, one in lab.keys("endpoints/").items() if key.split("/")[1] == network]
     where = {one["address"].split("/")[0]: (one["vtep"], one["container_name"]) for one in endpoints}
     for host in lab.hosts:
         own = [name for vtep, name in where.values() if vtep == host.address]

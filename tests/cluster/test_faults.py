@@ -163,7 +163,7 @@ def test_fault_garbage_in_the_cluster(pair: Lab, request: pytest.FixtureRequest)
     """Bad JSON, what is no record, records at a wrong place or of nonsense, below every prefix: passed over, and all else goes on."""
     one, two = pair.hosts
     network = network_of(pair)
-    keys = pair.kept()
+    keys = pair.keys()
     endpoint = next(value for key, value in keys.items() if key.startswith("endpoints/"))
     made = keys[f"networks/{network}"]
     strange = {"id": "f" * 64, "network": network, "sandbox": "e" * 64, "created": "", "node": "n9", "vtep": "203.0.113.99"}

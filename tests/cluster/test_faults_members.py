@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.cluster.lab import PATIENCE, RUNNING, SUBNET, Lab, cluster, overlay, peers, remove, run, within
+from tests.cluster.lab import LENIENT, PATIENCE, RUNNING, SUBNET, Lab, cluster, overlay, peers, remove, run, within
 from tests.etcd_members import Member
 from tests.hosts import ApiError
 
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    with cluster(members=3) as lab:
+    with cluster(members=3, environment={"NETPLUG_NODE_TTL": str(LENIENT)}) as lab:
         network = overlay(lab.hosts[0])
         within(PATIENCE, network, lambda: lab.hosts[1].api("GET", "/networks/demo")["Id"])
         run(lab.hosts[0], "aa")

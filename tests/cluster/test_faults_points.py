@@ -64,7 +64,7 @@ def state(lab: Lab) -> dict[str, Any]:
     """Of n1 and of the cluster, and where n2 sends frames."""
     one, two = lab.hosts
     networks = {network["Name"]: network["Id"] for network in one.api("GET", "/networks") if network["Driver"] == "overlay"}
-    keys = lab.kept()
+    keys = lab.keys()
     return {
         **wired(one),
         "cluster": sorted(key.split("/")[0] for key in keys if not key.startswith(("members/", "alive/", "nodes/"))),
