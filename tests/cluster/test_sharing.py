@@ -313,6 +313,7 @@ async def test_while_the_cluster_is_away_a_disconnect_fails_and_an_end_does_not(
     for name in ("a", "b"):
         await two[0].container(name)
     await two[1].container("c")
+    await within({"10.0.0.4": "192.0.2.2"}, lambda: frames(two[0], made))
     member = etcd.members[0]
     member.stop()
     try:
