@@ -152,7 +152,7 @@ class Node:
         self.local, self.mortal = Mortal(self.store), Mortal(self.shared)
         self.frames, self.resolver = Frames(), MemoryResolver()
         underlay = Underlay(address=self.address, folder=str(self.folder / self.name))
-        incarnation = f"{self.name}, boot {self.boots}"
+        incarnation = f"{self.folder}, boot {self.boots}"
         self.core = Core(
             store=self.local,
             executor=self.frames,
