@@ -162,26 +162,31 @@ def populate(lab: Lab) -> None:
 def recover(lab: Lab) -> None:
     """As `populate` left it, whatever has been done to it."""
     lab.etcd.heal()
-    for host, name, number in zip(lab.hosts, ("aa", "bb"), (2, 3), strict=True):
+    wanted = [(lab.hosts[0], "aa", f"{RUNNING}.2"), (lab.hosts[1], "bb", f"{RUNNING}.3")]
+    for host, name, address in wanted:
         lab.mend(host)
         if host.daemon is None:
             host.start()
         within(PATIENCE, True, lambda host=host: bool(host.api("GET", "/networks/demo")))
         for container in host.api("GET", "/containers/json?all=1"):
-            attached = container["NetworkSettings"]["Networks"].get("demo", {}).get("IPAddress")
-            if container["Names"] != [f"/{name}"] or container["State"] != "running" or attached != f"{RUNNING}.{number}":
+            attached = {network: one["IPAddress"] for network, one in container["NetworkSettings"]["Networks"].items()}
+            if (container["Names"], container["State"], attached) != ([f"/{name}"], "running", {"demo": address}):
                 remove(host, container["Id"])
+    for host, name, address in wanted:
+        for network in host.api("GET", "/networks"):
+            if network["Name"] not in ("bridge", "host", "none", "netplug_gwbridge", "demo"):
+                within(PATIENCE, None, lambda host=host, network=network: deleted(host, network["Id"]))
         if host.api("GET", "/containers/json") == []:
-            within(
-                PATIENCE,
-                f"{RUNNING}.{number}",
-                lambda host=host, name=name, number=number: run(host, name, IPAMConfig={"IPv4Address": f"{RUNNING}.{number}"}),
-            )
-    for network in lab.hosts[0].api("GET", "/networks"):
-        if network["Driver"] == "overlay" and network["Name"] != "demo":
-            lab.hosts[0].api("DELETE", f"/networks/{network['Id']}")
-    within(PATIENCE, {f"{RUNNING}.2": "aa", f"{RUNNING}.3": "bb"}, lab.claims)
+            static = {"IPAMConfig": {"IPv4Address": address}}
+            within(PATIENCE, address, lambda host=host, name=name, static=static: run(host, name, **static))
+    within(PATIENCE, {address: name for _, name, address in wanted}, lab.claims)
     settled(lab)
+
+
+def deleted(host: Host, network: str) -> None:
+    with contextlib.suppress(ApiError):
+        host.api("DELETE", f"/networks/{network}")
+    assert network not in {one["Id"] for one in host.api("GET", "/networks")}
 
 
 def network_of(lab: Lab) -> str:
