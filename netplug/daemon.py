@@ -43,7 +43,7 @@ from netplug.store.sqlite import SqliteStore
 
 log = logging.getLogger("netplug")
 
-PATIENCE = 5.0
+PATIENCE = 2.0
 """Seconds that a start waits for the cluster before it goes on without it."""
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")

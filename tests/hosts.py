@@ -120,12 +120,12 @@ class Host(demo_hosts.Host):
         """Ask 127.0.0.11 for `name` from a container's namespace until the end of the `with` block."""
         return Lookups(name, self.sandbox(sandbox))
 
-    def state(self) -> dict[str, Any]:
+    def state(self, *, sysctls: bool = True) -> dict[str, Any]:
         """The kernel's network state of this host and its sandboxes, and the mounts below its directories."""
         paths = sorted((self.run_directory / "netns").glob("*"))
         return {
-            "host": namespace_state(self.namespace.path),
-            "sandboxes": {path.name: namespace_state(str(path)) for path in paths},
+            "host": namespace_state(self.namespace.path, sysctls=sysctls),
+            "sandboxes": {path.name: namespace_state(str(path), sysctls=sysctls) for path in paths},
             "mounts": sorted(demo_hosts.mounts_below(self.directory)),
         }
 

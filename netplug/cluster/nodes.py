@@ -92,7 +92,7 @@ class Nodes:
     async def remove(self, name: str, *, force: bool = False) -> int:
         """Free all that a node has which will not come back; how many endpoints those were. Begun again, it goes on where it was."""
         cluster, store = self._cluster, self._cluster.store
-        if name == self._me.name:
+        if name == self._me.name and self._since:
             raise Conflict(f"node {name} is this one: remove it from another node")
         condition = None if force else Missing(f"{_ALIVE}{name}")
         try:
@@ -154,6 +154,12 @@ class Nodes:
         if found is not None and found.value.decode(errors="replace") != me.identity:
             where = f" at {other.address}" if other is not None else ""
             raise Conflict(f"another node{where} calls itself {me.name}: give this one another --node NAME")
+        if found is None and other is not None and other.identity != me.identity and other.address != me.address:
+            # It may be cut off, with containers that run: what it has is not ours to take.
+            raise Conflict(
+                f"a node {me.name} at {other.address}, which is away, is in the cluster already: give this one another --node NAME, or"
+                f" remove that one first on another node: netplug node rm {me.name}"
+            )
         lease = await store.lease(TTL)
         condition = Unchanged(alive, found.revision) if found is not None else Missing(alive)
         try:

@@ -11,6 +11,7 @@ import ipaddress
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -26,7 +27,7 @@ from netplug.controller.records import (
     put_network,
 )
 from netplug.errors import NetworkInUse, NotFound
-from netplug.model import Endpoint, Network, Node, Record
+from netplug.model import Endpoint, Network, Node, Record, encode
 from netplug.store import MAX_OPERATIONS, PREFIX, Compare, Delete, Event, Exists, KeyValue, Lost, Missing, Put, Store, Unchanged, Write
 
 log = logging.getLogger(__name__)
@@ -92,18 +93,25 @@ class Cluster:
         compares, writes = put_endpoint(endpoint)
         await self.store.txn(compares, [*writes, _membership(endpoint)])
 
+    def here(self, endpoint: Endpoint) -> Endpoint:
+        """As one of this node, as this is now: it may have had another name or address."""
+        return msgspec.structs.replace(endpoint, node=self.node, incarnation=self.incarnation, vtep=self.underlay.address)
+
+    async def correct(self, endpoint: Endpoint) -> None:
+        """It has its place; what is said of it there is old."""
+        with suppress(Lost):
+            await self.store.txn([Exists(endpoint_key(endpoint))], [Put(endpoint_key(endpoint), encode(endpoint))])
+
     async def has(self, endpoint: Endpoint) -> bool:
         """Whether it has its place, by the cluster's word of now."""
         return await self.store.get(endpoint_key(endpoint)) is not None
 
     async def release(self, network: str, identity: str) -> None:
-        """It and all it had; fine if it is gone, or another node's by now."""
+        """It and all it had, by whatever name of this node's; fine if it is gone."""
         key = f"{PREFIX}endpoints/{network}/{identity}"
         while (item := await self.store.get(key)) is not None:
             endpoint = decoded(item, Endpoint)
-            if endpoint is None or endpoint.node != self.node:
-                return
-            if await self.release_known(endpoint, item.revision):
+            if endpoint is None or await self.release_known(endpoint, item.revision):
                 return
 
     async def release_known(self, endpoint: Endpoint, revision: int = 0) -> bool:

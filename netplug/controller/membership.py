@@ -15,6 +15,7 @@ from netplug.controller.core import Core
 from netplug.controller.debts import Debts
 from netplug.controller.follower import Follower, Own
 from netplug.controller.peers import Peers
+from netplug.controller.records import update_endpoint
 from netplug.errors import Unavailable
 from netplug.model import Endpoint, Network
 
@@ -46,13 +47,17 @@ class Membership:
     async def close(self) -> None:
         await asyncio.gather(*(follower.stop() for follower in self._followers.values()))
 
-    def restore(self) -> None:
+    async def restore(self) -> None:
         """At start: the networks that endpoints here are on, as they were known at the end."""
-        for endpoint in self._core.records.endpoints.values():
-            network = self._core.records.networks[endpoint.network]
+        core = self._core
+        for endpoint in list(core.records.endpoints.values()):
+            network = core.records.networks[endpoint.network]
             if network.scope == "global":
-                self._core.joined.add(network.id)
+                core.joined.add(network.id)
                 self._networks[network.id] = network
+                if core.cluster is not None and (now := core.cluster.here(endpoint)) != endpoint:
+                    core.records.add_endpoint(now)
+                    await core.store.txn((), [update_endpoint(now)])
 
     def follow(self) -> None:
         """Once all is restored: see what has changed meanwhile, and go on from there."""

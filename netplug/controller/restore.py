@@ -54,7 +54,7 @@ class Restore:
         dead = await self._bury()
         for network in core.records.networks.values():
             core.open_pools(network)
-        self._membership.restore()
+        await self._membership.restore()
         await self._peers.load()
         await self._routing.load()
         for endpoint in (*core.records.endpoints.values(), *(peer for peers in core.peers.values() for peer in peers.values())):

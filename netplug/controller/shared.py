@@ -187,9 +187,7 @@ class Shared:
         drafts: list[Endpoint] = []
         try:
             while len(drafts) < _ATTEMPTS:
-                endpoint = msgspec.structs.replace(
-                    draft(len(drafts) > 1), node=cluster.node, incarnation=cluster.incarnation, vtep=cluster.underlay.address
-                )
+                endpoint = cluster.here(draft(len(drafts) > 1))
                 core.take(endpoint)
                 drafts.append(endpoint)
                 taken = await self._try(cluster, network, endpoint)
@@ -252,7 +250,11 @@ class Shared:
 
     async def own(self, network: Network, endpoints: list[Endpoint]) -> list[Endpoint]:
         """Those of this node's endpoints that have lost their place. What is missing among those that the cluster has claims again."""
-        there = {endpoint.id for endpoint in endpoints}
+        there = {endpoint.id: endpoint for endpoint in endpoints}
+        for endpoint in self._core.records.of_network(network.id):
+            known = there.get(endpoint.id)
+            if known is not None and (known.node, known.vtep) != (endpoint.node, endpoint.vtep):
+                await self._membership.cluster().correct(endpoint)
         missing = [endpoint for endpoint in self._core.records.of_network(network.id) if endpoint.id not in there]
         return [endpoint for endpoint in missing if not await self._claim_again(network, endpoint)]
 

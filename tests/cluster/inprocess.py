@@ -152,7 +152,7 @@ class Node:
         self.local, self.mortal = Mortal(self.store), Mortal(self.shared)
         self.frames, self.resolver = Frames(), MemoryResolver()
         underlay = Underlay(address=self.address, folder=str(self.folder / self.name))
-        incarnation = f"{self.name}, boot {self.boots}"
+        incarnation = f"{self.folder}, boot {self.boots}"
         self.core = Core(
             store=self.local,
             executor=self.frames,
@@ -224,12 +224,15 @@ class Node:
             raise
 
     async def remove(self, name: str) -> None:
-        sandbox = next(sandbox for sandbox in self.controller.sandboxes() if sandbox.name == name)
-        await self.controller.remove_sandbox(sandbox.id)
+        await self.controller.remove_sandbox(self._sandbox(name))
 
     async def disconnect(self, name: str, network: str = "demo") -> None:
-        sandbox = next(sandbox for sandbox in self.controller.sandboxes() if sandbox.name == name)
-        await self.controller.disconnect(network, sandbox.id)
+        await self.controller.disconnect(network, self._sandbox(name))
+
+    def _sandbox(self, name: str) -> str:
+        """That of the connected container of that name; of several that are not connected, any."""
+        connected = [endpoint.sandbox for endpoint in self.controller.endpoints() if endpoint.container_name == name]
+        return (connected or [sandbox.id for sandbox in self.controller.sandboxes() if sandbox.name == name])[0]
 
     async def network(self, name: str = "demo", subnet: str = "10.0.0.0/24") -> Network:
         pools = (PoolConfig(subnet=subnet),) if subnet else ()

@@ -5,9 +5,11 @@ Eyes for it that are not ours: etcdctl for what the cluster keeps, `bridge` and 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
 import json
+import shutil
 import socket
 import tempfile
 import time
@@ -15,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from netplug.cli.demo_hosts import end_processes, mounts_below, owned_processes
 from netplug.cli.demo_traffic import question
 from netplug.kernel import namespaces
 from tests.etcd_members import Cluster, Place, require_etcd
@@ -24,7 +27,10 @@ NO_SERVER = "nameserver 127.0.0.1\n"
 PORT = 2379
 TTL = 3
 """Seconds that a node may be silent, here."""
-PATIENCE = 15.0
+LENIENT = 60
+"""The same, where daemons are started again: on a busy machine that takes its time."""
+PATIENCE = 20.0
+"""Seconds that are waited for what takes less than one on a machine that has nothing else to do."""
 RUNNING = "10.90.0"
 """The network `demo`."""
 SUBNET = {"Config": [{"Subnet": f"{RUNNING}.0/24"}]}
@@ -61,14 +67,18 @@ class Lab:
         return found
 
     def claims(self) -> dict[str, str]:
-        """By address on any network: the name of the container that has it. Every key of an endpoint is looked at, each must fit."""
-        keys = self.keys("endpoints/", "endpoint-names/", "addresses/")
-        endpoints = {key.split("/")[2]: value for key, value in keys.items() if key.startswith("endpoints/")}
-        expected = {f"endpoints/{one['network']}/{one['id']}" for one in endpoints.values()}
-        expected |= {f"endpoint-names/{one['network']}/{one['container_name']}" for one in endpoints.values()}
-        expected |= {f"addresses/{one['network']}/{one['address'].split('/')[0]}" for one in endpoints.values()}
-        assert set(keys) == expected, "a name or an address belongs to nobody"
-        return {one["address"].split("/")[0]: one["container_name"] for one in endpoints.values()}
+        return claims(self.keys("endpoints/", "endpoint-names/", "addresses/"))
+
+
+def claims(kept: dict[str, Any]) -> dict[str, str]:
+    """By address on any network: the name of the container that has it. Every key of an endpoint is looked at, each must fit."""
+    keys = {key: value for key, value in kept.items() if key.startswith(("endpoints/", "endpoint-names/", "addresses/"))}
+    endpoints = [value for key, value in keys.items() if key.startswith("endpoints/")]
+    expected = {f"endpoints/{one['network']}/{one['id']}" for one in endpoints}
+    expected |= {f"endpoint-names/{one['network']}/{one['container_name']}" for one in endpoints}
+    expected |= {f"addresses/{one['network']}/{one['address'].split('/')[0]}" for one in endpoints}
+    assert set(keys) == expected, "a name or an address belongs to nobody"
+    return {one["address"].split("/")[0]: one["container_name"] for one in endpoints}
 
 
 @contextlib.contextmanager
@@ -90,6 +100,19 @@ def cluster(*flags: str, hosts: int = 2, members: int = 1, environment: dict[str
         yield lab
         for host in lab.hosts:  # pytest shows it with a test that failed
             print(f"daemon of {host.namespace.name}:\n{host.said()}")
+
+
+def reboot(host: Host) -> None:
+    """As far as a daemon can tell: its run directory is empty, processes, namespaces and links are gone."""
+    host.kill9()
+    end_processes(owned_processes(host.namespace.path, host.directory))
+    for point in reversed(mounts_below(host.run_directory)):
+        command("umount", "--lazy", point)
+    shutil.rmtree(host.run_directory)
+    for link in json.loads(host.run("ip", "-j", "link").stdout):
+        if link["ifname"] not in ("lo", "uplink"):
+            host.run("ip", "link", "del", link["ifname"], check=False)
+    host.run("nft", "flush", "ruleset")
 
 
 def port(host: Host) -> str:
@@ -127,6 +150,66 @@ def connect(host: Host, name: str, network: str = "demo", **endpoint: Any) -> st
 
 def disconnect(host: Host, name: str, network: str = "demo") -> None:
     host.api("POST", f"/networks/{network}/disconnect", {"Container": name})
+
+
+def populate(lab: Lab) -> None:
+    one, two = lab.hosts[:2]
+    within(PATIENCE, overlay(one), lambda: two.api("GET", "/networks/demo")["Id"])
+    assert (run(one, "aa"), run(two, "bb")) == (f"{RUNNING}.2", f"{RUNNING}.3")
+    settled(lab)
+
+
+def recover(lab: Lab) -> None:
+    """As `populate` left it, whatever has been done to it."""
+    lab.etcd.heal()
+    wanted = [(lab.hosts[0], "aa", f"{RUNNING}.2"), (lab.hosts[1], "bb", f"{RUNNING}.3")]
+    for host, name, address in wanted:
+        lab.mend(host)
+        if host.daemon is None:
+            host.start()
+        within(PATIENCE, True, lambda host=host: bool(host.api("GET", "/networks/demo")))
+        for container in host.api("GET", "/containers/json?all=1"):
+            attached = {network: one["IPAddress"] for network, one in container["NetworkSettings"]["Networks"].items()}
+            if (container["Names"], container["State"], attached) != ([f"/{name}"], "running", {"demo": address}):
+                remove(host, container["Id"])
+    for host, name, address in wanted:
+        for network in host.api("GET", "/networks"):
+            if network["Name"] not in ("bridge", "host", "none", "netplug_gwbridge", "demo"):
+                within(PATIENCE, None, lambda host=host, network=network: deleted(host, network["Id"]))
+        if host.api("GET", "/containers/json") == []:
+            static = {"IPAMConfig": {"IPv4Address": address}}
+            within(PATIENCE, address, lambda host=host, name=name, static=static: run(host, name, **static))
+    within(PATIENCE, {address: name for _, name, address in wanted}, lab.claims)
+    settled(lab)
+
+
+def deleted(host: Host, network: str) -> None:
+    with contextlib.suppress(ApiError):
+        host.api("DELETE", f"/networks/{network}")
+    assert network not in {one["Id"] for one in host.api("GET", "/networks")}
+
+
+def network_of(lab: Lab) -> str:
+    """The id of `demo`."""
+    return str(lab.hosts[0].api("GET", "/networks/demo")["Id"])
+
+
+def settled(lab: Lab, seconds: float = PATIENCE) -> float:
+    """Until every node sends frames and names to where the cluster says that containers are; how long it took."""
+    network = network_of(lab)
+    began = time.monotonic()
+    endpoints = [one for key, one in lab.keys("endpoints/").items() if key.split("/")[1] == network]
+    where = {one["address"].split("/")[0]: (one["vtep"], one["container_name"]) for one in endpoints}
+    for host in lab.hosts:
+        own = [name for vtep, name in where.values() if vtep == host.address]
+        others = {address: vtep for address, (vtep, _) in where.items() if vtep != host.address}
+        if own:
+            within(seconds, others, lambda host=host, others=others: peers(host, network))
+            for address, (_, name) in where.items():
+                within(seconds, address, lambda host=host, own=own, name=name: answer(host, own[0], name))
+        else:
+            assert not Path(place(host, network)).exists()
+    return time.monotonic() - began
 
 
 def survives(change: Callable[[], Any]) -> bool:
@@ -184,7 +267,7 @@ def within(seconds: float, expected: Any, look: Callable[[], Any]) -> float:
     while True:
         try:
             found = look()
-        except (AssertionError, RuntimeError, OSError) as error:  # what is looked at is just changing
+        except (AssertionError, RuntimeError, OSError, ApiError) as error:  # what is looked at is just changing
             found = error
         took = time.monotonic() - began
         if found == expected:
@@ -194,6 +277,4 @@ def within(seconds: float, expected: Any, look: Callable[[], Any]) -> float:
 
 
 def _decoded(text: str) -> str:
-    import base64
-
     return base64.b64decode(text).decode(errors="replace")

@@ -313,6 +313,7 @@ async def test_while_the_cluster_is_away_a_disconnect_fails_and_an_end_does_not(
     for name in ("a", "b"):
         await two[0].container(name)
     await two[1].container("c")
+    await within({"10.0.0.4": "192.0.2.2"}, lambda: frames(two[0], made))
     member = etcd.members[0]
     member.stop()
     try:
@@ -430,3 +431,37 @@ async def test_a_sandbox_of_the_cluster_s_network_ends_while_another_node_remove
         await asyncio.gather(two[0].controller.remove_sandbox(sandbox.id), remove())
         await within(False, lambda made=made: any(made.id in node.core.records.networks for node in two))
         await within(set(), lambda: two[0].core.joined)
+
+
+async def test_a_node_that_comes_back_by_another_name_and_address(two: list[Node], etcd: Cluster):
+    """Its containers run on: they keep their places, and the others send frames to where it is now."""
+    made = await network(two)
+    await two[0].container("a")
+    await two[1].container("b")
+    await two[0].kill()
+    two[0].name, two[0].address = "renamed", "192.0.2.77"
+    await two[0].start()
+    await within({"10.0.0.2": "192.0.2.77"}, lambda: frames(two[1], made))
+    assert frames(two[0], made) == {"10.0.0.3": "192.0.2.2"}
+    assert [one.node for one in two[0].controller.endpoints()] == ["renamed"]
+    await within({"a", "b"}, lambda: {names.names[0] for names in two[1].resolver.endpoints.values()})
+    await two[0].remove("a")
+    await within({}, lambda: frames(two[1], made))
+
+
+async def test_a_name_of_a_node_that_is_away(two: list[Node], etcd: Cluster):
+    """Another host by the same name takes nothing of it; the same host with a new state directory takes all back."""
+    made = await network(two)
+    await two[0].container("a")
+    await two[0].kill()
+    etcd.ctl("del", f"{PREFIX}alive/n1")
+    registration = two[1].nodes._me
+    two[1].nodes._me = msgspec.structs.replace(registration, name="n1")
+    with pytest.raises(Conflict, match=r"a node n1 at 192\.0\.2\.1, which is away, is in the cluster already"):
+        await two[1].nodes._register()
+    two[1].nodes._me = registration
+    assert len(keys(etcd, "endpoints/")) == 1
+    two[0].store = type(two[0].store)()
+    two[0].boots += 1
+    await two[0].start()
+    await within([], lambda: keys(etcd, f"endpoints/{made.id}"))

@@ -86,9 +86,9 @@ CHANGES: dict[str, tuple[Change, Change]] = {
 }
 
 
-def snapshot(host: Host) -> dict[str, Any]:
+def snapshot(host: Host, *, sysctls: bool = True) -> dict[str, Any]:
     """Kernel, records, mounts and processes, without what is random: ids and names made from them, and what they are sorted by."""
-    state = host.state()
+    state = host.state(sysctls=sysctls)
     state["sandboxes"] = list(state["sandboxes"].values())
     for link in state["host"]["links"]:
         if link["kind"] == "veth":
