@@ -1,0 +1,12 @@
+"""Front doors for other engines: their containers on our networks.
+
+`server` speaks the Docker Engine's plugin protocol, version 1, on a unix socket: `network_driver` and `ipam_driver` hold what it may ask,
+`shapes` are the bodies. Each handler is a thin translation into a call of the controller. The engine waits for the answer, so a handler
+never asks the engine anything.
+"""
+
+from __future__ import annotations
+
+from netplug.engines.server import PluginServer
+
+__all__ = ["PluginServer"]
