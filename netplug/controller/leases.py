@@ -120,6 +120,8 @@ class Leases:
     async def unbind(self, network: str) -> None:
         """The network is gone, and with it the pools that the engine has given back."""
         own = [pool for pool in self.pools.values() if pool.network == network]
+        if not own:
+            return
         await self._change([msgspec.structs.replace(pool, network="") for pool in own if not pool.released])
         for pool in own:
             if pool.released:

@@ -102,6 +102,11 @@ class Networks:
             return await self._shared.could(lambda: self.prepare(request))
 
     async def remove(self, reference: str, *, predefined: bool = False) -> Network:
+        network = await self._remove(reference, predefined=predefined)
+        await self._core.leases.unbind(network.id)
+        return network
+
+    async def _remove(self, reference: str, *, predefined: bool) -> Network:
         core = self._core
         if (network := core.records.network(reference)).scope == "global":
             self.plan_removal(network)

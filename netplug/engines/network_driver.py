@@ -16,8 +16,8 @@ from netplug.engines import shapes
 from netplug.engines.ports import port_bindings
 from netplug.engines.routes import Table
 from netplug.engines.ties import Tie, Ties
-from netplug.errors import Forbidden, InvalidArgument, NetworkInUse, NotFound
-from netplug.model import Endpoint, Network, PoolConfig
+from netplug.errors import Forbidden, InvalidArgument
+from netplug.model import PoolConfig
 
 ENGINE = "docker"
 DRIVER, NETWORK = "netplug.driver", "netplug.network"
@@ -138,33 +138,14 @@ class NetworkDriver:
         )
 
     async def delete_network(self, body: shapes.NetworkRef) -> dict[str, Any]:
+        """The engine forgets its network whatever we answer: one that others are on stays, as ours alone, and the engine's log says so."""
         tie = self._ties.get(body.network_id)
         if tie is None:
             return {}
-        network = self._network(tie)
-        if network is not None:
-            engines = [endpoint for endpoint in self._controller.endpoints(network=network.id) if self._of_engine(endpoint)]
-            if tie.joined and len(self._ties_of(network.id)) == 1 and engines:
-                raise NetworkInUse(f"network {network.name} has active endpoints of this engine ({engines[0].container_name})")
-            if not tie.joined:
-                await self._controller.remove_network(network.id)
-        if not tie.joined:
-            await self._controller.leases.unbind(tie.network)
         await self._ties.drop(tie.id)
+        if not tie.joined and self._known(tie.network):
+            await self._controller.remove_network(tie.network)
         return {}
-
-    def _ties_of(self, network: str) -> list[Tie]:
-        return [tie for tie in self._ties.all() if tie.network == network]
-
-    def _network(self, tie: Tie) -> Network | None:
-        try:
-            return self._controller.network(tie.network)
-        except NotFound:
-            return None
-
-    def _of_engine(self, endpoint: Endpoint) -> bool:
-        sandbox = self._controller.sandbox(endpoint.sandbox)
-        return sandbox is not None and sandbox.engine == ENGINE
 
     # Endpoints
 

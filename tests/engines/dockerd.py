@@ -23,6 +23,8 @@ from tests.hosts import Api, ApiError, Host, Lan, command
 
 PLUGIN = "/run/docker/plugins/netplug.sock"
 IMAGE = "bench"
+DOCKER = "/usr/bin/docker"
+"""The command of the same version: a newer one asks for things that this dockerd does not know."""
 
 
 class Pair(Host):
@@ -99,14 +101,11 @@ class Pair(Host):
             self.dockerd = None
 
     def kill_dockerd(self) -> None:
-        """It dies without a word, its containerd too; containers go on."""
+        """It dies without a word. Containers go on, and its containerd, which the next one takes over."""
         assert self.dockerd is not None
-        containerd = [pid for pid in self.docker_processes() if Path(f"/proc/{pid}/comm").read_text() == "containerd\n"]
         self.dockerd.kill()
         self.dockerd.wait()
-        demo_hosts.end_processes(containerd)
         self.dockerd = None
-        (self.docker_directory / "pid").unlink(missing_ok=True)
 
     def docker_processes(self) -> list[int]:
         return demo_hosts.owned_processes(self.namespace.path, self.docker_directory)
@@ -117,7 +116,7 @@ class Pair(Host):
 
     def docker(self, *arguments: str, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         environment = dict(self.environment, DOCKER_HOST=f"unix://{self.docker_socket}")
-        return command(*self.argv("docker", *arguments), check=check, timeout=timeout, env=environment)
+        return command(*self.argv(DOCKER, *arguments), check=check, timeout=timeout, env=environment)
 
     def run_container(self, name: str, *options: str, argv: Sequence[str] = ("sleep", "1000000")) -> str:
         """The id of a container that runs in the background."""
@@ -131,6 +130,10 @@ class Pair(Host):
 
     def docker_exec(self, name: str, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return self.docker("exec", name, *argv, check=check)
+
+    def inside(self, reference: str, *argv: str, check: bool = True, timeout: float = 30) -> subprocess.CompletedProcess[str]:
+        """The namespaces of our containers are mounted where only the daemons see them."""
+        return command(*self.argv("nsenter", f"--net={self.sandbox(reference)}", *argv), check=check, timeout=timeout)
 
     def clean(self) -> None:
         """Away with containers and networks, of both; both daemons run."""
@@ -152,6 +155,11 @@ class Pair(Host):
     def network_name(self, reference: str) -> str:
         return str(self.api("GET", f"/networks/{reference}")["Name"])
 
+    def only_network(self) -> str:
+        """The name of the one that is not predefined."""
+        (name,) = (one["Name"] for one in self.api("GET", "/networks") if one["Name"] not in ("bridge", "host", "none", "netplug_gwbridge"))
+        return str(name)
+
     def ports(self, network: str) -> list[int]:
         """Host ports that lead to containers of the network, by the records."""
         return [port["host_port"] for port in self.records("endpoints/") if port["network"] == network for port in port.get("ports", ())]
@@ -159,7 +167,7 @@ class Pair(Host):
     def records(self, prefix: str) -> list[dict[str, Any]]:
         """What the daemon's store has below that prefix."""
         with contextlib.closing(sqlite3.connect(f"file:{self.state_directory}/netplug.db?mode=ro", uri=True)) as store:
-            rows = store.execute("select value from entries where key like ? order by key", (f"/netplug/v1/{prefix}%",)).fetchall()
+            rows = store.execute("select value from kv where key like ? order by key", (f"/netplug/v1/{prefix}%",)).fetchall()
         return [json.loads(value) if value else {} for (value,) in rows]
 
     def leftovers(self) -> dict[str, list[str]]:
@@ -187,6 +195,8 @@ class Pair(Host):
         if self._anchor is not None:
             self._anchor.kill()
             self._anchor.wait()
+            assert self._anchor.stdout is not None
+            self._anchor.stdout.close()
             self._anchor = None
         super().close()
         if hasattr(self, "cgroup"):
