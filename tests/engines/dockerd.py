@@ -101,11 +101,13 @@ class Pair(Host):
             self.dockerd = None
 
     def kill_dockerd(self) -> None:
-        """It dies without a word. Containers go on, and its containerd, which the next one takes over."""
+        """It dies without a word, and its containerd with it (PDEATHSIG). Containers go on."""
         assert self.dockerd is not None
         self.dockerd.kill()
         self.dockerd.wait()
         self.dockerd = None
+        # Whether the dead containerd is reaped is up to the machine's first process; the next dockerd would wait for it.
+        (self.docker_directory / "exec/containerd/containerd.pid").unlink(missing_ok=True)
 
     def docker_processes(self) -> list[int]:
         return demo_hosts.owned_processes(self.namespace.path, self.docker_directory)
@@ -120,7 +122,7 @@ class Pair(Host):
 
     def run_container(self, name: str, *options: str, argv: Sequence[str] = ("sleep", "1000000")) -> str:
         """The id of a container that runs in the background."""
-        return self.docker("run", "--detach", "--name", name, *options, IMAGE, *argv).stdout.strip()
+        return self.docker("run", "--detach", "--stop-signal", "KILL", "--name", name, *options, IMAGE, *argv).stdout.strip()
 
     def inspect(self, name: str) -> dict[str, Any]:
         return dict(json.loads(self.docker("inspect", name).stdout)[0])
