@@ -28,7 +28,7 @@ from netplug.cluster import settings as cluster_settings
 from netplug.controller import Controller, Core
 from netplug.controller.cluster import Cluster
 from netplug.driver import Drivers
-from netplug.engines import PluginServer
+from netplug.engines import EngineApi, PluginServer
 from netplug.errors import Conflict, InvalidArgument, NetplugError
 from netplug.kernel import descriptors, firewall
 from netplug.kernel.executor import Executor
@@ -156,7 +156,7 @@ async def _start(
         routes.start()
         stack.push_async_callback(routes.stop)
     if chosen.docker_plugin:
-        await plugin.serve(controller, store)
+        await plugin.serve(controller, store, EngineApi(chosen.docker_host))
         stack.push_async_callback(plugin.close)
     sandboxes = [sandbox.namespace for sandbox in controller.sandboxes() if sandbox.kind != "host"]
     for what in firewall.clean_up_others(chosen.backend, sandboxes):

@@ -24,6 +24,7 @@ from netplug.controller.membership import Membership
 from netplug.controller.networks import PUBLISHED, Networks
 from netplug.controller.peers import Peers
 from netplug.controller.planning import Planning
+from netplug.controller.renaming import Renaming
 from netplug.controller.requests import (
     ControllerEvent,
     EndpointRequest,
@@ -79,6 +80,8 @@ class Controller:
         self._sandboxes = Sandboxes(core, self._endpoints, self._shared)
         self._planning = Planning(core, self._membership, self._networks, self._endpoints, self._sandboxes)
         self._engined = Engined(core, self._endpoints, self._sandboxes)
+        self._renaming = Renaming(core, self._endpoints, self._peers)
+        self._shared.renamed = self._renaming.heard
         self._restore = Restore(core, self._endpoints, self._sandboxes, self._membership, self._peers, self._routing)
         self._healing = (
             Healing(core, self._restore, self._routing, watch, enabled=heal, vanished=self.sandbox_vanished) if watch is not None else None
@@ -220,6 +223,18 @@ class Controller:
     async def release(self, identity: str) -> None:
         """It does so no more."""
         await self._changes.finish(self._engined.release(identity))
+
+    async def name_network(self, identity: str, name: str) -> None:
+        """The engine that has made the network calls it so."""
+        await self._changes.finish(self._renaming.network(identity, name))
+
+    async def name_container(self, sandbox: str, container: str, name: str, aliases: Mapping[str, Sequence[str]]) -> None:
+        """The engine calls the container so; `aliases` by endpoint."""
+        await self._changes.finish(self._renaming.container(sandbox, container, name, aliases))
+
+    async def engine_restarted(self, engine: str) -> None:
+        """Its own resolver may be elsewhere in its containers now."""
+        await self._changes.finish(self._renaming.resolvers(engine))
 
     async def _lease_pool(self, wanted: PoolConfig | None, family: Family) -> LeasedPool:
         async with self._core.lock("networks"):

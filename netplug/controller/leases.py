@@ -68,6 +68,10 @@ class Leases:
         """Whether the address (without prefix) has been handed out in one of the network's pools."""
         return any(address in self._addresses[pool.id] for pool in self.pools.values() if pool.network == network)
 
+    def addresses(self, identity: str) -> frozenset[str]:
+        """Those of that pool that have been handed out."""
+        return frozenset(self._addresses.get(identity, ()))
+
     def of(self, network: str) -> list[str]:
         """All addresses that have been handed out in the network's pools."""
         return [address for pool in self.pools.values() if pool.network == network for address in self._addresses[pool.id]]

@@ -139,13 +139,17 @@ class NetworkDriver:
 
     async def delete_network(self, body: shapes.NetworkRef) -> dict[str, Any]:
         """The engine forgets its network whatever we answer: one that others are on stays, as ours alone, and the engine's log says so."""
-        tie = self._ties.get(body.network_id)
+        await self.remove(body.network_id)
+        return {}
+
+    async def remove(self, identity: str) -> None:
+        """The engine has no such network any more."""
+        tie = self._ties.get(identity)
         if tie is None:
-            return {}
+            return
         await self._ties.drop(tie.id)
         if not tie.joined and self._known(tie.network):
             await self._controller.remove_network(tie.network)
-        return {}
 
     # Endpoints
 

@@ -22,7 +22,9 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestPayloadError
 
 from netplug.controller import Controller
+from netplug.engines.engine_api import EngineApi
 from netplug.engines.ipam_driver import IpamDriver
+from netplug.engines.learner import Learner
 from netplug.engines.network_driver import NetworkDriver
 from netplug.engines.routes import Table
 from netplug.engines.shapes import read
@@ -55,6 +57,7 @@ class PluginServer:
         self._calls = Shelter()
         self._server: asyncio.Server | None = None
         self._web: web.Server | None = None
+        self._learner: Learner | None = None
         self._path = Path()
         self._inode = 0
 
@@ -65,11 +68,16 @@ class PluginServer:
         self._web = web.Server(self._answer, access_log=None, auto_decompress=False)
         self._server = await asyncio.get_running_loop().create_unix_server(self._web, sock=listener, backlog=_BACKLOG)
 
-    async def serve(self, controller: Controller, store: Store) -> None:
+    async def serve(self, controller: Controller, store: Store, engine: EngineApi | None = None) -> None:
+        """`engine`: where names are learned."""
         ties = Ties(store)
         await ties.load()
-        self._table = {**NetworkDriver(controller, ties).table(), **IpamDriver(controller).table()}
+        driver = NetworkDriver(controller, ties)
+        self._table = {**driver.table(), **IpamDriver(controller).table()}
         self._ready.set()
+        if engine is not None:
+            self._learner = Learner(controller, ties, driver, engine)
+            self._learner.start()
 
     async def close(self) -> None:
         """An engine that starts meanwhile finds no socket, and does not wait for one."""
@@ -79,6 +87,8 @@ class PluginServer:
         with suppress(FileNotFoundError):
             if self._path.stat().st_ino == self._inode:
                 self._path.unlink()
+        if self._learner is not None:
+            await self._learner.stop()
         await self._calls.settle(10)
         await self._web.shutdown(timeout=1)
         await self._server.wait_closed()

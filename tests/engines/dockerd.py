@@ -109,6 +109,13 @@ class Pair(Host):
         # Whether the dead containerd is reaped is up to the machine's first process; the next dockerd would wait for it.
         (self.docker_directory / "exec/containerd/containerd.pid").unlink(missing_ok=True)
 
+    def forget_networks(self) -> None:
+        """What a dockerd that does not run would know of networks and containers is lost, and its containers are."""
+        assert self.dockerd is None
+        demo_hosts.end_processes(self.docker_processes())
+        for folder in ("network", "containers"):
+            demo_hosts.remove_tree(self.docker_directory / "data" / folder)
+
     def docker_processes(self) -> list[int]:
         return demo_hosts.owned_processes(self.namespace.path, self.docker_directory)
 
