@@ -198,8 +198,14 @@ class Controller:
 
     async def request_address(self, pool: str, wanted: str = "") -> str:
         """An address of that pool with its prefix, held until it is given back."""
-        allocators = self._core.allocators.get(self._core.leases.pool(pool).network, ())
-        return await self._changes.finish(self._core.leases.request_address(pool, wanted, allocators))
+        core = self._core
+        identity = core.leases.pool(pool).network
+        network, elsewhere = core.records.networks.get(identity), frozenset[str]()
+        if network is not None and network.scope == "global":
+            # What this node does not know it would lose when it claims the address for an endpoint.
+            _, endpoints = await self._membership.cluster().endpoints(identity)
+            elsewhere = frozenset(text.split("/")[0] for one in endpoints for text in (one.address, one.address6))
+        return await self._changes.finish(core.leases.request_address(pool, wanted, core.allocators.get(identity, ()), elsewhere))
 
     async def release_address(self, pool: str, address: str) -> None:
         await self._changes.finish(self._release_address(pool, address))

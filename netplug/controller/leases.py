@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable
 import msgspec
 
 from netplug.addressing import Allocator, Ipams
-from netplug.errors import InvalidArgument, NotFound, PoolOverlap
+from netplug.errors import AddressInUse, InvalidArgument, NotFound, PoolOverlap
 from netplug.kernel import routes
 from netplug.model import Family, Network, PoolConfig, Record, encode, new_id
 from netplug.store import PREFIX, Delete, Put, Store, Write
@@ -131,10 +131,15 @@ class Leases:
             if pool.released:
                 await self._forget(pool.id)
 
-    async def request_address(self, identity: str, wanted: str, allocators: Iterable[tuple[PoolConfig, Allocator]]) -> str:
-        """`wanted`, or one that is free, with its prefix. `allocators`: of the network that has the pool, if one has."""
+    async def request_address(
+        self, identity: str, wanted: str, allocators: Iterable[tuple[PoolConfig, Allocator]], elsewhere: Collection[str] = ()
+    ) -> str:
+        """`wanted`, or one that is free, with its prefix. `allocators`: of the network that has the pool, if one has.
+
+        `elsewhere`: addresses that other nodes have, also where this one has not heard of it.
+        """
         pool = self.pool(identity)
-        address = self._allocator(pool, allocators).allocate(_checked(wanted))
+        address = _free(self._allocator(pool, allocators), _checked(wanted), elsewhere)
         await self._put(pool, address)
         return f"{address}/{pool.prefix}"
 
@@ -189,6 +194,19 @@ class Leases:
 
     def _note(self, pool: str, address: str) -> None:
         self._addresses[pool].add(address)
+
+
+def _free(allocator: Allocator, wanted: str, elsewhere: Collection[str]) -> str:
+    passed: list[str] = []
+    try:
+        while (address := allocator.allocate(wanted)) in elsewhere:
+            passed.append(address)
+            if wanted:
+                raise AddressInUse(wanted, "a container on another node")
+        return address
+    finally:
+        for one in passed:
+            allocator.release(one)
 
 
 def _sharing(wanted: PoolConfig, networks: Iterable[Network]) -> LeasedPool | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -27,8 +28,13 @@ def reaches(pair: Pair, container: str, target: str) -> bool:
 
 
 def from_outside(pair: Pair, port: int, address: str = "") -> str:
+    """What is served there; a server that has just been started may not be ready at once."""
     argv = ("busybox", "nc", "-w", "3", address or pair.address, str(port))
-    return pair.lan.outside.run(*argv, check=False).stdout.strip()
+    for _ in range(5):
+        if said := pair.lan.outside.run(*argv, check=False).stdout.strip():
+            return said
+        time.sleep(0.1)
+    return ""
 
 
 def test_a_container_of_the_engine_is_one_of_the_network(pair: Pair) -> None:
