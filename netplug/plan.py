@@ -91,9 +91,10 @@ class StackedOp(PlacedOp, frozen=True, kw_only=True):
         """Made under a name that is free here, then moved: before Linux 6.13 a link could not be born elsewhere under a name taken here."""
         passing = f"np{zlib.crc32(f'{self.link_namespace}/{self.name}'.encode()):08x}"
         mtu = f" mtu {self.mtu}" if self.mtu else ""
+        place = f" netns {shlex.quote(self.link_namespace)}" if self.link_namespace != self.namespace else ""
         return self._shell(
             f"ip link add link {self.parent} name {passing} group {LINK_GROUP}{mtu} {kind}",
-            f"ip link set {passing} netns {shlex.quote(self.link_namespace)} name {self.name}",
+            f"ip link set {passing}{place} name {self.name}",
         )
 
 
@@ -150,7 +151,9 @@ class Veth(LinkOp, frozen=True, kw_only=True):
         master = f" master {self.master}" if self.master else ""
         # One queue per end is enough for software, and quicker to make.
         queues = " numtxqueues 1 numrxqueues 1"
-        peer = f"peer name {self.peer}{queues} address {self.mac}{mtu} netns {shlex.quote(self.peer_namespace)}"
+        # From another namespace, the host's is known by its first process.
+        place = f" netns {shlex.quote(self.peer_namespace) if self.peer_namespace else 1}" if self.peer_namespace != self.namespace else ""
+        peer = f"peer name {self.peer}{queues} address {self.mac}{mtu}{place}"
         hairpin = " type bridge_slave hairpin on" if self.master else ""
         # A bridge port needs no address; with an MTU below IPv6's least it has no IPv6 to say this of.
         plain = " addrgenmode none" if self.master and not 0 < self.mtu < 1280 else ""
