@@ -1,4 +1,4 @@
-# make setup | demo | cluster-demo | test | lint | docs | bench | clean. As root, on Debian 12 or newer: everything here makes network namespaces.
+# make setup | demo | cluster-demo | docker-demo | test | lint | docs | bench | clean. As root, on Debian 12 or newer: everything here makes network namespaces.
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -11,7 +11,7 @@ SYSTEM_PACKAGES := runc conmon nftables libnftables1 iproute2 conntrack procps b
 CLUSTER_PACKAGES := etcd-client etcd-server
 TEST_PACKAGES := docker.io docker-compose iptables dnsmasq-base dnsperf $(CLUSTER_PACKAGES) ethtool iperf3 openssl ruby shellcheck tcpdump
 
-.PHONY: setup demo cluster-demo test lint docs bench clean
+.PHONY: setup demo cluster-demo docker-demo test lint docs bench clean
 
 setup: .setup-done
 
@@ -29,6 +29,10 @@ demo: setup
 cluster-demo: setup
 	@sh packaging/install-packages.sh $(PYTHON) $(CLUSTER_PACKAGES)
 	@$(BIN)/netplug demo --cluster $(if $(KEEP),--keep)
+
+# A dockerd and netplug on one host.
+docker-demo: setup
+	@$(BIN)/netplug demo --docker
 
 test: setup
 	@$(BIN)/python -m pytest --quiet -n $(JOBS) --dist worksteal $(TESTS)

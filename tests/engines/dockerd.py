@@ -88,6 +88,12 @@ class Pair(DockerHost, Host):
         networks = sorted(network["Name"] for network in self.api("GET", "/networks"))
         return {"networks": networks, "pools": [pool["subnet"] for pool in self.records("leased-pools/")]}
 
+    def leased(self) -> list[str]:
+        """Addresses that the engine has been given."""
+        with contextlib.closing(sqlite3.connect(f"file:{self.state_directory}/netplug.db?mode=ro", uri=True)) as store:
+            rows = store.execute("select key from kv where key like '/netplug/v1/leased-addresses/%' order by key").fetchall()
+        return [str(key).rpartition("/")[2] for (key,) in rows]
+
     def until(self, condition: Callable[[], Any], timeout: float = 20) -> Any:
         """What the condition gives once that is true."""
         deadline = time.monotonic() + timeout

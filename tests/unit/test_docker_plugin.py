@@ -269,6 +269,10 @@ async def test_nonsense_gets_one_sentence_and_changes_nothing(plugin: Plugin, me
     assert await plugin.ok("Plugin.Activate")
 
 
+async def test_a_question_that_lost_its_body(plugin: Plugin) -> None:
+    assert "has no body" in await plugin.refused(NET + "CreateNetwork")
+
+
 async def test_unknown_fields_are_passed_over(plugin: Plugin) -> None:
     assert await plugin.ok(IPAM + "RequestPool", {"AddressSpace": "netplug", "Pool": "10.50.0.0/24", "Exclude": ["10.0.0.0/8"], "New": {}})
 
