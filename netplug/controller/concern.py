@@ -128,12 +128,11 @@ class Concern:
 
     def _words(self, network: Network) -> frozenset[str]:
         """What its links, addresses, routes and sysctls in the host are called in a loss."""
-        if self._core.place(network):
-            return frozenset()
         known = self._networks.get(network.id)
         if known is None or known[0] is not network:
             self._networks = {identity: words for identity, words in self._networks.items() if identity in self._core.records.networks}
-            known = self._networks[network.id] = network, frozenset(_of_plan(self._core.network_plan(network)))
+            plan = () if self._core.place(network) else self._core.network_plan(network)
+            known = self._networks[network.id] = network, frozenset(_of_plan(plan))
         return known[1]
 
 

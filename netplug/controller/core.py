@@ -101,12 +101,11 @@ class Core:
 
     def driver(self, network: Network) -> Driver:
         """The network's, as it is on this node."""
-        driver = self.drivers.get(network.driver)
-        if not isinstance(driver, PeerAware):
-            return driver
-        if network.driver not in self._here:
-            self._here[network.driver] = driver.on(self.underlay)
-        return self._here[network.driver]
+        found = self._here.get(network.driver)
+        if found is None:
+            driver = self.drivers.get(network.driver)
+            found = self._here[network.driver] = driver.on(self.underlay) if isinstance(driver, PeerAware) else driver
+        return found
 
     async def apply(self, action: str, subject: str, plan: Plan) -> None:
         """Make the plan true, or raise with everything undone; noted in the journal either way."""
