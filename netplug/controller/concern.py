@@ -40,7 +40,7 @@ class Concern:
         """This host is on that global network now, or is no more."""
         place = self._core.place(network)
         if joined:
-            self._places[place] = network.id, frozenset(_of_plan(self._core.network_plan(network)))
+            self._places[place] = network.id, frozenset(_of_plan(self._core.network_plan(network, peers=())))
         else:
             self._places.pop(place, None)
 

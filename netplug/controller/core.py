@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -187,7 +188,7 @@ class Core:
         """Of the network's pools, those that `address` lies in."""
         text = address.split("/")[0]
         for pool, allocator in self.allocators.get(network, ()):
-            if text and ipaddress.ip_address(text) in ipaddress.ip_network(pool.subnet):
+            if text and ipaddress.ip_address(text) in _subnet(pool.subnet):
                 yield allocator
 
     def place(self, network: Network) -> str:
@@ -234,6 +235,9 @@ class Core:
         plans = _recorder.get()
         if plans is not None and plan:
             plans.append(plan)
+
+
+_subnet = lru_cache(maxsize=1024)(ipaddress.ip_network)
 
 
 def _room(step: Step) -> tuple[bool, str]:
