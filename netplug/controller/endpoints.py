@@ -96,6 +96,7 @@ class Endpoints:
             change = self._leaving(network, sandbox, core.records.of_sandbox(sandbox.id), endpoint)
             writes: list[Write] = [*delete_endpoint(endpoint), *map(update_endpoint, change.updated)]
             writes += [put_sandbox(change.sandbox)] if change.sandbox != sandbox else []
+            writes += self._shared.debts.cleared(endpoint) if at_once else []
             try:
                 await core.store.txn((), writes)
             except BaseException:
@@ -202,7 +203,8 @@ class Endpoints:
         compares, writes = put_endpoint(new)
         compares.append(Exists(sandbox_key(new.sandbox)))
         try:
-            await self._core.store.txn(compares, [*writes, put_sandbox(change.sandbox), *map(update_endpoint, change.updated)])
+            writes += [put_sandbox(change.sandbox), *map(update_endpoint, change.updated), *self._shared.debts.cleared(new)]
+            await self._core.store.txn(compares, writes)
         except Lost as lost:
             if isinstance(lost.failed, Exists):
                 raise NotFound(f"network {network.name} not found") from lost
@@ -215,7 +217,8 @@ class Endpoints:
         core.records.drop_endpoint(new)
         core.records.add_sandbox(sandbox)
         self._remember(old)
-        await core.store.txn((), [*delete_endpoint(new), put_sandbox(sandbox), *map(update_endpoint, old)])
+        writes = [*delete_endpoint(new), put_sandbox(sandbox), *map(update_endpoint, old), *self._shared.debts.written([new])]
+        await core.store.txn((), writes)
         self.publishing.keep(sandbox, present)
 
     def _leaving(self, network: Network, sandbox: Sandbox, present: Sequence[Endpoint], endpoint: Endpoint) -> Change:

@@ -106,7 +106,7 @@ def joined(
     new = next(candidate for candidate in after if candidate.id == endpoint.id)
     redirect: Plan = ()
     if needs_resolver(core, network) and sandbox.resolver_udp == 0:
-        udp, tcp = random.SystemRandom().sample(range(32768, 61000), 2)
+        udp, tcp = random.sample(range(32768, 61000), 2)
         sandbox = msgspec.structs.replace(sandbox, resolver_udp=udp, resolver_tcp=tcp)
         redirect = redirection(sandbox)
     plan = interfaces.configured(core.driver(network).join(network, new, sandbox), new, sandbox)
