@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from netplug.plan.links import (
+    Adopt,
     Bridge,
     Dummy,
     Ipvlan,
@@ -70,6 +71,7 @@ __all__ = [
     "RETIRED_GROUP",
     "ROUTE_PROTOCOL",
     "Address",
+    "Adopt",
     "AllowPeer",
     "Announce",
     "AnyOp",
@@ -122,6 +124,7 @@ AnyOp: TypeAlias = (
     | Macvlan
     | Ipvlan
     | Vxlan
+    | Adopt
     | Fdb
     | Neighbour
     | LinkUp

@@ -156,3 +156,25 @@ class Vxlan(PlacedOp, frozen=True, kw_only=True):
         kind = f"type vxlan id {self.vni} local {self.local} dstport {self.port} nolearning proxy"
         master = (inside(self.link_namespace, f"ip link set {self.name} master {self.master}"),) if self.master else ()
         return (*self._shell(f"ip link add {self.name} netns {place} group {LINK_GROUP}{mtu} up {kind}"), *master)
+
+
+class Adopt(Op, frozen=True, kw_only=True):
+    """The link `source`, which somebody else has made here, moved into `link_namespace` and called `name` there.
+
+    It stays somebody else's: it gets no mark of ours, and removing this op takes it back to where it came from, down, by its old name.
+    """
+
+    source: str
+    name: str
+    link_namespace: str
+
+    def explain(self) -> tuple[str, ...]:
+        return self._shell(f"ip link set {self.source} netns {shlex.quote(self.link_namespace)} name {self.name}")
+
+    def explain_removal(self) -> tuple[str, ...]:
+        # The shell that runs this is on the host, and so is its pid.
+        home = shlex.quote(self.namespace) if self.namespace else "$$"
+        return (
+            inside(self.link_namespace, f"ip link set {self.name} down"),
+            inside(self.link_namespace, f"ip link set {self.name} netns {home} name {self.source}"),
+        )
