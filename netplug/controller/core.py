@@ -20,7 +20,7 @@ from netplug.controller.cluster import Cluster
 from netplug.controller.hostports import HostPorts
 from netplug.controller.records import Records
 from netplug.controller.requests import Events
-from netplug.driver import Driver, Drivers
+from netplug.driver import Driver
 from netplug.errors import NetplugError
 from netplug.forwarder.client import Forwarder
 from netplug.kernel.executor import Executor
@@ -28,6 +28,7 @@ from netplug.kernel.firewall import Firewall
 from netplug.kernel.journal import Journal
 from netplug.model import Endpoint, Network, PoolConfig, mac_of
 from netplug.plan import IPV6_FORWARDING, Direct, FirewallOp, Plan, Publish, Remove, Step, Sysctl, removal
+from netplug.registry import Drivers
 from netplug.resolver.client import Resolver
 from netplug.store import Store
 
@@ -101,7 +102,7 @@ class Core:
 
     def driver(self, network: Network) -> Driver:
         """The network's, as it is on this node."""
-        driver = self.drivers.get(network.driver)
+        driver = self.drivers.get(network.driver, network.finder)
         if not isinstance(driver, PeerAware):
             return driver
         if network.driver not in self._here:

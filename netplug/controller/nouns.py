@@ -4,7 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from netplug.plan import Address, Adopt, Bridge, Fdb, LinkOp, LinkUp, Neighbour, Netns, PlacedOp, Route, StackedOp, Step, Sysctl, Veth, Vxlan
+from netplug.plan import (
+    Address,
+    Adopt,
+    Bridge,
+    Fdb,
+    LinkOp,
+    LinkUp,
+    Neighbour,
+    Netns,
+    PlacedOp,
+    Route,
+    StackedOp,
+    Step,
+    Sysctl,
+    Veth,
+    Vxlan,
+)
 
 MOST_WORDS = 6
 
