@@ -7,6 +7,7 @@ Protocol: "Remote Drivers" of libnetwork. A plugin keeps what it was told over i
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from netplug.driver import Capabilities
@@ -15,7 +16,7 @@ from netplug.model import Attachment, Endpoint, Network, PoolConfig, Sandbox
 from netplug.plan import Address, Adopt, Announce, LinkUp, Plan, Remove, Route, Step
 from netplug.plugins import places
 from netplug.plugins.calls import Plugin, PluginRefused
-from netplug_drivers.remote_answers import Capability, EndpointCreated, Joined, Nothing, attachment
+from netplug_drivers.remote_answers import Capability, EndpointCreated, Joined, Nothing, attachment, chosen
 
 ROLE = "NetworkDriver"
 GENERIC = "com.docker.network.generic"
@@ -99,17 +100,25 @@ class Remote:
         asked = {"Address": endpoint.address, "AddressIPv6": endpoint.address6, "MacAddress": endpoint.mac}
         options = {**endpoint.options, **_ports(sandbox)}
         created = await self._plugin.call("CreateEndpoint", {**ids, "Interface": asked, "Options": options}, EndpointCreated)
+        with self._sense("CreateEndpoint"):
+            given = chosen(endpoint, created)
         joined = await self._plugin.call("Join", {**ids, "SandboxKey": sandbox.namespace, "Options": options}, Joined)
-        try:
-            return attachment(network, endpoint, created, joined)
-        except ValueError as error:
-            raise NetplugError(f'plugin "{self._plugin.name}" answered something that cannot be done: {error}') from error
+        with self._sense("Join"):
+            return attachment(network, given, joined)
 
     async def detach(self, network: str, endpoint: str) -> None:
         ids = {"NetworkID": network, "EndpointID": endpoint}
         with contextlib.suppress(PluginRefused):  # it may never have joined
             await self._plugin.call("Leave", ids, Nothing)
         await self._plugin.call("DeleteEndpoint", ids, Nothing)
+
+    @contextlib.contextmanager
+    def _sense(self, method: str) -> Iterator[None]:
+        """Of an answer that has the right form."""
+        try:
+            yield
+        except ValueError as error:
+            raise NetplugError(f'plugin "{self._plugin.name}" answered {ROLE}.{method} with what cannot be done: {error}') from error
 
 
 def _adoption(endpoint: Endpoint, given: Attachment, sandbox: Sandbox) -> Adopt:

@@ -55,28 +55,39 @@ class Joined(msgspec.Struct):
     DisableGatewayService: bool | None = None
 
 
-def attachment(network: Network, endpoint: Endpoint, created: EndpointCreated, joined: Joined) -> Attachment:
-    """Both answers as one. A default route is a gateway, whichever way it is said; an internal network has none."""
-    interface, name = created.Interface or Interface(), joined.InterfaceName or InterfaceName()
+def chosen(endpoint: Endpoint, created: EndpointCreated) -> Attachment:
+    """What the plugin has chosen where nothing was asked for."""
+    interface = created.Interface or Interface()
+    return Attachment(
+        mac=_new(_mac(interface.MacAddress), endpoint.mac, "MacAddress"),
+        address=_new(_address(interface.Address, 4), endpoint.address, "Address"),
+        address6=_new(_address(interface.AddressIPv6, 6), endpoint.address6, "AddressIPv6"),
+    )
+
+
+def attachment(network: Network, given: Attachment, joined: Joined) -> Attachment:
+    """`given` and what joining adds. A default route is a gateway, whichever way it is said; an internal network has none."""
+    name = joined.InterfaceName or InterfaceName()
     routes = [_route(route) for route in joined.StaticRoutes or ()]
     ways = {4: _gateway(joined.Gateway, 4), 6: _gateway(joined.GatewayIPv6, 6)}
     for route in routes:
         if route.destination in DEFAULTS and route.gateway:
             family = 6 if ":" in route.destination else 4
             ways[family] = ways[family] or route.gateway
-    leads = any(ways.values()) or any(route.destination in DEFAULTS for route in routes)
-    return Attachment(
+    return msgspec.structs.replace(
+        given,
         link=_matched(name.SrcName, _LINK, "InterfaceName.SrcName", "the name of a link"),
         prefix=_matched(name.DstPrefix, _PREFIX, "InterfaceName.DstPrefix", "a prefix of up to 12 letters"),
         interface=_matched(name.DstName, _LINK, "InterfaceName.DstName", "the name of a link"),
-        mac=_new(_mac(interface.MacAddress), endpoint.mac, "MacAddress"),
-        address=_new(_address(interface.Address, 4), endpoint.address, "Address"),
-        address6=_new(_address(interface.AddressIPv6, 6), endpoint.address6, "AddressIPv6"),
         gateway="" if network.internal else ways[4],
         gateway6="" if network.internal else ways[6],
-        routes=tuple(route for route in routes if route.destination not in DEFAULTS),
-        exit=not (network.internal or leads or joined.DisableGatewayService),
+        routes=tuple(route for route in routes if not (route.destination in DEFAULTS and (route.gateway or network.internal))),
+        exit=not (network.internal or joined.DisableGatewayService or any(ways.values()) or _leads_out(routes)),
     )
+
+
+def _leads_out(routes: list[StaticRoute]) -> bool:
+    return any(route.destination in DEFAULTS for route in routes)
 
 
 def _matched(text: str | None, pattern: re.Pattern[str], what: str, wanted: str) -> str:

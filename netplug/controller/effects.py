@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from netplug import faults
 from netplug.capability import Effectful
 from netplug.controller import interfaces
 from netplug.controller.cluster import in_use
@@ -134,11 +135,13 @@ class Effects:
             raise
 
     async def _asked(self, question: Coroutine[Any, Any, T], network: Network) -> T:
+        faults.point("driver.before")
         asked, ending = asyncio.ensure_future(question), asyncio.ensure_future(self._ending.wait())
         try:
             await asyncio.wait((asked, ending), return_when=asyncio.FIRST_COMPLETED)
             if not asked.done():
                 raise Unavailable(f"the daemon is stopping: {network.driver} was not waited for")
+            faults.point("driver.after")
             return asked.result()
         finally:
             for task in (asked, ending):

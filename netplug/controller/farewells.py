@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from netplug import faults
 from netplug.capability import Effectful
 from netplug.controller.core import Core, log
 from netplug.errors import NetplugError, Unavailable
@@ -163,6 +164,7 @@ class Farewells:
         try:
             if not isinstance(driver, Effectful):
                 raise NetplugError(f"driver {farewell.network.driver} is another one by now")
+            faults.point("driver.before")
             if farewell.endpoint is not None:
                 await driver.detach(farewell.network.id, farewell.endpoint.id)
             else:
@@ -174,6 +176,7 @@ class Farewells:
             if due.refusals < REFUSALS:
                 return False
             log.error("%s: gone here, and no more is done about it there: %s", farewell, error)
+        faults.point("driver.after")
         await self.unsay(farewell)
         self._due.pop(farewell.key, None)
         due.tried.set()

@@ -1,6 +1,6 @@
 """Calls of plugins: POST with JSON both ways, each on a connection of its own, each within a time limit.
 
-A plugin may be restarted between two calls, hang, die, or answer anything at all: what comes of it is one of three errors.
+A plugin may be restarted between two calls, hang, die, or answer anything at all: what comes of it is one of two errors.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Plugin:
     async def call(self, method: str, body: dict[str, Any], answer: type[T]) -> T:
         """`body` to `<role>.<method>`; the plugin is greeted before its first call, and whenever it may be another one.
 
-        Unavailable: nobody has answered in time. PluginRefused: it said no. NetplugError: what it said makes no sense.
+        Unavailable: nobody has answered in time, or nothing that makes sense. PluginRefused: it said no.
         """
         place = places.find(self.name)
         if place.token != self._activated:
@@ -107,7 +107,7 @@ class Plugin:
         async for piece in response.content.iter_chunked(1 << 14):
             data += piece
             if len(data) > _LARGEST:
-                raise NetplugError(f'plugin "{self.name}" answered {method} with more than {_LARGEST} bytes')
+                raise Unavailable(f'plugin "{self.name}" answered {method} with more than {_LARGEST} bytes')
         return data
 
 

@@ -39,7 +39,9 @@ class State:
             self.networks, self.endpoints = json.loads(self.path.read_text())
 
     def keep(self) -> None:
-        self.path.write_text(json.dumps([self.networks, self.endpoints]))
+        new = self.path.with_suffix(".new")
+        new.write_text(json.dumps([self.networks, self.endpoints]))
+        new.rename(self.path)
 
 
 class Driver:
