@@ -14,7 +14,7 @@ from typing import Any
 from tests.hosts import Host
 
 PROGRAM = Path(__file__).with_name("bridge_plugin.py")
-SECONDS = 1.5
+SECONDS = 1.0
 """That the daemon waits for an answer."""
 
 

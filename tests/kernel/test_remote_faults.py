@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -23,7 +22,7 @@ Lab = tuple[Host, Plugin, dict[str, Any]]
 MOODS = {
     "die": r'plugin "plug" does not answer \w+\.METHOD: ',
     "half": r'plugin "plug" does not answer \w+\.METHOD: ',
-    "hang": r'plugin "plug" did not answer \w+\.METHOD within 1.5 s',
+    "hang": r'plugin "plug" did not answer \w+\.METHOD within 1 s',
     "refuse": r'plugin "plug" refused \w+\.METHOD: not today',
     "rubbish": r'plugin "plug" does not answer \w+\.METHOD: ',
     "huge": r'plugin "plug" answered \w+\.METHOD with more than \d+ bytes',
@@ -93,8 +92,8 @@ def addresses(host: Host) -> list[str]:
     return [entry["Address"] for pool in pools for entry in pool["Taken"]]
 
 
-def cases(*methods: str) -> list[tuple[str, str]]:
-    return [pair for pair in itertools.product(methods, MOODS) if not (pair[0] in WITHOUT_ANSWER and pair[1] == "wrong")]
+def moods(method: str) -> list[str]:
+    return [mood for mood in MOODS if not (method in WITHOUT_ANSWER and mood == "wrong")]
 
 
 def well_again(plugin: Plugin) -> None:
@@ -103,47 +102,56 @@ def well_again(plugin: Plugin) -> None:
     plugin.mood()
 
 
-@pytest.mark.parametrize(("method", "mood"), cases("Activate", "GetCapabilities", "CreateNetwork"))
-def test_a_network_that_cannot_be_made(lab: Lab, method: str, mood: str):
+def failure(change: Callable[[Host], None], lab: Lab, method: str, mood: str) -> None:
+    """The change fails in one line that says why; then the plugin is well again."""
     host, plugin, _ = lab
-    plugin.restart()  # so that it is greeted again
     plugin.mood(**{method: mood})
     with pytest.raises(ApiError) as raised:
-        create(host)
+        change(host)
     assert re.match(MOODS[mood].replace("METHOD", method), raised.value.message)
     assert "\n" not in raised.value.message
-    assert [network["Name"] for network in host.api("GET", "/networks") if network["Name"] == "demo"] == []
     well_again(plugin)
-    create(host)
 
 
-@pytest.mark.parametrize(("method", "mood"), cases("CreateEndpoint", "Join"))
-def test_an_endpoint_that_cannot_be_made(lab: Lab, method: str, mood: str):
-    host, plugin, before = lab
+@pytest.mark.parametrize("method", ["Activate", "GetCapabilities", "CreateNetwork"])
+def test_a_network_that_cannot_be_made(lab: Lab, method: str):
+    host, plugin, _ = lab
+    for mood in moods(method):
+        plugin.restart()  # so that it is greeted again
+        failure(create, lab, method, mood)
+        assert "demo" not in [network["Name"] for network in host.api("GET", "/networks")]
+        create(host)
+        remove(host)
+
+
+@pytest.mark.parametrize("method", ["CreateEndpoint", "Join"])
+def test_an_endpoint_that_cannot_be_made(lab: Lab, method: str):
+    host, _, before = lab
     create(host)
     free = addresses(host)
-    plugin.mood(**{method: mood})
-    with pytest.raises(ApiError) as raised:
+    for mood in moods(method):
+        failure(connect, lab, method, mood)
+        assert addresses(host) == free
+        assert list(host.container("aa")["NetworkSettings"]["Networks"]) == ["own"]
         connect(host)
-    assert re.match(MOODS[mood].replace("METHOD", method), raised.value.message)
-    assert addresses(host) == free
-    assert list(host.container("aa")["NetworkSettings"]["Networks"]) == ["own"]
+        assert len(addresses(host)) == len(free) + 1
+        disconnect(host)
     assert host.state()["sandboxes"] == before["sandboxes"]
-    well_again(plugin)
-    connect(host)
-    assert len(addresses(host)) == len(free) + 1
 
 
-@pytest.mark.parametrize(("method", "mood"), cases("Leave", "DeleteEndpoint", "DeleteNetwork"))
-def test_what_is_to_go_goes(lab: Lab, method: str, mood: str):
+@pytest.mark.parametrize("method", ["Leave", "DeleteEndpoint", "DeleteNetwork"])
+def test_what_is_to_go_goes(lab: Lab, method: str):
     host, plugin, before = lab
-    create(host)
-    connect(host)
-    plugin.mood(**{method: mood})
-    disconnect(host)
+    for mood in moods(method):
+        create(host)
+        connect(host)
+        plugin.mood(**{method: mood})
+        disconnect(host)
+        assert list(host.container("aa")["NetworkSettings"]["Networks"]) == ["own"]
+        remove(host)
+        well_again(plugin)
+        assert plugin.forgotten(), plugin.calls()
     assert host.state()["sandboxes"] == before["sandboxes"]
-    remove(host)
-    well_again(plugin)
 
 
 BAD_ANSWERS: list[tuple[str, dict[str, Any], str]] = [
@@ -246,7 +254,7 @@ def test_the_daemon_dies_at_fault_points(lab: Lab, change: str):
 
     assert changed(0)
     passed = host.api("GET", "/netplug/faults")["passed"]
-    points = [number for number, name in enumerate(passed, 1) if not name.startswith("netlink") or number % 5 == 0]
+    points = [number for number, name in enumerate(passed, 1) if not name.startswith("netlink") or number % 8 == 0]
     assert {"driver.before", "driver.after"} <= {passed[number - 1] for number in points}
     survived = []
     for number in [0, *points]:
@@ -260,6 +268,6 @@ def test_the_daemon_dies_at_fault_points(lab: Lab, change: str):
         with contextlib.suppress(ApiError):
             remove(host)
         assert plugin.forgotten(), (number, plugin.calls())
-        assert list(differences(host.state(), before)) == [], f"after point {number} of {change}: {passed}"
+    assert list(differences(host.state(), before)) == []
     # The last two points are those of the container's own record, for which nobody waits.
     assert set(survived) <= {len(passed) - 1, len(passed)}
