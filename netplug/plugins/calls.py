@@ -82,7 +82,7 @@ class Plugin:
         try:
             return msgspec.json.decode(data.strip() or b"{}", type=answer)
         except msgspec.MsgspecError as error:
-            raise NetplugError(
+            raise Unavailable(
                 f'plugin "{self.name}" answered {method} with something else than it should: {_shown(str(error))}'
             ) from error
 
