@@ -82,9 +82,7 @@ class Plugin:
         try:
             return msgspec.json.decode(data.strip() or b"{}", type=answer)
         except msgspec.MsgspecError as error:
-            raise Unavailable(
-                f'plugin "{self.name}" answered {method} with something else than it should: {_shown(str(error))}'
-            ) from error
+            raise Unavailable(f'plugin "{self.name}" answered {method} with something else than it should: {_shown(str(error))}') from error
 
     async def _post(self, place: Place, method: str, data: bytes) -> tuple[int, bytes]:
         seconds = _seconds()
