@@ -1,6 +1,6 @@
 """What a driver may offer beside the driver interface, each a protocol, mostly of one method: a driver has it by having the methods.
 
-Pure, as the interface is. The controller asks `isinstance(driver, HostBinding)`.
+Pure, as the interface is, but for `Effectful`. The controller asks `isinstance(driver, HostBinding)`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 import msgspec
 
-from netplug.model import Endpoint, Family, Network, PortBinding
+from netplug.model import Attachment, Endpoint, Family, Network, PortBinding, Sandbox
 from netplug.plan import Plan
 
 if TYPE_CHECKING:
@@ -115,3 +115,26 @@ class PeerAware(Protocol, metaclass=_ByClass):
 
     def peer_removed(self, network: Network, endpoint: Endpoint) -> Plan:
         """Forget it, but not who has its address or MAC by now on another node."""
+
+
+@runtime_checkable
+class Effectful(Protocol, metaclass=_ByClass):
+    """Acts outside the kernel as well, by asking another process. Networks of such a driver are of scope `local`.
+
+    Each call comes before the plan that needs it, or after the plan that ends it, with no lock held; it ends within a time limit of the
+    driver's own, and is safe to repeat for the same id. Unavailable: nobody could be asked, or did not answer, and it may have been done
+    or not. Any other NetplugError: it was refused. What was begun in vain is ended by the opposite call, again and again while that is
+    Unavailable.
+    """
+
+    async def make(self, network: Network) -> None:
+        """Before its record and its plan."""
+
+    async def unmake(self, network: str) -> None:
+        """By id; fine if it is unknown."""
+
+    async def attach(self, network: Network, endpoint: Endpoint, sandbox: Sandbox) -> Attachment:
+        """Before the endpoint's record and its plan. Its MAC is `""` unless the user has chosen one; it has no name in the sandbox yet."""
+
+    async def detach(self, network: str, endpoint: str) -> None:
+        """By ids, once nothing of it is in the sandbox; fine if it is unknown."""

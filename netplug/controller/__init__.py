@@ -16,7 +16,9 @@ import msgspec
 from netplug.controller.cluster import in_use
 from netplug.controller.core import Core, log, recording
 from netplug.controller.debts import Debts
+from netplug.controller.effects import Effects
 from netplug.controller.endpoints import Endpoints
+from netplug.controller.farewells import Farewells
 from netplug.controller.healing import Healing
 from netplug.controller.membership import Membership
 from netplug.controller.networks import PUBLISHED, Networks
@@ -72,8 +74,10 @@ class Controller:
         self._membership.own = self._own
         self._shared = Shared(core, self._membership, self._debts)
         self._routing = Routing(core)
-        self._networks = Networks(core, self._shared, self._routing)
-        self._endpoints = Endpoints(core, self._shared, self._networks)
+        self._farewells = Farewells(core)
+        self._effects = Effects(core, self._farewells)
+        self._networks = Networks(core, self._shared, self._routing, self._effects)
+        self._endpoints = Endpoints(core, self._shared, self._networks, self._effects)
         self._sandboxes = Sandboxes(core, self._endpoints, self._shared)
         self._planning = Planning(core, self._membership, self._networks, self._endpoints, self._sandboxes)
         self._restore = Restore(core, self._endpoints, self._sandboxes, self._membership, self._peers, self._routing)
@@ -99,6 +103,7 @@ class Controller:
         await self._restore.names()
         self._sweeper = asyncio.create_task(self._sweep())
         await self._debts.start()
+        await self._farewells.start()
         self._membership.follow()
         if self._healing is not None:
             self._healing.start(base)
@@ -106,6 +111,7 @@ class Controller:
     def ending(self) -> None:
         """The daemon will stop once what is under way has come to its end."""
         self._core.resolver.recovers = False
+        self._effects.end()
 
     async def stop(self) -> None:
         """Let running changes end. Containers, their networks and names stay."""
@@ -115,7 +121,9 @@ class Controller:
         await self._debts.close()
         if self._healing is not None:
             await self._healing.stop()
+        self._effects.end()
         await self._changes.settle()
+        await self._farewells.close()
         await self._core.resolver.stop()
         await self._core.forwarder.stop()
         self._core.ports.release_all()

@@ -21,7 +21,7 @@ from netplug.controller.cluster import Cluster
 from netplug.controller.hostports import HostPorts
 from netplug.controller.records import Records
 from netplug.controller.requests import Events
-from netplug.driver import Driver, Drivers
+from netplug.driver import Driver
 from netplug.errors import NetplugError
 from netplug.forwarder.client import Forwarder
 from netplug.kernel.executor import Executor
@@ -29,6 +29,7 @@ from netplug.kernel.firewall import Firewall
 from netplug.kernel.journal import Journal
 from netplug.model import Endpoint, Network, PoolConfig, mac_of
 from netplug.plan import IPV6_FORWARDING, Direct, FirewallOp, Plan, Publish, Remove, Step, Sysctl, removal
+from netplug.registry import Drivers
 from netplug.resolver.client import Resolver
 from netplug.store import Store
 
@@ -87,7 +88,7 @@ class Core:
     """Whether published ports are reached from outside by the containers' own addresses too."""
     _holders: dict[tuple[str, str], set[str]] = field(default_factory=dict)
     """By (network, address), in global networks: who has it as far as is known. Its next owner may be heard of before its last is gone."""
-    _here: dict[str, Driver] = field(default_factory=dict)
+    _here: dict[tuple[str, str], Driver] = field(default_factory=dict)
     _locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     def __post_init__(self) -> None:
@@ -102,10 +103,11 @@ class Core:
 
     def driver(self, network: Network) -> Driver:
         """The network's, as it is on this node."""
-        found = self._here.get(network.driver)
+        place = network.finder, network.driver
+        found = self._here.get(place)
         if found is None:
-            driver = self.drivers.get(network.driver)
-            found = self._here[network.driver] = driver.on(self.underlay) if isinstance(driver, PeerAware) else driver
+            driver = self.drivers.get(network.driver, network.finder)
+            found = self._here[place] = driver.on(self.underlay) if isinstance(driver, PeerAware) else driver
         return found
 
     async def apply(self, action: str, subject: str, plan: Plan) -> None:

@@ -158,6 +158,16 @@ def set_group(index: int, group: int) -> Message:
     return Message(RTM_SETLINK, header(index) + number(IFLA_GROUP, group))
 
 
+def rename(index: int, name: str) -> Message:
+    """EBUSY for one that is up, on kernels before 6.2."""
+    return Message(RTM_SETLINK, header(index) + text(IFLA_IFNAME, name))
+
+
+def move(index: int, namespace: int, name: str) -> Message:
+    """Into the namespace of that descriptor, where it is down, has no addresses, and is called `name`."""
+    return Message(RTM_SETLINK, header(index) + number(IFLA_NET_NS_FD, namespace) + text(IFLA_IFNAME, name))
+
+
 def retire(index: int) -> list[Message]:
     """Down, so that its routes go, and under another name, so that its own is free."""
     return [

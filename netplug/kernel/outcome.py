@@ -9,6 +9,7 @@ from netplug.errors import KernelError, NetplugError
 from netplug.kernel.netlink import Message
 from netplug.plan import (
     Address,
+    Adopt,
     AllowPeer,
     Announce,
     AnyOp,
@@ -129,6 +130,8 @@ def _making(op: AnyOp) -> str:
             return f"create {type(op).__name__.lower()} {op.name} on parent interface {op.parent}"
         case Vxlan():
             return f"create VXLAN {op.name} with VNI {op.vni}"
+        case Adopt():
+            return f"move {op.source} into {op.link_namespace} as {op.name}"
         case LinkUp():
             return f"set {op.link} up"
         case Address():
@@ -153,6 +156,8 @@ def _removing(op: AnyOp) -> str:
             return f"remove network namespace {op.path}"
         case LinkOp() | PlacedOp():
             return f"delete {op.name}"
+        case Adopt():
+            return f"move {op.name} of {op.link_namespace} back as {op.source}"
         case LinkUp():
             return f"set {op.link} down"
         case Address():
