@@ -13,7 +13,7 @@ from typing import Any
 from netplug.driver import Capabilities
 from netplug.errors import NetplugError
 from netplug.model import Attachment, Endpoint, Network, PoolConfig, Sandbox
-from netplug.plan import Address, Adopt, Announce, LinkUp, Plan, Remove, Route, Step
+from netplug.plan import Address, Adopt, Announce, Ask, LinkUp, Plan, Remove, Route, Step
 from netplug.plugins import places
 from netplug.plugins.calls import Plugin, PluginRefused
 from netplug_drivers.remote_answers import Capability, EndpointCreated, Joined, Nothing, attachment, chosen
@@ -55,7 +55,10 @@ class Remote:
 
     def join(self, network: Network, endpoint: Endpoint, sandbox: Sandbox) -> Plan:
         given = endpoint.attachment
-        if given is None or not given.link:
+        if given is None:
+            what = f"plugin {self._plugin.name} is asked for a link, addresses and routes: what follows is known when it has answered"
+            return (Ask(what=what),)
+        if not given.link:
             return ()
         inside, link = sandbox.namespace, endpoint.interface
         addresses = tuple(filter(None, (endpoint.address, endpoint.address6)))

@@ -153,6 +153,8 @@ def _of_endpoint(endpoint: Endpoint) -> set[str]:
     found = {endpoint.interface, endpoint.gateway, endpoint.gateway6}
     for address in (endpoint.address, endpoint.address6):
         found.update(_of_address(address) if address else ())
+    if endpoint.attachment is not None:
+        found.update(route.gateway or route.destination for route in endpoint.attachment.routes)
     return found - {""}
 
 

@@ -82,6 +82,7 @@ class Effects:
         self._endpoints[prepared.endpoint.id] = prepared.endpoint
         try:
             async with self._noted(Farewell(network=network, endpoint=prepared.endpoint)):
+                await self.farewells.caught_up(network)
                 given = await self._asked(driver.attach(network, prepared.endpoint, known), network)
                 prepared.endpoint = _answered(prepared.endpoint, given)
                 yield prepared
@@ -108,6 +109,12 @@ class Effects:
             raise
         return msgspec.structs.replace(endpoint, interface=name)
 
+    def unanswered(self, network: Network, endpoint: Endpoint, request: EndpointRequest) -> Endpoint:
+        """A draft, without what its driver is to choose: the way out, the link, and what the user has not chosen."""
+        if not isinstance(self._core.driver(network), Effectful):
+            return endpoint
+        return msgspec.structs.replace(endpoint, mac=checked_mac(request.mac), gateway="", gateway6="", host_interface="")
+
     async def _draft(self, network: Network, identity: str, request: EndpointRequest) -> tuple[Prepared, Sandbox]:
         core = self._core
         async with core.lock(identity), core.lock(network.id):
@@ -118,9 +125,7 @@ class Effects:
             if network.id in self._networks:
                 raise Conflict(f"network {network.name} is being made: try again")
             endpoint = draft(core, network, sandbox, core.records.of_sandbox(identity), request)
-        # What the user has not chosen is the driver's to choose; the way out and the link are.
-        mac = checked_mac(request.mac)
-        return Prepared(msgspec.structs.replace(endpoint, mac=mac, gateway="", gateway6="", host_interface="")), sandbox
+        return Prepared(self.unanswered(network, endpoint, request)), sandbox
 
     @asynccontextmanager
     async def _noted(self, farewell: Farewell) -> AsyncIterator[None]:

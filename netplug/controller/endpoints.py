@@ -148,7 +148,7 @@ class Endpoints:
     def plan_join(self, network: Network, sandbox: Sandbox, present: Sequence[Endpoint], request: EndpointRequest) -> Change:
         """What joining one more network would do; address and host ports go straight back."""
         core = self._core
-        endpoint = draft(core, network, sandbox, present, request)
+        endpoint = self._effects.unanswered(network, draft(core, network, sandbox, present, request), request)
         core.free(endpoint)
         sandbox, ports = self._hold_ports(sandbox, present, endpoint)
         self.publishing.keep(sandbox, core.records.of_sandbox(sandbox.id))

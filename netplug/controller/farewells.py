@@ -51,6 +51,7 @@ class Farewell(Record, frozen=True, kw_only=True):
 class _Due:
     farewell: Farewell
     tried: asyncio.Event = field(default_factory=asyncio.Event)
+    complained: bool = False
     refusals: int = 0
 
 
@@ -106,7 +107,7 @@ class Farewells:
         """Nothing of these is in records and kernel any more."""
         for farewell in farewells:
             self._due[farewell.key] = _Due(farewell)
-            teller = farewell.network.finder, farewell.network.driver
+            teller = _teller(farewell.network)
             if teller not in self._tellers or self._tellers[teller].done():
                 self._wakeups[teller] = asyncio.Event()
                 self._tellers[teller] = asyncio.create_task(self._tell(teller))
@@ -114,7 +115,17 @@ class Farewells:
 
     async def told(self, *farewells: Farewell) -> None:
         """Once each has been tried, or it takes too long."""
-        waiting = [self._due[farewell.key] for farewell in farewells if farewell.key in self._due]
+        await self._tried([self._due[farewell.key] for farewell in farewells if farewell.key in self._due])
+
+    async def caught_up(self, network: Network) -> None:
+        """Once its driver has been told, as far as it can be now, of all that it may still believe to be in the way of something new."""
+        if waiting := self._of(_teller(network)):
+            for due in waiting:
+                due.tried.clear()
+            self._wakeups[_teller(network)].set()
+            await self._tried(waiting)
+
+    async def _tried(self, waiting: list[_Due]) -> None:
         if waiting:
             tasks = [asyncio.ensure_future(due.tried.wait()) for due in waiting]
             _, late = await asyncio.wait(tasks, timeout=PATIENCE)
@@ -137,17 +148,21 @@ class Farewells:
 
     def _of(self, teller: tuple[str, str]) -> list[_Due]:
         """Endpoints first."""
-        found = [due for due in self._due.values() if (due.farewell.network.finder, due.farewell.network.driver) == teller]
+        found = [due for due in self._due.values() if _teller(due.farewell.network) == teller]
         return sorted(found, key=lambda due: due.farewell.endpoint is None)
 
     async def _tell_all(self, waiting: list[_Due]) -> bool:
         """Whether all have heard."""
         for number, due in enumerate(waiting):
+            if self._is_too_early(due.farewell):
+                due.tried.set()
+                continue
             try:
                 done = await self._told_one(due)
             except Unavailable as error:
-                if not due.tried.is_set():
-                    log.warning("%s is told when it can be: %s", due.farewell, error)
+                if not due.complained:
+                    log.warning("%s: gone here, and told when it can be: %s", due.farewell, error)
+                due.complained = True
                 for left in waiting[number:]:
                     left.tried.set()
                 return False
@@ -157,6 +172,11 @@ class Farewells:
             if not done:
                 due.tried.set()
         return not any(due.farewell.key in self._due for due in waiting)
+
+    def _is_too_early(self, farewell: Farewell) -> bool:
+        """A network after all its endpoints."""
+        others = (due.farewell for due in self._due.values())
+        return farewell.endpoint is None and any(other.endpoint and other.network.id == farewell.network.id for other in others)
 
     async def _told_one(self, due: _Due) -> bool:
         farewell = due.farewell
@@ -188,3 +208,8 @@ class Farewells:
         if farewell.endpoint is not None and farewell.sandbox is not None:
             plan = core.driver(farewell.network).leave(farewell.network, farewell.endpoint, farewell.sandbox)
             await core.remove("network disconnect", f"{farewell.network.name}/{farewell.sandbox.name}", plan)
+
+
+def _teller(network: Network) -> tuple[str, str]:
+    """Which driver is to be told: one task does it."""
+    return network.finder, network.driver

@@ -13,6 +13,7 @@ from netplug.plan import (
     AllowPeer,
     Announce,
     AnyOp,
+    Ask,
     Bridge,
     Direct,
     DnsRedirect,
@@ -136,6 +137,8 @@ def _making(op: AnyOp) -> str:
             return f"set {op.link} up"
         case Address():
             return f"add {op.address} to {op.link}"
+        case Ask():
+            return op.what
         case Sysctl():
             return f"set sysctl {op.key}={op.value}"
         case FlushFlows():

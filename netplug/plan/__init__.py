@@ -54,6 +54,7 @@ from netplug.plan.rules import (
 from netplug.plan.settings import (
     Address,
     Announce,
+    Ask,
     Fdb,
     FlushFlows,
     ForgetFlows,
@@ -75,6 +76,7 @@ __all__ = [
     "AllowPeer",
     "Announce",
     "AnyOp",
+    "Ask",
     "Bridge",
     "Direct",
     "DnsRedirect",
@@ -131,6 +133,7 @@ AnyOp: TypeAlias = (
     | Address
     | Route
     | Sysctl
+    | Ask
     | Announce
     | FlushFlows
     | ForgetFlows

@@ -101,6 +101,15 @@ class Sysctl(Op, frozen=True, kw_only=True):
         return self._shell(f"sysctl -qw {self.key}={shlex.quote(self.value)}")
 
 
+class Ask(Op, frozen=True, kw_only=True):
+    """Changes nothing: what another process has to be asked before the rest of the plan can be known (`Effectful`), in words."""
+
+    what: str
+
+    def explain(self) -> tuple[str, ...]:
+        return (f"# {self.what}",)
+
+
 class Announce(Op, frozen=True, kw_only=True):
     """Neighbours that knew the address under another MAC learn this one at once.
 

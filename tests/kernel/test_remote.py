@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -130,3 +131,43 @@ def test_plugins_come_and_go_without_a_restart(lab: Lab):
     host.netplug("rm", "-f", "aa", check=True)
     host.netplug("network", "rm", "demo", check=True)
     assert plugin.knows() == (0, 0)
+
+
+def test_a_plugin_that_was_away_hears_of_it_later(lab: Lab):
+    host, plugin = lab
+    before = host.state()
+    host.netplug("network", "create", "-d", "plug", "--subnet", "10.60.0.0/24", "demo", check=True)
+    run(host, "aa")
+    plugin.kill()
+    refused = host.netplug("network", "connect", "demo", "bb").stderr
+    assert "No such container: bb" in refused
+    host.netplug("rm", "-f", "aa", check=True)
+    host.netplug("network", "rm", "demo", check=True)
+    assert [link["name"][:2] for link in host.state()["host"]["links"] if link["name"].startswith(("ph", "plug"))] != []
+    host.restart()
+    plugin.calls()
+    plugin.start()
+    assert plugin.forgotten(40)
+    told = [method for method, _ in plugin.calls() if method != "Activate"]
+    assert told == ["Leave", "DeleteEndpoint", "DeleteNetwork"]
+    assert host.state() == before
+
+
+def test_what_is_explained_and_put_back(lab: Lab):
+    host, plugin = lab
+    host.netplug("network", "create", "-d", "plug", "--subnet", "10.60.0.0/24", "demo", check=True)
+    plugin.calls()
+    dry = host.netplug("run", "--dry-run", "--name", "aa", "--network", "demo", *IDLE, check=True).stdout
+    assert "# plugin plug is asked for a link, addresses and routes: what follows is known when it has answered" in dry
+    assert "10.60.0" not in dry
+    assert plugin.calls() == []
+    explained = host.netplug("run", "--explain", "-d", "--name", "aa", "--network", "demo", *IDLE, check=True).stdout
+    assert re.search(r"ip link set pc[0-9a-f]{7} netns \S+ name eth0\n", explained)
+    for argv in (("route", "del", "10.200.0.0/16"), ("address", "flush", "dev", "eth0"), ("link", "set", "eth0", "down")):
+        host.inside("aa", "ip", *argv)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline and "10.200.0.0/16 via 10.60.0.1" not in host.inside("aa", "ip", "route").stdout:
+            time.sleep(0.05)
+        assert ping(host, "aa", "10.60.0.1"), argv
+    gone = host.netplug("network", "disconnect", "--explain", "demo", "aa", check=True).stdout
+    assert re.search(r"nsenter --net=\S+ ip link set eth0 netns \$\$ name pc[0-9a-f]{7}\n", gone)

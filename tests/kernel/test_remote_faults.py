@@ -23,6 +23,7 @@ MOODS = {
     "die": r'plugin "plug" does not answer \w+\.METHOD: ',
     "half": r'plugin "plug" does not answer \w+\.METHOD: ',
     "hang": r'plugin "plug" did not answer \w+\.METHOD within 1 s',
+    "late": r'plugin "plug" did not answer \w+\.METHOD within 1 s',
     "refuse": r'plugin "plug" refused \w+\.METHOD: not today',
     "rubbish": r'plugin "plug" does not answer \w+\.METHOD: ',
     "huge": r'plugin "plug" answered \w+\.METHOD with more than \d+ bytes',
