@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from netplug.cli.demo_hosts import command
-from tests.bench import cluster_rows
+from tests.bench import cluster_rows, plugin_rows
 from tests.bench.cluster import Clustered
+from tests.bench.plugin import Plugged
 from tests.bench.publishing import LIST, RANGE, WITH, WITHOUT, Publishing
 from tests.bench.rows import FLAT, OURS, PEER, Row, as_growth, as_text, as_times, median_of, noise_of
 from tests.bench.scale import Growth, Memory
@@ -30,6 +31,7 @@ class Results:
     growth: dict[str, Growth]
     publishing: Publishing
     clustered: Clustered
+    plugged: Plugged
 
 
 def rows(results: Results) -> list[Row]:
@@ -42,6 +44,7 @@ def rows(results: Results) -> list[Row]:
         *_dns_rows(results),
         *_rate_rows(results),
         *cluster_rows.rows(results.clustered),
+        *plugin_rows.rows(results.plugged),
     ]
 
 
@@ -307,7 +310,12 @@ def save(results: Results, directory: Path) -> None:
     growth = {
         engine: vars(grown) | {"memory": {n: vars(one) for n, one in grown.memory.items()}} for engine, grown in results.growth.items()
     }
-    parts = {"growth": growth, "publishing": vars(results.publishing), "clustered": vars(results.clustered)}
+    parts = {
+        "growth": growth,
+        "publishing": vars(results.publishing),
+        "clustered": vars(results.clustered),
+        "plugged": vars(results.plugged),
+    }
     plain = {key: _rounded(value) for key, value in (vars(results) | parts).items()}
     (directory / "samples.json").write_text(json.dumps(plain, indent=1) + "\n")
 

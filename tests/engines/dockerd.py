@@ -70,6 +70,11 @@ class Pair(Host):
         except RuntimeError as error:
             raise RuntimeError(f"the daemon did not become ready:\n{self.said()}") from error
 
+    def seen(self, path: str) -> str:
+        """A path of the daemons' mount namespace, as this process finds it."""
+        assert self._anchor is not None
+        return f"/proc/{self._anchor.pid}/root{path}"
+
     # dockerd
 
     def start_dockerd(self, *flags: str, ready: bool = True) -> None:
