@@ -41,9 +41,7 @@ def settings(endpoint: Endpoint, sandbox: Sandbox) -> Iterator[Sysctl]:
     advertisements: everything it should have comes from IPAM.
     """
     link = endpoint.interface.replace(".", "/")
-    if sandbox.kind == "engine":
-        pass  # it has said whether there is IPv6 when it took the link in
-    elif endpoint.address6:
+    if endpoint.address6:
         yield Sysctl(namespace=sandbox.namespace, key=f"net.ipv6.conf.{link}.accept_ra", value="0")
         yield Sysctl(namespace=sandbox.namespace, key=f"net.ipv6.conf.{link}.disable_ipv6", value="0")
     elif sandbox.kind == "given":

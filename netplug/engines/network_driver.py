@@ -180,10 +180,12 @@ class NetworkDriver:
         namespace = _namespace(body.key)
         endpoint = await self._controller.join(_checked(body.endpoint_id, "endpoint"), namespace.rpartition("/")[2], namespace)
         answer: dict[str, Any] = {
-            "InterfaceName": {"SrcName": f"np{endpoint.id[:12]}", "DstPrefix": network.options.get(PREFIX, "eth")},
             "Gateway": endpoint.gateway,
             "GatewayIPv6": endpoint.gateway6,
         }
+        passing = f"np{endpoint.id[:12]}"
+        if endpoint.interface == passing:  # else it is in the container already
+            answer["InterfaceName"] = {"SrcName": passing, "DstPrefix": network.options.get(PREFIX, "eth")}
         if network.internal:
             answer["DisableGatewayService"] = True
         return answer
