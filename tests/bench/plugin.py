@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import select
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from tests.hosts import Api, Lan
 
 BRIDGE, NETPLUG = "bridge", "netplug"
 DRIVERS = (BRIDGE, NETPLUG)
-WITHOUT, ALIVE, DEAD, SLOW = "without", "alive", "dead", "slow"
+WITHOUT, ALIVE, SLOW, DEAD, HELD = "without", "alive", "starting too", "dead", "dead, its socket held by systemd"
 SPACE = "netplug"
 """The address space of one host."""
 PATIENCE = 120.0
@@ -113,7 +114,7 @@ def own(pair: Pair, rounds: int) -> dict[str, list[float]]:
 def starts(pair: Pair, rounds: int) -> dict[str, list[float]]:
     """How long dockerd takes to start, by what the plugin does meanwhile. It has a network of the plugin's, and a container on it."""
     samples: dict[str, list[float]] = {}
-    states: dict[str, Callable[[Pair], contextlib.AbstractContextManager[None]]] = {ALIVE: _alive, DEAD: _dead, SLOW: _slow}
+    states: dict[str, Callable[[Pair], contextlib.AbstractContextManager[None]]] = {ALIVE: _alive, SLOW: _slow, DEAD: _dead, HELD: _held}
     for _ in range(rounds):
         pair.stop_dockerd()
         samples.setdefault(WITHOUT, []).append(_started(pair))
@@ -148,6 +149,20 @@ def _dead(pair: Pair) -> Iterator[None]:
         yield
     finally:
         pair.start()
+
+
+@contextlib.contextmanager
+def _held(pair: Pair) -> Iterator[None]:
+    """As a service manager does that starts it when somebody calls."""
+    pair.kill9()
+    listener = pair.hold()
+    with ThreadPoolExecutor(1) as pool:
+        started = pool.submit(lambda: bool(select.select([listener], [], [], PATIENCE)[0]) and pair.start())
+        yield
+        started.result()
+    pair.stop()
+    pair.release()
+    pair.start()
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 
-from tests.bench.plugin import ALIVE, BRIDGE, DEAD, NETPLUG, SLOW, WITHOUT, Plugged
+from tests.bench.plugin import ALIVE, BRIDGE, DEAD, HELD, NETPLUG, SLOW, WITHOUT, Plugged
 from tests.bench.rows import Row, as_text, as_times, median_of
 
 CALLS: list[tuple[str, str, float | None, str]] = [
@@ -49,7 +49,7 @@ def _own_rows(found: Plugged) -> list[Row]:
 def _start_rows(found: Plugged) -> list[Row]:
     without = median_of(found.starts.get(WITHOUT))
     rows = []
-    for state in (ALIVE, DEAD, SLOW):
+    for state in (ALIVE, SLOW, HELD, DEAD):
         ours = median_of(found.starts.get(state))
         if ours and without:
             what, target = f"dockerd's start, the plugin {state}", f"at most {LONGER:g} s longer"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -33,6 +34,7 @@ class Pair(Host):
     def __init__(self, lan: Lan, *flags: str, resolv_conf: str | None = "nameserver 127.0.0.1\n") -> None:
         self.dockerd: subprocess.Popen[bytes] | None = None
         self._anchor: subprocess.Popen[bytes] | None = None
+        self.held: socket.socket | None = None
         super().__init__(lan, *flags, resolv_conf=resolv_conf)
         self.docker_directory = self.directory / "d"
         self.docker_directory.mkdir()
@@ -65,10 +67,31 @@ class Pair(Host):
     def start(self, *flags: str, timeout: float = 20) -> None:
         directories = ["--socket", str(self.socket), "--state-dir", str(self.state_directory), "--run-dir", str(self.run_directory)]
         argv = self.argv(sys.executable, "-m", "netplug.cli", "daemon", *directories, *self.flags, *flags)
+        held = () if self.held is None else (self.held.fileno(),)
+        for descriptor in held:
+            given = f'LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=docker-plugin exec "$@" 3<&{descriptor}'
+            argv = ["bash", "-c", given, "bash", *argv]
         try:
-            self.daemon = start_service(argv, self.directory, self.log, self.environment, timeout)
+            self.daemon = start_service(argv, self.directory, self.log, self.environment, timeout, held)
         except RuntimeError as error:
             raise RuntimeError(f"the daemon did not become ready:\n{self.said()}") from error
+
+    def hold(self) -> socket.socket:
+        """Listen in netplug's place, as a service manager does, from its next start on."""
+        path = Path(self.seen(PLUGIN))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        self.held = socket.socket(socket.AF_UNIX)
+        self.held.bind(str(path))
+        self.held.listen()
+        return self.held
+
+    def release(self) -> None:
+        """The opposite."""
+        assert self.held is not None
+        self.held.close()
+        self.held = None
+        Path(self.seen(PLUGIN)).unlink()
 
     def seen(self, path: str) -> str:
         """A path of the daemons' mount namespace, as this process finds it."""
@@ -198,6 +221,8 @@ class Pair(Host):
         return found
 
     def close(self) -> None:
+        if self.held is not None:
+            self.held.close()
         if self.dockerd is not None:
             self.dockerd.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
