@@ -27,6 +27,7 @@ from netplug.cluster import Nodes, Routes
 from netplug.cluster import settings as cluster_settings
 from netplug.controller import Controller, Core
 from netplug.controller.cluster import Cluster
+from netplug.engines import EngineApi, PluginServer
 from netplug.errors import Conflict, InvalidArgument, NetplugError
 from netplug.kernel import descriptors, firewall
 from netplug.kernel.executor import Executor
@@ -95,7 +96,11 @@ async def _serve(chosen: Settings) -> None:
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(_locked(run_dir / "lock"))
         _check(chosen)
-        controller, services = await _start(chosen, run_dir, state_dir, stack)
+        plugin = PluginServer()
+        stack.push_async_callback(plugin.close)
+        if chosen.docker_plugin:
+            await plugin.listen(chosen.docker_plugin)
+        controller, services = await _start(chosen, run_dir, state_dir, plugin, stack)
         server = application(services)
         await server.start(chosen.socket)
         stack.push_async_callback(server.close)
@@ -109,7 +114,9 @@ async def _serve(chosen: Settings) -> None:
         _notify("STOPPING=1")
 
 
-async def _start(chosen: Settings, run_dir: Path, state_dir: Path, stack: contextlib.AsyncExitStack) -> tuple[Controller, Services]:
+async def _start(
+    chosen: Settings, run_dir: Path, state_dir: Path, plugin: PluginServer, stack: contextlib.AsyncExitStack
+) -> tuple[Controller, Services]:
     store = await SqliteStore.open(state_dir / "netplug.db")
     stack.push_async_callback(store.close)
     journal = Journal(state_dir / "journal.jsonl")
@@ -148,6 +155,9 @@ async def _start(chosen: Settings, run_dir: Path, state_dir: Path, stack: contex
         routes = Routes(core.cluster, controller)
         routes.start()
         stack.push_async_callback(routes.stop)
+    if chosen.docker_plugin:
+        await plugin.serve(controller, store, EngineApi(chosen.docker_host))
+        stack.push_async_callback(plugin.close)
     sandboxes = [sandbox.namespace for sandbox in controller.sandboxes() if sandbox.kind != "host"]
     for what in firewall.clean_up_others(chosen.backend, sandboxes):
         log.info("another firewall backend's %s was taken away", what)

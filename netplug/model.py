@@ -241,7 +241,8 @@ class DnsConfig(Record, frozen=True, kw_only=True):
 class Sandbox(Record, frozen=True, kw_only=True):
     """A container's network namespace, known by path, cookie and incarnation (never by pid or inode alone).
 
-    `kind`: `own` (we made the namespace), `given` (an engine made it), `host` (the host's own: no endpoint, no resolver).
+    `kind`: `own` (we made the namespace), `given` (an engine made it), `host` (the host's own: no endpoint, no resolver), `engine` (an
+    engine makes it after it has asked us for links, takes these in and gives them their addresses: until then its cookie is 0).
     """
 
     id: str
@@ -250,7 +251,11 @@ class Sandbox(Record, frozen=True, kw_only=True):
     namespace: str
     cookie: int
     incarnation: str
-    kind: Literal["own", "given", "host"] = "own"
+    kind: Literal["own", "given", "host", "engine"] = "own"
+    engine: str = ""
+    """Whose it is, where it is none of the runtime's: `docker`."""
+    container: str = ""
+    """What that engine calls the container, once we know: its id."""
     hostname: str = ""
     dns: DnsConfig = DnsConfig()
     ports: tuple[PortBinding, ...] = ()

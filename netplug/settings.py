@@ -69,6 +69,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The address by which other nodes reach this one, or the interface that has it."""
     vxlan_port: int = 4789
     """UDP port of overlay networks, the same on all nodes."""
+    docker_plugin: str = ""
+    """Socket on which the Docker Engine finds netplug as its plugin; `""`: it does not."""
+    docker_host: str = "unix:///run/docker.sock"
+    """That engine's API, which is asked for the names of its networks and containers."""
     runtime: str = "runc"
     resolv_conf: str = "/etc/resolv.conf"
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -38,6 +38,8 @@ _TEXT: tuple[tuple[str, bool, str], ...] = (
     ("advertise", False, "Address by which other nodes reach this one, or the interface that has it"),
     ("cluster-store", False, "The same as --store, as Docker called it"),
     ("cluster-advertise", False, "The same as --advertise, as Docker called it"),
+    ("docker-plugin", False, "Socket for the Docker Engine's plugin, as in /run/docker/plugins/netplug.sock (none)"),
+    ("docker-host", False, "That engine's API, asked for names (unix:///run/docker.sock)"),
     ("runtime", False, "OCI runtime (runc)"),
     ("log-level", False, "debug, info, warning or error (info)"),
 )

@@ -18,12 +18,15 @@ from netplug.controller.core import Core, log, recording
 from netplug.controller.debts import Debts
 from netplug.controller.effects import Effects
 from netplug.controller.endpoints import Endpoints
+from netplug.controller.engined import Engined
 from netplug.controller.farewells import Farewells
 from netplug.controller.healing import Healing
+from netplug.controller.leases import LeasedPool, Leases
 from netplug.controller.membership import Membership
 from netplug.controller.networks import PUBLISHED, Networks
 from netplug.controller.peers import Peers
 from netplug.controller.planning import Planning
+from netplug.controller.renaming import Renaming
 from netplug.controller.requests import (
     ControllerEvent,
     EndpointRequest,
@@ -40,7 +43,7 @@ from netplug.controller.shared import Shared
 from netplug.controller.ways import Way
 from netplug.errors import NotFound
 from netplug.kernel.watch import Watch
-from netplug.model import Endpoint, Network, PoolConfig, Reachable, Sandbox
+from netplug.model import Endpoint, Family, Network, PoolConfig, PortBinding, Reachable, Sandbox
 from netplug.plan import Plan
 from netplug.shelter import Shelter
 from netplug.store import KeyValue
@@ -80,6 +83,9 @@ class Controller:
         self._endpoints = Endpoints(core, self._shared, self._networks, self._effects)
         self._sandboxes = Sandboxes(core, self._endpoints, self._shared)
         self._planning = Planning(core, self._membership, self._networks, self._endpoints, self._sandboxes)
+        self._engined = Engined(core, self._endpoints, self._sandboxes)
+        self._renaming = Renaming(core, self._endpoints, self._peers)
+        self._shared.renamed = self._renaming.heard
         self._restore = Restore(core, self._endpoints, self._sandboxes, self._membership, self._peers, self._routing)
         self._healing = (
             Healing(core, self._restore, self._routing, watch, enabled=heal, vanished=self.sandbox_vanished) if watch is not None else None
@@ -101,6 +107,7 @@ class Controller:
             await self._predefine(request)
         await self._core.resolver.start()
         await self._restore.names()
+        self._engined.look()
         self._sweeper = asyncio.create_task(self._sweep())
         await self._debts.start()
         await self._farewells.start()
@@ -117,6 +124,7 @@ class Controller:
         """Let running changes end. Containers, their networks and names stay."""
         if self._sweeper is not None:
             self._sweeper.cancel()
+        await self._engined.stop()
         await self._membership.close()
         await self._debts.close()
         if self._healing is not None:
@@ -182,6 +190,76 @@ class Controller:
 
     async def disconnect(self, reference: str, sandbox: str) -> Endpoint:
         return await self._changes.finish(self._endpoints.disconnect(reference, sandbox))
+
+    # For other engines
+
+    def endpoint(self, identity: str) -> Endpoint | None:
+        return self._core.records.endpoints.get(identity)
+
+    @property
+    def leases(self) -> Leases:
+        return self._core.leases
+
+    async def request_pool(self, wanted: PoolConfig | None, family: Family) -> LeasedPool:
+        """A pool that is held until it is given back, whether or not there will be a network of it."""
+        return await self._changes.finish(self._lease_pool(wanted, family))
+
+    async def request_address(self, pool: str, wanted: str = "") -> str:
+        """An address of that pool with its prefix, held until it is given back."""
+        core = self._core
+        identity = core.leases.pool(pool).network
+        network, elsewhere = core.records.networks.get(identity), frozenset[str]()
+        if network is not None and network.scope == "global":
+            # What this node does not know it would lose when it claims the address for an endpoint.
+            _, endpoints = await self._membership.cluster().endpoints(identity)
+            elsewhere = frozenset(text.split("/")[0] for one in endpoints for text in (one.address, one.address6))
+        return await self._changes.finish(core.leases.request_address(pool, wanted, core.allocators.get(identity, ()), elsewhere))
+
+    async def release_address(self, pool: str, address: str) -> None:
+        await self._changes.finish(self._release_address(pool, address))
+
+    async def attach(self, reference: str, request: EndpointRequest, engine: str) -> Endpoint:
+        """An endpoint of a container that the engine will name with `join`; its link waits in the host."""
+        return await self._changes.finish(self._engined.attach(reference, request, engine))
+
+    async def join(self, identity: str, sandbox: str, namespace: str) -> Endpoint:
+        """The endpoint is of the container whose namespace is, or will be, at that path."""
+        return await self._changes.finish(self._engined.join(identity, sandbox, namespace))
+
+    async def leave(self, identity: str) -> None:
+        """The opposite of `attach` and `join`; fine if the endpoint is gone."""
+        await self._changes.finish(self._engined.leave(identity))
+
+    async def carry(self, identity: str, ports: tuple[PortBinding, ...]) -> None:
+        """The engine's container goes out by this endpoint, and is reached by it on these ports."""
+        await self._changes.finish(self._engined.carry(identity, ports))
+
+    async def release(self, identity: str) -> None:
+        """It does so no more."""
+        await self._changes.finish(self._engined.release(identity))
+
+    async def name_network(self, identity: str, name: str) -> None:
+        """The engine that has made the network calls it so."""
+        await self._changes.finish(self._renaming.network(identity, name))
+
+    async def name_container(self, sandbox: str, container: str, name: str, aliases: Mapping[str, Sequence[str]]) -> None:
+        """The engine calls the container so; `aliases` by endpoint."""
+        await self._changes.finish(self._renaming.container(sandbox, container, name, aliases))
+
+    async def engine_restarted(self, engine: str) -> None:
+        """Its own resolver may be elsewhere in its containers now."""
+        await self._changes.finish(self._renaming.resolvers(engine))
+
+    async def _lease_pool(self, wanted: PoolConfig | None, family: Family) -> LeasedPool:
+        async with self._core.lock("networks"):
+            return await self._core.leases.request_pool(wanted, family, self.networks())
+
+    async def _release_address(self, pool: str, address: str) -> None:
+        leases = self._core.leases
+        network = leases.pools[pool].network if pool in leases.pools else ""
+        used = {text.split("/")[0] for one in self.endpoints(network=network) for text in (one.address, one.address6)} if network else set()
+        if await leases.release_address(pool, address) and network and address not in used:
+            self._core.give_back(network, address)
 
     async def sandbox_vanished(self, identity: str) -> bool:
         """If the sandbox's namespace is gone, take back all it had; whether it was."""
@@ -312,6 +390,7 @@ class Controller:
 
     def _link_gone(self, name: str) -> None:
         """A host end that goes by itself: its other end went, most likely with the namespace around it."""
+        self._engined.taken(name)
         for endpoint in self.endpoints():
             if endpoint.host_interface == name:
                 self._changes.start(self.sandbox_vanished(endpoint.sandbox))
@@ -320,6 +399,7 @@ class Controller:
         """Look for namespaces whose path is gone: the resolver's sockets keep such a one, and its links, alive."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
+            self._engined.look()
             for number, sandbox in enumerate(self.sandboxes()):
                 await self.sandbox_vanished(sandbox.id)
                 if number % 20 == 0:

@@ -28,15 +28,15 @@ def take(core: Core, network: Network, request: EndpointRequest, *, scattered: b
     The first free ones; `scattered`, any that are free: who was too late for the first would be too late for the second as well.
     """
     wanted, wanted6 = _checked(request.address, 4), _checked(request.address6, 6)
-    leased = _take(core, network, wanted, 4, scattered)
+    leased = _take(core, network, wanted, 4, scattered, request.leased)
     try:
-        return leased, _take(core, network, wanted6, 6, scattered)
+        return leased, _take(core, network, wanted6, 6, scattered, request.leased)
     except BaseException:
         core.give_back(network.id, leased[0])
         raise
 
 
-def _take(core: Core, network: Network, wanted: str, family: Family, scattered: bool) -> Leased:
+def _take(core: Core, network: Network, wanted: str, family: Family, scattered: bool, leased: bool) -> Leased:
     pools = [(pool, allocator) for pool, allocator in core.allocators.get(network.id, ()) if _family(pool.subnet) == family]
     if not core.allocators.get(network.id) and wanted:
         raise InvalidArgument(f"network {network.name} gives no addresses: --{'ip' if family == 4 else 'ip6'} {wanted} cannot be used")
@@ -48,6 +48,8 @@ def _take(core: Core, network: Network, wanted: str, family: Family, scattered: 
         return NOTHING
     serial = network.ipam_options.get(SERIAL, "") == "true"
     for pool, allocator in pools:
+        if leased and wanted and core.leases.holds(network.id, wanted):
+            return f"{wanted}/{pool.subnet.rsplit('/', 1)[1]}", pool.gateway
         try:
             address = (_any(pool, allocator) if scattered and not wanted else "") or allocator.allocate(wanted, serial=serial)
         except AddressesExhausted:

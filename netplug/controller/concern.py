@@ -48,12 +48,12 @@ class Concern:
         """Keep in mind whose a host interface is, and a namespace."""
         endpoint, sandbox = event.endpoint, event.sandbox
         if event.kind == "endpoint" and endpoint is not None and endpoint.host_interface:
-            if event.action == "connect":
+            if event.action in ("connect", "update"):
                 self._ports[endpoint.host_interface] = endpoint.sandbox
             elif event.action == "disconnect":
                 self._ports.pop(endpoint.host_interface, None)
         if event.kind == "sandbox" and sandbox is not None and sandbox.kind != "host":
-            if event.action == "create":
+            if event.action in ("create", "update"):
                 self._sandboxes[sandbox.namespace] = sandbox.id
             elif event.action == "remove":
                 self._sandboxes.pop(sandbox.namespace, None)

@@ -19,6 +19,7 @@ from netplug.addressing import Allocator, Ipams
 from netplug.capability import PeerAware, Underlay
 from netplug.controller.cluster import Cluster
 from netplug.controller.hostports import HostPorts
+from netplug.controller.leases import Leases
 from netplug.controller.records import Records
 from netplug.controller.requests import Events
 from netplug.driver import Driver
@@ -68,6 +69,8 @@ class Core:
     records: Records = field(default_factory=Records)
     ports: HostPorts = field(default_factory=HostPorts)
     forwarder: Forwarder = field(init=False)
+    leases: Leases = field(init=False)
+    """What engines have been handed out."""
     events: Events = field(default_factory=Events)
     allocators: dict[str, list[tuple[PoolConfig, Allocator]]] = field(default_factory=dict)
     underlay: Underlay = field(default_factory=Underlay)
@@ -93,6 +96,7 @@ class Core:
 
     def __post_init__(self) -> None:
         self.forwarder = Forwarder(self.run_dir)
+        self.leases = Leases(self.store, self.ipams)
 
     def lock(self, identity: str) -> asyncio.Lock:
         """The lock of a sandbox or a network. Order: the sandbox's, then the network's."""
@@ -183,6 +187,8 @@ class Core:
         return bool(self._holders.get((endpoint.network, address), set()) - {endpoint.id})
 
     def give_back(self, network: str, address: str) -> None:
+        if self.leases.holds(network, address.split("/")[0]):
+            return
         for allocator in self._allocators(network, address):
             allocator.release(address.split("/")[0])
 
@@ -222,6 +228,9 @@ class Core:
         """Make the network's allocators, with nothing in them but what the pools reserve."""
         ipam = self.ipams.get(network.ipam_driver)
         self.allocators[network.id] = [(pool, ipam.allocator(pool)) for pool in network.pools]
+        for address in self.leases.of(network.id):
+            for allocator in self._allocators(network.id, address):
+                allocator.take(address)
 
     def publish(self, network: Network, endpoint: Endpoint) -> Plan:
         """What makes the endpoint's ports reachable."""

@@ -131,6 +131,8 @@ class Endpoints:
     async def _settle_exit(self, sandbox_id: str) -> None:
         """The way out comes with the first network that needs it, and goes with the last."""
         core = self._core
+        if self.sandbox(sandbox_id).kind == "engine":
+            return  # the engine's own business
         endpoints = core.records.of_sandbox(sandbox_id)
         present, needed = exits.present(endpoints), exits.needed(core, endpoints)
         if needed and present is None:

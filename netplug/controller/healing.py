@@ -123,7 +123,7 @@ class Healing:
         self._concern.follow(event)
         sandbox = event.sandbox
         if event.kind == "sandbox" and sandbox is not None and sandbox.kind != "host":
-            if event.action == "create":
+            if event.action in ("create", "update"):
                 self._watch.follow(sandbox.namespace)
             elif event.action == "remove":
                 self._watch.forget(sandbox.namespace)

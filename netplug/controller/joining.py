@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from netplug.controller import addresses, gateway, interfaces, linking
+from netplug.controller import addresses, gateway, handing, interfaces, linking
 from netplug.controller.core import Core
 from netplug.controller.exits import GATEWAY
 from netplug.controller.names import needs_resolver
@@ -56,11 +56,11 @@ def draft(
     mac = checked_mac(request.mac)
     if mac and not core.driver(network).capabilities.macs:
         raise InvalidArgument(f"{network.driver} networks have no MAC addresses of their own: --mac-address {mac} cannot be used")
-    interface = interfaces.free_name(network, present, request.options)
+    identity = request.id or new_id()
+    interface = handing.passing(identity) if sandbox.kind == "engine" else interfaces.free_name(network, present, request.options)
     interfaces.parse_sysctls(request.options)
     # Last, because nothing that follows can fail.
     (address, gateway_address), (address6, gateway_address6) = addresses.take(core, network, request, scattered=scattered)
-    identity = new_id()
     leads_out = not network.internal and core.driver(network).capabilities.exit
     return Endpoint(
         id=identity,
@@ -105,11 +105,10 @@ def joined(
     after, updated, moved = settle(core, sandbox, present, (*present, endpoint), ports)
     new = next(candidate for candidate in after if candidate.id == endpoint.id)
     redirect: Plan = ()
-    if needs_resolver(core, network) and sandbox.resolver_udp == 0:
-        udp, tcp = random.sample(range(32768, 61000), 2)
-        sandbox = msgspec.structs.replace(sandbox, resolver_udp=udp, resolver_tcp=tcp)
+    if needs_resolver(core, network) and sandbox.resolver_udp == 0 and sandbox.kind != "engine":
+        sandbox = with_resolver(sandbox)
         redirect = redirection(sandbox)
-    plan = interfaces.configured(core.driver(network).join(network, new, sandbox), new, sandbox)
+    plan = handing.attached(core.driver(network).join(network, new, sandbox), new, sandbox)
     # An announcement is a packet to every port of the bridge: none where it would tell nobody anything new.
     plan = tuple(step for step in plan if not isinstance(step, Announce) or core.known_otherwise(new, step.address))
     return Change(sandbox, after, updated, (*plan, *redirect, *moved))
@@ -122,7 +121,14 @@ def left(
     remaining = tuple(other for other in present if other.id != endpoint.id)
     after, updated, moved = settle(core, sandbox, present, remaining, ports)
     links = removal(linking.rules(core, network, endpoint, sandbox))
-    return Change(sandbox, after, updated, (*links, *core.driver(network).leave(network, endpoint, sandbox), *moved))
+    leaving = handing.detached(core.driver(network).leave(network, endpoint, sandbox), endpoint, sandbox)
+    return Change(sandbox, after, updated, (*links, *leaving, *moved))
+
+
+def with_resolver(sandbox: Sandbox) -> Sandbox:
+    """With two ports for it, chosen at random."""
+    udp, tcp = random.sample(range(32768, 61000), 2)
+    return msgspec.structs.replace(sandbox, resolver_udp=udp, resolver_tcp=tcp)
 
 
 def redirection(sandbox: Sandbox) -> Plan:
@@ -136,7 +142,8 @@ def settle(
     core: Core, sandbox: Sandbox, before: Sequence[Endpoint], after: Sequence[Endpoint], ports: Mapping[str, Bindings]
 ) -> tuple[tuple[Endpoint, ...], tuple[Endpoint, ...], Plan]:
     """Where route and ports are once `before` has become `after`: endpoints, those changed that were there, and the ops that move them."""
-    route = gateway.move(sandbox, before, after, core.records.network_name)
+    # An engine chooses the way out of its containers itself.
+    route = gateway.move(sandbox, before, after, core.records.network_name) if sandbox.kind != "engine" else ()
     result = tuple(_carrying(endpoint, ports.get(endpoint.id, ())) for endpoint in after)
     steps: list[Step] = []
     for endpoint in before:

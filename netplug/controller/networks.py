@@ -126,6 +126,11 @@ class Networks:
             return await self._shared.could(lambda: self.prepare(request))
 
     async def remove(self, reference: str, *, predefined: bool = False) -> Network:
+        network = await self._remove(reference, predefined=predefined)
+        await self._core.leases.unbind(network.id)
+        return network
+
+    async def _remove(self, reference: str, *, predefined: bool) -> Network:
         core = self._core
         if (network := core.records.network(reference)).scope == "global":
             self.plan_removal(network)
@@ -184,7 +189,7 @@ class Networks:
                 raise InvalidArgument("IPv4 or IPv6 must be enabled")
             network = msgspec.structs.replace(network, found=self._found(network))
             driver.validate(network)
-            network = msgspec.structs.replace(network, pools=self._pools(network, request.pools))
+            network = msgspec.structs.replace(network, pools=self._pools(network, request.pools, request.leased))
         driver.validate(network)
         if reached:
             self._routing.check(network)
@@ -194,7 +199,7 @@ class Networks:
     def _draft(self, request: NetworkRequest, *, predefined: bool = False) -> Network:
         """Without what has to be looked for."""
         return Network(
-            id=new_id(),
+            id=request.id or new_id(),
             name=request.name,
             driver=request.driver,
             created=now(),
@@ -230,7 +235,7 @@ class Networks:
         names = driver.adopts(network) if isinstance(driver, Adopts) else ()
         return tuple(link for name in names if (link := found.users_link(name)) is not None)
 
-    def _pools(self, network: Network, wanted: tuple[PoolConfig, ...]) -> tuple[PoolConfig, ...]:
+    def _pools(self, network: Network, wanted: tuple[PoolConfig, ...], leased: tuple[str, ...]) -> tuple[PoolConfig, ...]:
         """What the user wants of each IP version that the network has, or a subnet that is free here."""
         asked: dict[Family, list[PoolConfig]] = {4: [], 6: []}
         for pool in wanted:
@@ -241,22 +246,23 @@ class Networks:
                 raise InvalidArgument(f"subnet {pools[0].subnet} needs IPv{family}, which the network has not: {_REMEDY[family]}")
         # A bridge that the user has made already may carry the network's subnet.
         host = routes.host_subnets(beside=tuple(link.name for link in network.found))
+        taken = self._core.leases.unused(leased)
         chosen: list[PoolConfig] = []
         for family in asked:
             if enabled[family]:
                 for pool in asked[family] or [PoolConfig(subnet="")]:
-                    chosen += self._pool(network, family, _as_found(pool, family, network.found), host, chosen)
+                    chosen += self._pool(network, family, _as_found(pool, family, network.found), host, chosen, taken)
         return tuple(chosen)
 
     def _pool(
-        self, network: Network, family: Family, wanted: PoolConfig, host: list[str], chosen: list[PoolConfig]
+        self, network: Network, family: Family, wanted: PoolConfig, host: list[str], chosen: list[PoolConfig], leased: list[str]
     ) -> tuple[PoolConfig, ...]:
         """One pool; none where the IPAM driver gives no addresses."""
         core = self._core
         driver = core.driver(network)
         automatic = wanted == PoolConfig(subnet="")
         taken = [pool.subnet for other in core.records.networks.values() for pool in other.pools]
-        taken += [pool.subnet for pool in chosen] + (host if automatic else [])
+        taken += [pool.subnet for pool in chosen] + (host if automatic else []) + leased
         taken += self._routing.taken() if automatic and self._routing.wanted(network) else []
         pool = core.ipams.get(network.ipam_driver).request_pool(
             None if automatic else wanted,

@@ -95,6 +95,10 @@ class Peers:
             log.error("peers of network %s: %s", network.name, error)
         await self._tell(network.id, changed)
 
+    async def tell_again(self, network: str) -> None:
+        """The network has another name now."""
+        await self._tell_all(network)
+
     async def forget(self, network: Network) -> None:
         """This node is on the network no more; its part of the kernel has gone."""
         await self._note(network, list(self._core.peers[network.id].values()), [])

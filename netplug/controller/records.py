@@ -49,9 +49,13 @@ class Records:
 
     def drop_network(self, network: Network) -> None:
         self.networks.pop(network.id, None)
+        self.drop_name(network)
+        self._of_network.pop(network.id, None)
+
+    def drop_name(self, network: Network) -> None:
+        """Before it gets another one."""
         if self._network_names.get(network.name) == network.id:
             del self._network_names[network.name]
-        self._of_network.pop(network.id, None)
 
     def add_endpoint(self, endpoint: Endpoint) -> None:
         """Also replaces an older version of the same endpoint."""
@@ -160,6 +164,24 @@ def update_endpoint(endpoint: Endpoint) -> Write:
 
 def delete_endpoint(endpoint: Endpoint) -> list[Write]:
     return [Delete(key) for key in (endpoint_key(endpoint), *_unique_keys(endpoint))]
+
+
+def renamed_network(before: Network, after: Network) -> Change:
+    """The same network under a name that must be free."""
+    old, new = f"{PREFIX}network-names/{before.name}", f"{PREFIX}network-names/{after.name}"
+    writes: list[Write] = [Put(network_key(after.id), encode(after)), Delete(old), Put(new, after.id.encode())]
+    return [Exists(network_key(after.id)), Missing(new)], writes
+
+
+def renamed_endpoint(before: Endpoint, after: Endpoint) -> Change:
+    """The same endpoint, as it is called now: a name of its own must be free."""
+    compares: list[Compare] = [Exists(endpoint_key(after))]
+    writes: list[Write] = [Put(endpoint_key(after), encode(after))]
+    if before.container_name != after.container_name:
+        names = f"{PREFIX}endpoint-names/{after.network}/"
+        compares.append(Missing(names + after.container_name))
+        writes += [Delete(names + before.container_name), Put(names + after.container_name, after.id.encode())]
+    return compares, writes
 
 
 def put_sandbox(sandbox: Sandbox) -> Write:

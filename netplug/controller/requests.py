@@ -14,6 +14,8 @@ class NetworkRequest(Record, frozen=True, kw_only=True):
     """A network to make. A pool with subnet `""` is cut from the predefined ones; no pools: one such."""
 
     name: str
+    id: str = ""
+    """64 hex digits, where somebody has chosen them already."""
     driver: str = "bridge"
     ipv4: bool = True
     ipv6: bool = False
@@ -22,17 +24,20 @@ class NetworkRequest(Record, frozen=True, kw_only=True):
     ipam_driver: str = "default"
     ipam_options: dict[str, str] = {}
     pools: tuple[PoolConfig, ...] = ()
+    leased: tuple[str, ...] = ()
+    """Ids of pools that were handed out for it before it was there."""
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
 
 
 class SandboxRequest(Record, frozen=True, kw_only=True):
-    """A sandbox to make (`own`), to take as it is (`given`, with its path), or to be the host's namespace (`host`)."""
+    """A sandbox to make (`own`), to take as it is (`given`, with its path), to be the host's namespace (`host`), or to come (`engine`)."""
 
     id: str
     name: str
     namespace: str = ""
-    kind: Literal["own", "given", "host"] = "own"
+    kind: Literal["own", "given", "host", "engine"] = "own"
+    engine: str = ""
     hostname: str = ""
     dns: DnsConfig = DnsConfig()
     ports: tuple[PortBinding, ...] = ()
@@ -44,8 +49,12 @@ class SandboxRequest(Record, frozen=True, kw_only=True):
 class EndpointRequest(Record, frozen=True, kw_only=True):
     """One attachment: `""` leaves the choice to IPAM and to the driver."""
 
+    id: str = ""
+    """64 hex digits, where somebody has chosen them already."""
     address: str = ""
     address6: str = ""
+    leased: bool = False
+    """The addresses were handed out before."""
     mac: str = ""
     names: tuple[str, ...] = ()
     """Container name and short id."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from netplug.controller import gateway, interfaces, linking
+from netplug.controller import handing, linking
 from netplug.controller.core import Core, log
 from netplug.controller.endpoints import Endpoints, open_resolver_sockets
 from netplug.controller.joining import redirection
@@ -26,7 +26,7 @@ from netplug.controller.sandboxes import Sandboxes
 from netplug.errors import NetplugError
 from netplug.kernel import namespaces
 from netplug.model import Endpoint, Network, Sandbox
-from netplug.plan import Plan, removal
+from netplug.plan import PlacedOp, Plan, removal
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Restore:
         """`base` is what the host needs whatever networks there are (forwarding)."""
         core = self._core
         await core.records.load(core.store)
+        await core.leases.load()
         dead = await self._bury()
         for network in core.records.networks.values():
             core.open_pools(network)
@@ -124,6 +125,8 @@ class Restore:
     def alive(self, sandbox: Sandbox) -> bool:
         if sandbox.incarnation != self._core.incarnation:
             return False
+        if sandbox.kind == "engine" and not sandbox.cookie:
+            return True  # it is still to come
         return sandbox.kind == "host" or namespaces.cookie(sandbox.namespace) == sandbox.cookie
 
     def _wanted(self) -> Iterator[Wanted]:
@@ -143,12 +146,15 @@ class Restore:
         if not endpoints:
             return ()
         plans = [self._joined(core.records.networks[endpoint.network], endpoint, sandbox) for endpoint in endpoints]
-        route = gateway.move(sandbox, (), endpoints, core.records.network_name)
+        route = handing.default_routes(core, sandbox, endpoints)
         return (*(step for plan in plans for step in plan), *route, *redirection(sandbox))
 
     def _joined(self, network: Network, endpoint: Endpoint, sandbox: Sandbox) -> Plan:
         driver = self._core.driver(network)
-        attached = interfaces.configured(driver.join(network, endpoint, sandbox), endpoint, sandbox)
+        attached = handing.attached(driver.join(network, endpoint, sandbox), endpoint, sandbox)
+        if not handing.arrived(endpoint) and namespaces.cookie(sandbox.namespace) is not None:
+            # The engine may be taking it in just now.
+            attached = tuple(step for step in attached if not isinstance(step, PlacedOp))
         # Each link once: it is its client's.
         links = linking.as_client(self._core, network, endpoint)
         return (*attached, *(self._core.publish(network, endpoint) if endpoint.ports else ()), *links)

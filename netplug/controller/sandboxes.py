@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from netplug.controller import linking
+from netplug.controller import handing, linking
 from netplug.controller.core import Core
 from netplug.controller.endpoints import Endpoints
 from netplug.controller.records import delete_endpoint, delete_sandbox, put_sandbox
@@ -100,10 +100,11 @@ class Sandboxes:
             id=request.id,
             created=now(),
             name=request.name,
-            namespace={"own": own, "given": request.namespace, "host": ""}[request.kind],
+            namespace={"own": own, "given": request.namespace, "engine": request.namespace, "host": ""}[request.kind],
             cookie=0,
             incarnation=core.incarnation,
             kind=request.kind,
+            engine=request.engine,
             hostname=request.hostname,
             dns=request.dns,
             ports=request.ports,
@@ -120,11 +121,11 @@ class Sandboxes:
             if endpoint.ports:
                 steps += core.unpublish(network, endpoint)
             steps += removal(linking.rules(core, network, endpoint, sandbox))
-            steps += driver.leave(network, endpoint, sandbox)
+            steps += handing.detached(driver.leave(network, endpoint, sandbox), endpoint, sandbox)
         return (*steps, *removal_of_namespace(sandbox))
 
     def _identified(self, sandbox: Sandbox) -> Sandbox:
-        if sandbox.kind == "host":
+        if sandbox.kind in ("host", "engine"):
             return sandbox
         cookie = namespaces.cookie(sandbox.namespace)
         if cookie is None:

@@ -6,7 +6,7 @@ record, then the kernel. So whatever this daemon dies in the middle of, the next
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -32,6 +32,8 @@ class Shared:
 
     def __init__(self, core: Core, membership: Membership, debts: Debts) -> None:
         self._core, self._membership, self.debts = core, membership, debts
+        self.renamed: Callable[[Network], Awaitable[None]] = _nothing
+        """Called with a network that may have another name now."""
         self._making: dict[str, bool] = {}
         """By network that is being made here: whether the cluster has told of it already."""
         self._changed: dict[str, int] = {}
@@ -111,6 +113,7 @@ class Shared:
         if network.id in self._making:
             self._making[network.id] = True
         if network.id in core.records.networks:
+            await self.renamed(network)
             return
         try:
             core.driver(network).validate(network)
@@ -280,6 +283,10 @@ class Shared:
                 return False
         log.warning("endpoint of %s on network %s was gone from the cluster: it is back", endpoint.container_name, network.name)
         return True
+
+
+async def _nothing(network: Network) -> None:
+    """Nobody minds."""
 
 
 def _taken(network: Network, endpoint: Endpoint, lost: Lost) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from netplug.kernel.conntrack import PROTOCOLS
+from netplug.kernel.namespaces import entered
 from netplug.kernel.netlink import Message, Refused, Socket, parse_attributes
 from netplug.kernel.syscalls import asked
 
@@ -75,6 +76,12 @@ def bound(protocol: str) -> list[Bound]:
                 if refused.errno not in _UNKNOWN:
                     raise
     return found
+
+
+def ports_at(namespace: str, protocol: str, address: str) -> list[int]:
+    """Which ports of that very address are waited at in the namespace at that path."""
+    with entered(namespace):
+        return [one.port for one in bound(protocol) if one.address == address]
 
 
 def owner(protocol: str, address: str, port: int) -> str:

@@ -25,7 +25,13 @@ _CLONE_NEWNET = 0x40000000
 
 
 def is_server(text: str) -> bool:
-    """An address, with a scope if need be (`fe80::1%eth0`). A name would make connect() look it up, and wait."""
+    """An address, with a scope if need be (`fe80::1%eth0`). A name would make connect() look it up, and wait.
+
+    `#UDP/TCP` behind it says other ports than 53: an engine's own resolver listens so in its containers.
+    """
+    text, mark, ports = text.partition("#")
+    if mark and not all(port.isascii() and port.isdigit() and 0 < int(port) < 65536 for port in ports.split("/", 1)):
+        return False
     address, _, scope = text.partition("%")
     try:
         socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
@@ -87,7 +93,7 @@ class Namespaces:
         self._home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
     def connect(self, server: str, kind: socket.SocketKind, neighbour: socket.socket | None) -> socket.socket:
-        """A socket on its way to port 53 of `server`, in `neighbour`'s namespace (None: ours). OSError if that is hopeless."""
+        """A socket on its way to `server`, in `neighbour`'s namespace (None: ours). OSError if that is hopeless."""
         if neighbour is None:
             return _connected(server, kind)
         return self._inside(neighbour, lambda: _connected(server, kind))
@@ -119,12 +125,15 @@ def _setns(descriptor: int) -> None:
 
 
 def _connected(server: str, kind: socket.SocketKind) -> socket.socket:
+    server, _, ports = server.partition("#")
+    udp, _, tcp = ports.partition("/")
+    port = int((tcp if kind is socket.SOCK_STREAM else udp) or udp or PORT)
     address, _, scope = server.partition("%")
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sock = socket.socket(family, kind)
     try:
         sock.setblocking(False)
-        sock.connect((address, PORT, 0, socket.if_nametoindex(scope)) if scope else (address, PORT))
+        sock.connect((address, port, 0, socket.if_nametoindex(scope)) if scope else (address, port))
     except BlockingIOError:
         return sock  # TCP: EINPROGRESS
     except OSError:

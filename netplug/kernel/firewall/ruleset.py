@@ -305,7 +305,7 @@ SANDBOX_TABLE = "ip netplug"
 SANDBOX = """\
 table ip netplug {
 	map dns { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
-	chain output { type nat hook output priority -100; policy accept; }
+	chain output { type nat hook output priority -110; policy accept; }
 }
 flush chain ip netplug output
 flush map ip netplug dns
@@ -315,4 +315,7 @@ table ip netplug {
 	}
 }
 """
-"""In a container's namespace: its resolver's address leads to the ports where the resolver really listens. Loading empties the map."""
+"""In a container's namespace: its resolver's address leads to the ports where the resolver really listens. Loading empties the map.
+
+An engine has a rule of its own for that address at -100, in its containers: ours comes first.
+"""

@@ -1,0 +1,231 @@
+"""Containers of other engines as endpoints of ours.
+
+An engine asks for an endpoint before it says whose it will be: until then the endpoint has a sandbox of its own, of its id (`attach`).
+Then it names the namespace that it is going to make (`join`), and takes the link in when the namespace is there. What we do inside is a
+second plan, carried out once the link has `arrived`: from then on the endpoint is one like any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from functools import partial
+
+import msgspec
+
+from netplug.controller import handing, interfaces
+from netplug.controller.core import Core, log
+from netplug.controller.endpoints import Endpoints, open_resolver_sockets
+from netplug.controller.joining import redirection, settle, with_resolver
+from netplug.controller.names import needs_resolver
+from netplug.controller.records import delete_sandbox, put_sandbox, update_endpoint
+from netplug.controller.requests import ControllerEvent, EndpointRequest, SandboxRequest
+from netplug.controller.sandboxes import Sandboxes
+from netplug.errors import NetplugError, NotFound, PortTaken
+from netplug.kernel import arrivals, namespaces, sockets
+from netplug.model import DnsConfig, Endpoint, PortBinding, Sandbox, now
+from netplug.plan import Plan
+from netplug.store import Write
+
+RESOLVER = "127.0.0.11"
+_PAUSE, _LONGEST_PAUSE, _PATIENCE = 0.003, 0.2, 30.0
+"""Seconds between looks whether an engine has done with a link that it has taken; it is a matter of milliseconds."""
+
+
+class Engined:
+    """Those of this host."""
+
+    def __init__(self, core: Core, endpoints: Endpoints, sandboxes: Sandboxes) -> None:
+        self._core, self._endpoints, self._sandboxes = core, endpoints, sandboxes
+        self._awaited: dict[str, asyncio.Task[None]] = {}
+
+    async def attach(self, reference: str, request: EndpointRequest, engine: str) -> Endpoint:
+        """An endpoint whose container is not known yet; `request.id` says what it is called."""
+        place = str(self._core.run_dir / "engines" / request.id[:12])
+        await self._sandboxes.create(SandboxRequest(id=request.id, name=request.id[:12], namespace=place, kind="engine", engine=engine))
+        try:
+            return await self._endpoints.connect(reference, request.id, request)
+        except BaseException:
+            await self._sandboxes.remove(request.id)
+            raise
+
+    async def join(self, identity: str, sandbox_id: str, namespace: str) -> Endpoint:
+        """The endpoint is of the container whose namespace is, or will be, at that path. NotFound without `attach`; twice is fine.
+
+        Where it is, the link is in it at the end, and set up: the engine has nothing to take in (and would take 30 ms for it).
+        """
+        core = self._core
+        async with self._locks(sandbox_id, self.endpoint(identity).sandbox):
+            endpoint = self.endpoint(identity)
+            former = core.records.sandboxes[endpoint.sandbox]
+            network = core.records.networks[endpoint.network]
+            if former.id == sandbox_id:
+                return endpoint
+            known = core.records.sandboxes.get(sandbox_id)
+            sandbox = known or msgspec.structs.replace(former, id=sandbox_id, created=now(), namespace=namespace)
+            joined = msgspec.structs.replace(endpoint, sandbox=sandbox_id)
+            names = arrivals.names(namespace)
+            if names is not None:
+                sandbox = msgspec.structs.replace(sandbox, cookie=namespaces.cookie(namespace) or 0)
+                joined = msgspec.structs.replace(joined, interface=handing.free_name(network, names))
+            await core.store.txn((), [put_sandbox(sandbox), update_endpoint(joined), delete_sandbox(former)])
+            core.records.drop_endpoint(endpoint)
+            core.records.drop_sandbox(former)
+            core.records.add_sandbox(sandbox)
+            core.records.add_endpoint(joined)
+            plan = handing.attached(core.driver(network).join(network, joined, sandbox), joined, sandbox)
+            if handing.arrived(joined):
+                sandbox = await self._furnish(sandbox, joined, plan)
+            else:
+                await core.apply("network connect", f"{network.name}/{sandbox.name}", plan)
+        core.events.send(ControllerEvent(kind="sandbox", action="remove", sandbox=former))
+        core.events.send(ControllerEvent(kind="endpoint", action="update", network=network, endpoint=joined, sandbox=sandbox))
+        return joined
+
+    async def leave(self, identity: str) -> None:
+        """Take the endpoint away, and its container with the last one; fine if it is gone."""
+        core = self._core
+        endpoint = core.records.endpoints.get(identity)
+        if endpoint is None:
+            return
+        with contextlib.suppress(NotFound):  # its container was found gone just now
+            await self._endpoints.disconnect(endpoint.network, endpoint.sandbox)
+        if not core.records.of_sandbox(endpoint.sandbox):
+            await self._sandboxes.remove(endpoint.sandbox)
+
+    async def carry(self, identity: str, ports: tuple[PortBinding, ...]) -> None:
+        """The container goes out by this endpoint, and is reached by it on these ports."""
+        await self._carry(identity, 1, ports)
+
+    async def release(self, identity: str) -> None:
+        """It does so no more; fine if it is gone."""
+        if identity in self._core.records.endpoints:
+            await self._carry(identity, 0, ())
+
+    async def _carry(self, identity: str, priority: int, ports: tuple[PortBinding, ...]) -> None:
+        core, publishing = self._core, self._endpoints.publishing
+        async with core.lock(self.endpoint(identity).sandbox):
+            endpoint = self.endpoint(identity)
+            before = core.records.sandboxes[endpoint.sandbox]
+            async with core.lock(endpoint.network):
+                chosen = msgspec.structs.replace(endpoint, gateway_priority=priority)
+                wanted = msgspec.structs.replace(before, ports=ports)
+                try:
+                    sandbox, carried = publishing.hold(wanted, (), (chosen,))
+                    after, _, plan = settle(core, sandbox, (endpoint,), (chosen,), carried)
+                    await core.apply("network connect", f"{core.records.network_name(endpoint.network)}/{sandbox.name}", plan)
+                except BaseException as error:
+                    publishing.keep(wanted, (endpoint,))
+                    if isinstance(error, PortTaken):
+                        what = f"driver failed programming external connectivity on endpoint {before.name} ({identity})"
+                        raise PortTaken(f"{what}: {error}") from error
+                    raise
+                await core.store.txn((), [put_sandbox(sandbox), update_endpoint(after[0])])
+                core.records.add_sandbox(sandbox)
+                core.records.add_endpoint(after[0])
+                await publishing.settle(before if before.ports else sandbox, after)
+
+    # The second plan
+
+    def look(self) -> None:
+        """Wait for links that an engine has begun to take in."""
+        for endpoint in list(self._core.records.endpoints.values()):
+            if not handing.arrived(endpoint) and handing.claimed(endpoint) and not arrivals.present(endpoint.interface):
+                self.taken(endpoint.interface)
+
+    def taken(self, name: str) -> None:
+        """A link of the host has gone: if it is one that an engine takes in, do the rest when that has done with it."""
+        for endpoint in self._core.records.endpoints.values():
+            if endpoint.interface == name and endpoint.id not in self._awaited and not handing.arrived(endpoint):
+                task = asyncio.get_running_loop().create_task(self._await(endpoint.id))
+                self._awaited[endpoint.id] = task
+                task.add_done_callback(partial(self._done, endpoint.id))
+
+    def _done(self, identity: str, task: asyncio.Task[None]) -> None:
+        self._awaited.pop(identity, None)
+
+    async def stop(self) -> None:
+        tasks = list(self._awaited.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _await(self, identity: str) -> None:
+        pause, end = _PAUSE, asyncio.get_running_loop().time() + _PATIENCE
+        try:
+            while identity in self._core.records.endpoints and not await self.arrive(identity):
+                if asyncio.get_running_loop().time() > end:
+                    log.warning("endpoint %.12s: the engine has taken its link and not set it up", identity)
+                    return
+                await asyncio.sleep(pause)
+                pause = min(pause * 1.5, _LONGEST_PAUSE)
+        except NetplugError as error:
+            log.error("endpoint %.12s in its container: %s", identity, error)
+
+    async def arrive(self, identity: str) -> bool:
+        """If the engine has done with the endpoint's link, do what is ours in the container: True, also if that was done before."""
+        core = self._core
+        async with core.lock(self.endpoint(identity).sandbox):
+            endpoint = core.records.endpoints.get(identity)
+            if endpoint is None or handing.arrived(endpoint):
+                return True
+            sandbox = core.records.sandboxes[endpoint.sandbox]
+            given = tuple(filter(None, (endpoint.address, endpoint.address6)))
+            name = arrivals.find(sandbox.namespace, endpoint.mac, given)
+            cookie = namespaces.cookie(sandbox.namespace) if name else None
+            if cookie is None:
+                return False
+            endpoint = msgspec.structs.replace(endpoint, interface=name)
+            sandbox = msgspec.structs.replace(sandbox, cookie=cookie)
+            sandbox = await self._furnish(sandbox, endpoint, tuple(interfaces.settings(endpoint, sandbox)))
+            core.events.send(ControllerEvent(kind="sandbox", action="update", sandbox=sandbox))
+            return True
+
+    async def _furnish(self, sandbox: Sandbox, endpoint: Endpoint, plan: Plan) -> Sandbox:
+        """Carry out the plan in the container, with what leads to its names."""
+        core = self._core
+        network = core.records.networks[endpoint.network]
+        opened = None
+        if needs_resolver(core, network) and not sandbox.resolver_udp:
+            sandbox = with_resolver(msgspec.structs.replace(sandbox, dns=engines_resolver(sandbox)))
+            opened = open_resolver_sockets(sandbox)
+            plan = (*plan, *redirection(sandbox))
+        writes: list[Write] = [put_sandbox(sandbox), update_endpoint(endpoint)]
+        try:
+            await core.store.txn((), writes)
+            core.records.add_sandbox(sandbox)
+            core.records.add_endpoint(endpoint)
+            await core.apply("network connect", f"{network.name}/{sandbox.name}", plan)
+        except BaseException:
+            for one in opened or ():
+                one.close()
+            raise
+        if opened is not None:
+            await self._endpoints.hand_over(sandbox, opened)
+        elif sandbox.resolver_udp:
+            await self._endpoints.tell(core.resolver.update_sandbox(self._endpoints.sandbox_names(sandbox)))
+        return sandbox
+
+    def endpoint(self, identity: str) -> Endpoint:
+        found = self._core.records.endpoints.get(identity)
+        if found is None:
+            raise NotFound(f"endpoint {identity:.12} not found: it was not created here, or has gone")
+        return found
+
+    @contextlib.asynccontextmanager
+    async def _locks(self, *identities: str) -> AsyncIterator[None]:
+        """In one order, so that no two wait for each other."""
+        async with contextlib.AsyncExitStack() as stack:
+            for identity in sorted(set(identities)):
+                await stack.enter_async_context(self._core.lock(identity))
+            yield
+
+
+def engines_resolver(sandbox: Sandbox) -> DnsConfig:
+    """Where the engine's own resolver listens in its container: `127.0.0.11#UDP/TCP`, the two ports; no server where there is none."""
+    udp, tcp = (
+        next((port for port in sockets.ports_at(sandbox.namespace, protocol, RESOLVER) if port != own), 0)
+        for protocol, own in (("udp", sandbox.resolver_udp), ("tcp", sandbox.resolver_tcp))
+    )
+    return DnsConfig(servers=(f"{RESOLVER}#{udp or tcp}/{tcp or udp}",) if udp or tcp else ())

@@ -1,0 +1,230 @@
+"""Pools and addresses that an engine's IPAM asks us for, before there is the network or the endpoint that will have them.
+
+A pool is held from the moment it is handed out, so that no other network gets it; networks come to be of such pools. An address is held
+until the engine gives it back, whatever becomes of the endpoint that has it. Both outlive the daemon: `leased-pools/<id>` and
+`leased-addresses/<pool>/<address>` in this host's store.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection, Iterable
+
+import msgspec
+
+from netplug.addressing import Allocator, Ipams
+from netplug.errors import AddressInUse, InvalidArgument, NotFound, PoolOverlap
+from netplug.kernel import routes
+from netplug.model import Family, Network, PoolConfig, Record, encode, new_id
+from netplug.store import PREFIX, Delete, Put, Store, Write
+
+_POOLS = f"{PREFIX}leased-pools/"
+_ADDRESSES = f"{PREFIX}leased-addresses/"
+
+
+class LeasedPool(Record, frozen=True, kw_only=True):
+    """`network`: the id of the network that has it now; `shared`: which had it before; `released`: it goes with that network.
+
+    An engine gives the pool of a network back before it removes the network, which may not go.
+    """
+
+    id: str
+    subnet: str
+    ip_range: str = ""
+    gateway: str = ""
+    network: str = ""
+    shared: bool = False
+    released: bool = False
+
+    @property
+    def prefix(self) -> str:
+        return self.subnet.rpartition("/")[2]
+
+
+class Leases:
+    """In memory as in the store."""
+
+    def __init__(self, store: Store, ipams: Ipams) -> None:
+        self._store, self._ipams = store, ipams
+        self.pools: dict[str, LeasedPool] = {}
+        self._addresses: dict[str, set[str]] = {}
+        """By pool."""
+        self._allocators: dict[str, Allocator] = {}
+        """Of pools that no network has yet."""
+
+    async def load(self) -> None:
+        for item in (await self._store.range(_POOLS))[1]:
+            self._add(msgspec.json.decode(item.value, type=LeasedPool))
+        for item in (await self._store.range(_ADDRESSES))[1]:
+            pool, _, address = item.key.removeprefix(_ADDRESSES).partition("/")
+            if pool in self.pools:
+                self._note(pool, address)
+
+    def unused(self, beside: Collection[str] = ()) -> list[str]:
+        """Subnets that no network has yet, but for those of pools with these ids."""
+        return [pool.subnet for pool in self.pools.values() if not pool.network and pool.id not in beside]
+
+    def holds(self, network: str, address: str) -> bool:
+        """Whether the address (without prefix) has been handed out in one of the network's pools."""
+        return any(address in self._addresses[pool.id] for pool in self.pools.values() if pool.network == network)
+
+    def addresses(self, identity: str) -> frozenset[str]:
+        """Those of that pool that have been handed out."""
+        return frozenset(self._addresses.get(identity, ()))
+
+    def of(self, network: str) -> list[str]:
+        """All addresses that have been handed out in the network's pools."""
+        return [address for pool in self.pools.values() if pool.network == network for address in self._addresses[pool.id]]
+
+    def pool(self, identity: str) -> LeasedPool:
+        found = self.pools.get(identity)
+        if found is None:
+            raise NotFound(f"address pool {identity:.12} not found: it was not handed out here, or was given back")
+        return found
+
+    async def request_pool(self, wanted: PoolConfig | None, family: Family, networks: Iterable[Network]) -> LeasedPool:
+        """A pool as asked for, or one that is free here. That of a network, asked for exactly, is shared with it."""
+        networks = list(networks)
+        if wanted is not None and (sharing := _sharing(wanted, networks)):
+            pool = sharing
+        else:
+            taken = [*self.unused(), *(pool.subnet for network in networks for pool in network.pools)]
+            taken += [] if wanted is not None else routes.host_subnets()
+            config = self._ipams.get("default").request_pool(wanted, taken, {}, "local", family=family)
+            pool = LeasedPool(id=new_id(), subnet=config.subnet, ip_range=config.ip_range, gateway=config.gateway)
+        await self._store.txn((), [Put(_POOLS + pool.id, encode(pool))], durable=True)
+        self._add(pool)
+        return pool
+
+    async def release_pool(self, identity: str) -> None:
+        """Fine if it is gone."""
+        pool = self.pools.get(identity)
+        if pool is None:
+            return
+        if pool.network and not pool.shared:
+            await self._change([msgspec.structs.replace(pool, released=True)])
+            return
+        await self._forget(identity)
+
+    async def _forget(self, identity: str) -> None:
+        writes: list[Write] = [Delete(_POOLS + identity)]
+        writes += [Delete(f"{_ADDRESSES}{identity}/{address}") for address in self._addresses[identity]]
+        for start in range(0, len(writes), 100):
+            await self._store.txn((), writes[start : start + 100])
+        self.pools.pop(identity, None)
+        self._addresses.pop(identity, None)
+        self._allocators.pop(identity, None)
+
+    async def bind(self, identities: Collection[str], network: str) -> None:
+        """A network has come to be of these pools."""
+        await self._change([msgspec.structs.replace(self.pool(identity), network=network) for identity in identities])
+        for identity in identities:
+            self._allocators.pop(identity, None)
+
+    async def unbind(self, network: str) -> None:
+        """The network is gone, and with it the pools that the engine has given back."""
+        own = [pool for pool in self.pools.values() if pool.network == network]
+        if not own:
+            return
+        await self._change([msgspec.structs.replace(pool, network="") for pool in own if not pool.released])
+        for pool in own:
+            if pool.released:
+                await self._forget(pool.id)
+
+    async def request_address(
+        self, identity: str, wanted: str, allocators: Iterable[tuple[PoolConfig, Allocator]], elsewhere: Collection[str] = ()
+    ) -> str:
+        """`wanted`, or one that is free, with its prefix. `allocators`: of the network that has the pool, if one has.
+
+        `elsewhere`: addresses that other nodes have, also where this one has not heard of it.
+        """
+        pool = self.pool(identity)
+        address = _free(self._allocator(pool, allocators), _checked(wanted), elsewhere)
+        await self._put(pool, address)
+        return f"{address}/{pool.prefix}"
+
+    async def request_gateway(self, identity: str, wanted: str) -> str:
+        """The gateway that the pool has; one that no network has yet takes the one that is wanted."""
+        pool, wanted = self.pool(identity), _checked(wanted)
+        if pool.network and wanted not in ("", pool.gateway):
+            raise InvalidArgument(f"gateway {wanted}: the network of {pool.subnet} is there, and its gateway is {pool.gateway or 'none'}")
+        if wanted and wanted != pool.gateway:
+            if ipaddress.ip_address(wanted) not in ipaddress.ip_network(pool.subnet):
+                raise InvalidArgument(f"gateway {wanted} is not in {pool.subnet}")
+            pool = msgspec.structs.replace(pool, gateway=wanted)
+            await self._change([pool])
+            self._allocators.pop(pool.id, None)
+        return f"{pool.gateway}/{pool.prefix}" if pool.gateway else ""
+
+    async def release_address(self, identity: str, address: str) -> bool:
+        """Whether it was handed out; the gateway is its pool's."""
+        address = _checked(address)
+        if identity not in self.pools or address not in self._addresses[identity]:
+            return False
+        await self._store.txn((), [Delete(f"{_ADDRESSES}{identity}/{address}")])
+        self._addresses[identity].discard(address)
+        if identity in self._allocators:
+            self._allocators[identity].release(address)
+        return True
+
+    def _allocator(self, pool: LeasedPool, allocators: Iterable[tuple[PoolConfig, Allocator]]) -> Allocator:
+        if pool.network:
+            for config, allocator in allocators:
+                if config.subnet == pool.subnet:
+                    return allocator
+            raise NotFound(f"address pool {pool.id:.12} ({pool.subnet}): its network is gone")
+        if pool.id not in self._allocators:
+            config = PoolConfig(subnet=pool.subnet, ip_range=pool.ip_range, gateway=pool.gateway)
+            allocator = self._allocators[pool.id] = self._ipams.get("default").allocator(config)
+            for address in self._addresses[pool.id]:
+                allocator.take(address)
+        return self._allocators[pool.id]
+
+    async def _put(self, pool: LeasedPool, address: str) -> None:
+        await self._store.txn((), [Put(f"{_ADDRESSES}{pool.id}/{address}", b"")])
+        self._note(pool.id, address)
+
+    async def _change(self, pools: Collection[LeasedPool]) -> None:
+        await self._store.txn((), [Put(_POOLS + pool.id, encode(pool)) for pool in pools])
+        self.pools |= {pool.id: pool for pool in pools}
+
+    def _add(self, pool: LeasedPool) -> None:
+        self.pools[pool.id] = pool
+        self._addresses.setdefault(pool.id, set())
+
+    def _note(self, pool: str, address: str) -> None:
+        self._addresses[pool].add(address)
+
+
+def _free(allocator: Allocator, wanted: str, elsewhere: Collection[str]) -> str:
+    passed: list[str] = []
+    try:
+        while (address := allocator.allocate(wanted)) in elsewhere:
+            passed.append(address)
+            if wanted:
+                raise AddressInUse(wanted, "a container on another node")
+        return address
+    finally:
+        for one in passed:
+            allocator.release(one)
+
+
+def _sharing(wanted: PoolConfig, networks: Iterable[Network]) -> LeasedPool | None:
+    """The pool of the network whose subnet is just that one."""
+    for network in networks:
+        for pool in network.pools:
+            if pool.subnet == wanted.subnet:
+                if wanted.ip_range not in ("", pool.ip_range):
+                    raise PoolOverlap(f"subnet {pool.subnet} is network {network.name}'s: its ip-range is {pool.ip_range or 'all of it'}")
+                return LeasedPool(
+                    id=new_id(), subnet=pool.subnet, ip_range=pool.ip_range, gateway=pool.gateway, network=network.id, shared=True
+                )
+    return None
+
+
+def _checked(text: str) -> str:
+    """In canonical form; `""` stays."""
+    try:
+        return str(ipaddress.ip_address(text)) if text else ""
+    except ValueError:
+        raise InvalidArgument(f"invalid address: {text!r:.60}") from None

@@ -1,0 +1,66 @@
+"""The IpamDriver half of the plugin: pools and addresses, held from the moment they are handed out.
+
+The engine asks for a pool before it has a network. Where it does not like the answer (its host has a route there that we do not count) it
+asks again while it holds the first, and gives that back afterwards.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from netplug.controller import Controller
+from netplug.engines import shapes
+from netplug.engines.routes import Table
+from netplug.errors import InvalidArgument
+from netplug.model import PoolConfig
+
+LOCAL, GLOBAL = "netplug", "netplug-global"
+
+
+class IpamDriver:
+    """Handlers by method."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+
+    def table(self) -> Table:
+        return {
+            "IpamDriver.GetCapabilities": (shapes.Nothing, self.capabilities),
+            "IpamDriver.GetDefaultAddressSpaces": (shapes.Nothing, self.spaces),
+            "IpamDriver.RequestPool": (shapes.RequestPool, self.request_pool),
+            "IpamDriver.ReleasePool": (shapes.PoolRef, self.release_pool),
+            "IpamDriver.RequestAddress": (shapes.RequestAddress, self.request_address),
+            "IpamDriver.ReleaseAddress": (shapes.ReleaseAddress, self.release_address),
+        }
+
+    async def capabilities(self, body: shapes.Nothing) -> dict[str, Any]:
+        return {"RequiresMACAddress": False, "RequiresRequestReplay": False}
+
+    async def spaces(self, body: shapes.Nothing) -> dict[str, Any]:
+        return {"LocalDefaultAddressSpace": LOCAL, "GlobalDefaultAddressSpace": GLOBAL}
+
+    async def request_pool(self, body: shapes.RequestPool) -> dict[str, Any]:
+        if body.space not in (LOCAL, GLOBAL):
+            raise InvalidArgument(f"no address space {body.space!r}: there are {LOCAL} and {GLOBAL}")
+        if body.options:
+            raise InvalidArgument(f"unknown --ipam-opt {', '.join(sorted(body.options))}: there are none")
+        if body.sub_pool and not body.pool:
+            raise InvalidArgument(f"ip-range {body.sub_pool}: a --subnet that it is part of is needed")
+        wanted = PoolConfig(subnet=body.pool, ip_range=body.sub_pool) if body.pool else None
+        pool = await self._controller.request_pool(wanted, 6 if body.v6 else 4)
+        return {"PoolID": pool.id, "Pool": pool.subnet, "Data": {}}
+
+    async def release_pool(self, body: shapes.PoolRef) -> dict[str, Any]:
+        await self._controller.leases.release_pool(body.identity)
+        return {}
+
+    async def request_address(self, body: shapes.RequestAddress) -> dict[str, Any]:
+        if (body.options or {}).get(shapes.ADDRESS_TYPE) == shapes.GATEWAY:
+            address = await self._controller.leases.request_gateway(body.identity, body.address)
+        else:
+            address = await self._controller.request_address(body.identity, body.address)
+        return {"Address": address, "Data": {}}
+
+    async def release_address(self, body: shapes.ReleaseAddress) -> dict[str, Any]:
+        await self._controller.release_address(body.identity, body.address)
+        return {}

@@ -1,0 +1,236 @@
+"""The NetworkDriver half of the plugin: the engine's networks and endpoints are networks and endpoints of ours.
+
+An engine that lost our answer asks again: what is there already under the same id is the answer. Ids are the engine's own.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Any
+
+import msgspec
+
+from netplug.controller import Controller, EndpointRequest, NetworkRequest
+from netplug.engines import shapes
+from netplug.engines.ports import port_bindings
+from netplug.engines.routes import Table
+from netplug.engines.ties import Tie, Ties
+from netplug.errors import Forbidden, InvalidArgument
+from netplug.model import PoolConfig
+from netplug.registry import Drivers
+
+ENGINE = "docker"
+DRIVER, NETWORK = "netplug.driver", "netplug.network"
+"""Options of `docker network create`: what the network is made of, and which one it is, where it is there."""
+NO_POOL = "0.0.0.0/0"
+"""What the engine's `null` IPAM says."""
+PREFIX = "com.docker.network.container_iface_prefix"
+
+
+class NetworkDriver:
+    """Handlers by method."""
+
+    def __init__(self, controller: Controller, ties: Ties) -> None:
+        self._controller, self._ties = controller, ties
+
+    def table(self) -> Table:
+        nothing = (shapes.Nothing, self.nothing)
+        return {
+            "NetworkDriver.GetCapabilities": (shapes.Nothing, self.capabilities),
+            "NetworkDriver.CreateNetwork": (shapes.CreateNetwork, self.create_network),
+            "NetworkDriver.DeleteNetwork": (shapes.NetworkRef, self.delete_network),
+            "NetworkDriver.CreateEndpoint": (shapes.CreateEndpoint, self.create_endpoint),
+            "NetworkDriver.DeleteEndpoint": (shapes.EndpointRef, self.leave),
+            "NetworkDriver.EndpointOperInfo": (shapes.EndpointRef, self.information),
+            "NetworkDriver.Join": (shapes.Join, self.join),
+            "NetworkDriver.Leave": (shapes.EndpointRef, self.leave),
+            "NetworkDriver.ProgramExternalConnectivity": (shapes.External, self.carry),
+            "NetworkDriver.RevokeExternalConnectivity": (shapes.EndpointRef, self.release),
+            "NetworkDriver.DiscoverNew": nothing,
+            "NetworkDriver.DiscoverDelete": nothing,
+        }
+
+    async def nothing(self, body: shapes.Nothing) -> dict[str, Any]:
+        """Nodes of a swarm do not concern us."""
+        return {}
+
+    async def capabilities(self, body: shapes.Nothing) -> dict[str, Any]:
+        """Of the engine's host alone: which nodes have a network in common is our own affair."""
+        return {"Scope": "local", "ConnectivityScope": "local"}
+
+    # Networks
+
+    async def create_network(self, body: shapes.CreateNetwork) -> dict[str, Any]:
+        identity = _checked(body.network_id, "network")
+        if self._ties.get(identity) is not None:
+            return {}
+        options = shapes.text_options(body.options)
+        existing = options.pop(NETWORK, "")
+        given = _given(body)
+        leased = [self._leased(one) for one in given]
+        if existing:
+            await self._join_network(identity, existing, options, leased)
+        else:
+            await self._make_network(identity, body, options, given, leased)
+        return {}
+
+    async def _join_network(self, identity: str, existing: str, options: dict[str, str], leased: list[str]) -> None:
+        if options:
+            raise InvalidArgument(f"{NETWORK}={existing} is there already: it takes no other options ({', '.join(sorted(options))})")
+        network = self._controller.network(existing)
+        if not network.pools or network.predefined or network.finder:
+            raise Forbidden(f"{NETWORK}={existing}: that network is for netplug's own containers only")
+        for pool in map(self._controller.leases.pool, leased):
+            if pool.network != network.id:
+                raise InvalidArgument(
+                    f"network {existing} has the subnet {network.pools[0].subnet}, not {pool.subnet}:"
+                    f" give --subnet {network.pools[0].subnet}, or --ipam-driver null"
+                )
+        await self._ties.put(Tie(id=identity, network=network.id, joined=True))
+
+    async def _make_network(
+        self, identity: str, body: shapes.CreateNetwork, options: dict[str, str], given: list[shapes.IpamData], leased: list[str]
+    ) -> None:
+        leases = self._controller.leases
+        for pool in map(leases.pool, leased):
+            if pool.shared:
+                name = self._controller.network(pool.network).name
+                raise Forbidden(f"subnet {pool.subnet} is network {name}'s: give -o {NETWORK}={name} to join it, or another --subnet")
+        driver = options.pop(DRIVER, "bridge")
+        if Drivers().finder(driver):
+            raise InvalidArgument(f"{DRIVER}={driver}: that is a plugin, which the engine can use itself")
+        if not self._known(identity):
+            await self._controller.create_network(
+                NetworkRequest(
+                    id=identity,
+                    name=identity[:12],
+                    driver=driver,
+                    ipv6=shapes.flag(body.options, shapes.ENABLE_IPV6),
+                    internal=shapes.flag(body.options, shapes.INTERNAL),
+                    pools=tuple(self._pool(one, pool) for one, pool in zip(given, leased, strict=True)),
+                    leased=tuple(leased),
+                    options=options,
+                )
+            )
+        await leases.bind(leased, identity)
+        await self._ties.put(Tie(id=identity, network=identity))
+
+    def _known(self, identity: str) -> bool:
+        return any(network.id == identity for network in self._controller.networks())
+
+    def _leased(self, data: shapes.IpamData) -> str:
+        """The id of the pool that we handed out for it."""
+        pools = [pool for pool in self._controller.leases.pools.values() if pool.subnet == data.pool]
+        free = [pool.id for pool in pools if not pool.network or pool.shared]
+        if not free:
+            raise InvalidArgument(
+                f"subnet {data.pool}: the engine's own IPAM does not know the addresses of netplug's containers:"
+                " give --ipam-driver netplug too"
+            )
+        return free[-1]
+
+    def _pool(self, data: shapes.IpamData, leased: str) -> PoolConfig:
+        return PoolConfig(
+            subnet=data.pool,
+            ip_range=self._controller.leases.pool(leased).ip_range,
+            gateway=data.gateway.split("/")[0],
+            auxiliary={name: address.split("/")[0] for name, address in (data.aux_addresses or {}).items()},
+        )
+
+    async def delete_network(self, body: shapes.NetworkRef) -> dict[str, Any]:
+        """The engine forgets its network whatever we answer: one that others are on stays, as ours alone, and the engine's log says so."""
+        await self.remove(body.network_id)
+        return {}
+
+    async def remove(self, identity: str) -> None:
+        """The engine has no such network any more."""
+        tie = self._ties.get(identity)
+        if tie is None:
+            return
+        await self._ties.drop(tie.id)
+        if not tie.joined and self._known(tie.network):
+            await self._controller.remove_network(tie.network)
+
+    # Endpoints
+
+    async def create_endpoint(self, body: shapes.CreateEndpoint) -> dict[str, Any]:
+        identity = _checked(body.endpoint_id, "endpoint")
+        tie, asked = self._ties.find(body.network_id), body.interface or shapes.Interface()
+        endpoint = self._controller.endpoint(identity)
+        if endpoint is None:
+            request = EndpointRequest(
+                id=identity,
+                address=_plain(asked.address),
+                address6=_plain(asked.address6),
+                leased=True,
+                mac=asked.mac,
+                options=shapes.text_options(body.options),
+            )
+            endpoint = await self._controller.attach(tie.network, request, ENGINE)
+        ours = shapes.Interface(
+            address=endpoint.address if not asked.address else "",
+            address6=endpoint.address6 if not asked.address6 else "",
+            mac=endpoint.mac if not asked.mac else "",
+        )
+        return {"Interface": msgspec.to_builtins(ours)}
+
+    async def join(self, body: shapes.Join) -> dict[str, Any]:
+        tie = self._ties.find(body.network_id)
+        network = self._controller.network(tie.network)
+        namespace = _namespace(body.key)
+        endpoint = await self._controller.join(_checked(body.endpoint_id, "endpoint"), namespace.rpartition("/")[2], namespace)
+        answer: dict[str, Any] = {
+            "Gateway": endpoint.gateway,
+            "GatewayIPv6": endpoint.gateway6,
+        }
+        passing = f"np{endpoint.id[:12]}"
+        if endpoint.interface == passing:  # else it is in the container already
+            answer["InterfaceName"] = {"SrcName": passing, "DstPrefix": network.options.get(PREFIX, "eth")}
+        if network.internal:
+            answer["DisableGatewayService"] = True
+        return answer
+
+    async def leave(self, body: shapes.EndpointRef) -> dict[str, Any]:
+        await self._controller.leave(body.endpoint_id)
+        return {}
+
+    async def information(self, body: shapes.EndpointRef) -> dict[str, Any]:
+        endpoint = self._controller.endpoint(body.endpoint_id)
+        return {"Value": {"netplug.ports": ", ".join(map(str, endpoint.ports))} if endpoint is not None and endpoint.ports else {}}
+
+    async def carry(self, body: shapes.External) -> dict[str, Any]:
+        await self._controller.carry(_checked(body.endpoint_id, "endpoint"), port_bindings(body.options))
+        return {}
+
+    async def release(self, body: shapes.EndpointRef) -> dict[str, Any]:
+        await self._controller.release(body.endpoint_id)
+        return {}
+
+
+def _given(body: shapes.CreateNetwork) -> list[shapes.IpamData]:
+    """The pools that the engine's IPAM has for the network; the `null` one has none."""
+    return [one for one in (*(body.ipv4 or ()), *(body.ipv6 or ())) if one.pool and one.pool not in (NO_POOL, "::/0")]
+
+
+def _checked(identity: str, what: str) -> str:
+    """Names of links and keys of records are made of it."""
+    if not re.fullmatch(r"[0-9a-f]{64}", identity):
+        raise InvalidArgument(f"invalid {what} id {identity!r:.80}: 64 hex digits are needed")
+    return identity
+
+
+def _namespace(key: str) -> str:
+    """A sandbox key is the path of the container's network namespace."""
+    if not re.fullmatch(r"/[\w./-]+/[0-9a-zA-Z_-]{1,64}", key) or "/../" in key:
+        raise InvalidArgument(f"invalid sandbox key {key!r:.120}: the path of a network namespace is needed")
+    return key
+
+
+def _plain(address: str) -> str:
+    if not address:
+        return ""
+    try:
+        return str(ipaddress.ip_interface(address).ip)
+    except ValueError:
+        raise InvalidArgument(f"invalid address {address!r:.60}: an address with its prefix is needed, as in 172.18.0.2/16") from None
