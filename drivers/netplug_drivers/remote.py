@@ -105,7 +105,9 @@ class Remote:
         created = await self._plugin.call("CreateEndpoint", {**ids, "Interface": asked, "Options": options}, EndpointCreated)
         with self._sense("CreateEndpoint"):
             given = chosen(endpoint, created)
-        joined = await self._plugin.call("Join", {**ids, "SandboxKey": sandbox.namespace, "Options": options}, Joined)
+        # A netplug at the other end would otherwise put the link into a running container itself, as it does for Docker.
+        body = {**ids, "SandboxKey": sandbox.namespace, "Options": {**options, "netplug.takes": True}}
+        joined = await self._plugin.call("Join", body, Joined)
         with self._sense("Join"):
             return attachment(network, given, joined)
 

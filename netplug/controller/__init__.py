@@ -222,9 +222,9 @@ class Controller:
         """An endpoint of a container that the engine will name with `join`; its link waits in the host."""
         return await self._changes.finish(self._engined.attach(reference, request, engine))
 
-    async def join(self, identity: str, sandbox: str, namespace: str) -> Endpoint:
-        """The endpoint is of the container whose namespace is, or will be, at that path."""
-        return await self._changes.finish(self._engined.join(identity, sandbox, namespace))
+    async def join(self, identity: str, sandbox: str, namespace: str, *, takes: bool = False) -> Endpoint:
+        """The endpoint is of the container whose namespace is, or will be, at that path; `takes`: its engine takes the link in itself."""
+        return await self._changes.finish(self._engined.join(identity, sandbox, namespace, takes=takes))
 
     async def leave(self, identity: str) -> None:
         """The opposite of `attach` and `join`; fine if the endpoint is gone."""

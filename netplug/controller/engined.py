@@ -50,10 +50,11 @@ class Engined:
             await self._sandboxes.remove(request.id)
             raise
 
-    async def join(self, identity: str, sandbox_id: str, namespace: str) -> Endpoint:
+    async def join(self, identity: str, sandbox_id: str, namespace: str, *, takes: bool = False) -> Endpoint:
         """The endpoint is of the container whose namespace is, or will be, at that path. NotFound without `attach`; twice is fine.
 
-        Where it is, the link is in it at the end, and set up: the engine has nothing to take in (and would take 30 ms for it).
+        Where the container runs, its link is in it at the end, and set up: the engine has nothing to take in (and would take 30 ms for
+        it). Not so one that starts, whose first link is called what the engine calls it; nor with `takes`: it wants to do that itself.
         """
         core = self._core
         async with self._locks(sandbox_id, self.endpoint(identity).sandbox):
@@ -65,8 +66,8 @@ class Engined:
             known = core.records.sandboxes.get(sandbox_id)
             sandbox = known or msgspec.structs.replace(former, id=sandbox_id, created=now(), namespace=namespace)
             joined = msgspec.structs.replace(endpoint, sandbox=sandbox_id)
-            names = arrivals.names(namespace)
-            if names is not None:
+            names = arrivals.names(namespace) if not takes else set()
+            if names - {"lo"}:
                 sandbox = msgspec.structs.replace(sandbox, cookie=namespaces.cookie(namespace) or 0)
                 joined = msgspec.structs.replace(joined, interface=handing.free_name(network, names))
             await core.store.txn((), [put_sandbox(sandbox), update_endpoint(joined), delete_sandbox(former)])

@@ -179,7 +179,8 @@ class NetworkDriver:
         tie = self._ties.find(body.network_id)
         network = self._controller.network(tie.network)
         namespace = _namespace(body.key)
-        endpoint = await self._controller.join(_checked(body.endpoint_id, "endpoint"), namespace.rpartition("/")[2], namespace)
+        identity, sandbox = _checked(body.endpoint_id, "endpoint"), namespace.rpartition("/")[2]
+        endpoint = await self._controller.join(identity, sandbox, namespace, takes=shapes.flag(body.options, shapes.TAKES))
         answer: dict[str, Any] = {
             "Gateway": endpoint.gateway,
             "GatewayIPv6": endpoint.gateway6,

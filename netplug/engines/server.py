@@ -30,6 +30,7 @@ from netplug.engines.shapes import read
 from netplug.engines.ties import Ties
 from netplug.errors import InvalidArgument, NetplugError
 from netplug.kernel.journal import actor
+from netplug.plugins.calls import INSTANCE
 from netplug.shelter import Shelter
 from netplug.store import Store
 
@@ -113,7 +114,7 @@ class PluginServer:
 
     async def _called(self, method: str, body: bytes) -> dict[str, Any]:
         if method == "Plugin.Activate":
-            return {"Implements": ["NetworkDriver", "IpamDriver"]}
+            return {"Implements": ["NetworkDriver", "IpamDriver"], "Instance": INSTANCE}
         await self._ready.wait()
         if method not in self._table:
             raise _NoMethod(f"no method {method!r:.80}")

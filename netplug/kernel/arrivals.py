@@ -28,14 +28,14 @@ def find(namespace: str, mac: str, wanted: Collection[str]) -> str:
     return ""
 
 
-def names(namespace: str) -> set[str] | None:
-    """Of the links there; None where there is no such namespace."""
+def names(namespace: str) -> set[str]:
+    """Of the links there; none where there is no such namespace."""
     try:
         with namespaces.entered(namespace), asked("look for links"), Socket() as netlink:
             return set(links.dump(netlink))
     except KernelError as error:
         if error.errno in namespaces.MISSING:
-            return None
+            return set()
         raise
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import ssl
 from typing import Any, TypeVar
 
 import aiohttp
 import msgspec
 
-from netplug.errors import NetplugError, Unavailable
+from netplug.errors import InvalidArgument, NetplugError, Unavailable
 from netplug.plugins import places
 from netplug.plugins.places import Place, Tls
 
@@ -25,6 +26,9 @@ MEDIA_TYPE = "application/vnd.docker.plugins.v1.2+json"
 _LARGEST = 1 << 20
 _LONGEST = 300
 """Characters of a plugin's words that are shown."""
+
+INSTANCE = secrets.token_hex(8)
+"""This process, should it be a plugin itself."""
 
 T = TypeVar("T")
 
@@ -43,6 +47,8 @@ class _Answer(msgspec.Struct):
 
 class _Manifest(msgspec.Struct):
     Implements: list[str] | None = None
+    Instance: str = ""
+    """netplug's own word: which process it is."""
 
 
 class Plugin:
@@ -65,6 +71,8 @@ class Plugin:
 
     async def _activate(self, place: Place) -> None:
         manifest = await self._ask(place, "Plugin.Activate", None, _Manifest)
+        if manifest.Instance == INSTANCE:
+            raise InvalidArgument(f'plugin "{self.name}" is this daemon itself: its own drivers make what an engine gets of it')
         if self.role not in (manifest.Implements or ()):
             roles = ", ".join(manifest.Implements or ()) or "nothing"
             raise PluginRefused(f'plugin "{self.name}" is no {self.role}: it implements {_shown(roles)}')
