@@ -10,13 +10,13 @@ import msgspec
 from aiohttp import web
 
 from netplug import faults
-from netplug.api import decode
+from netplug.api import decode, ports
 from netplug.api.call import Call, done, json_line, open_stream, reply
 from netplug.api.routes import get, post
 from netplug.api.services import JournalEntry
 from netplug.api.views import Json
 from netplug.controller.requests import PoolUsage
-from netplug.errors import InvalidArgument, NotFound
+from netplug.errors import Ambiguous, InvalidArgument, NotFound
 from netplug.model import Network, PortBinding
 from netplug.observe import preflight
 from netplug.observe.situation import Situation, Wanted
@@ -129,6 +129,24 @@ def _waiting(call: Call) -> Iterator[tuple[str, PortBinding]]:
             yield from ((container.name, port) for port in container.config.ports)
 
 
+async def engine_container(call: Call) -> web.Response:
+    """A container of another engine that is on networks of ours: by name, or by (the beginning of) that engine's id."""
+    sandboxes = [sandbox for sandbox in call.services.controller.sandboxes() if sandbox.engine]
+    found = [one for one in sandboxes if one.name == call.name or one.container == call.name]
+    found = found or [one for one in sandboxes if call.name and one.container.startswith(call.name)]
+    if len(found) != 1:
+        raise NotFound(f"No such container: {call.name}") if not found else Ambiguous(f"{call.name} fits {len(found)} containers")
+    endpoints = call.services.controller.endpoints(sandbox=found[0].id)
+    return reply(
+        {
+            "Id": found[0].container,
+            "Name": found[0].name,
+            "Engine": found[0].engine,
+            "Ports": ports.as_map(port for endpoint in endpoints for port in endpoint.ports),
+        }
+    )
+
+
 async def healing(call: Call) -> web.Response:
     """What was put back of what others took away, and what is left alone for now."""
     healed, suspended = call.services.controller.healing()
@@ -162,6 +180,7 @@ ROUTES = [
     get("/netplug/routes", routes),
     get("/netplug/preflight", look),
     post("/netplug/preflight", look, changes=False),
+    get("/netplug/engines/containers/{name}", engine_container),
     get("/netplug/healing", healing),
     get("/netplug/faults", fault_points),
     post("/netplug/faults", arm),

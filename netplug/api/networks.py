@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+import msgspec
 from aiohttp import web
 
 from netplug.api import decode, filters, shapes, views
@@ -11,7 +12,7 @@ from netplug.api.call import Call, done, planned, reply
 from netplug.api.routes import delete, get, post
 from netplug.controller.requests import EndpointRequest
 from netplug.errors import Forbidden, InvalidArgument, NetworkInUse, Unavailable
-from netplug.model import Network
+from netplug.model import Endpoint, Network
 from netplug.plan import Plan
 from netplug.registry import Drivers
 from netplug.runtime.model import Container
@@ -28,7 +29,14 @@ async def list_networks(call: Call) -> web.Response:
 async def inspect(call: Call) -> web.Response:
     controller = call.services.controller
     network = controller.network(call.name)
-    return reply(views.network(network, controller.endpoints(network=network.id), controller.remote_endpoints(network.id)))
+    endpoints = [_as_known(call, endpoint) for endpoint in controller.endpoints(network=network.id)]
+    return reply(views.network(network, endpoints, controller.remote_endpoints(network.id)))
+
+
+def _as_known(call: Call, endpoint: Endpoint) -> Endpoint:
+    """Under the id that another engine's container has there."""
+    sandbox = call.services.controller.sandbox(endpoint.sandbox)
+    return msgspec.structs.replace(endpoint, sandbox=sandbox.container) if sandbox is not None and sandbox.container else endpoint
 
 
 async def create(call: Call) -> web.Response:

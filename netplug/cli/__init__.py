@@ -1,6 +1,7 @@
 """The `netplug` command: each subcommand speaks HTTP to the daemon, in the Docker Engine API's shapes.
 
-A room for each subject (`network`, `node`, `container`, `running`, `image`, `ipam`, `journal`, `route`, `events`, `system`, `daemon`),
+A room for each subject (`network`, `node`, `container`, `running`, `image`, `ipam`, `journal`, `route`, `events`, `system`, `daemon`,
+`install`),
 imported only when one of its commands is used: starting up is what a user of a command line waits for. `command` holds what is common
 to all, `client` is the HTTP.
 
@@ -43,6 +44,7 @@ _ROOMS = {
     "events": "events",
     "image": "image",
     "images": "image",
+    "install": "install",
     "ipam": "ipam",
     "journal": "journal",
     "network": "network",
@@ -59,7 +61,7 @@ _ROOMS = {
 @click.pass_context
 def program(ctx: click.Context, host: str | None) -> None:
     """One container network for every engine: networks, addresses, names, ports, and containers to try them with."""
-    if ctx.invoked_subcommand not in ("daemon", "completion"):
+    if ctx.invoked_subcommand not in ("daemon", "completion", "install"):
         ctx.obj = Client(host or "")
 
 

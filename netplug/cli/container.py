@@ -145,7 +145,7 @@ def moments(times: dict[str, str]) -> dict[str, str]:
 @click.pass_obj
 def port_command(client: Client, container: str, port: str | None) -> None:
     """List port mappings or a specific mapping for the container"""
-    mapping = (client.call("GET", f"/containers/{segment(container)}/json").get("NetworkSettings") or {}).get("Ports") or {}
+    mapping = _ports(client, container)
     if port is None:
         for line in ports.mapping_lines(mapping):
             click.echo(line)
@@ -159,6 +159,20 @@ def port_command(client: Client, container: str, port: str | None) -> None:
     if not found:
         raise Failure(f"Error: No public port '{port}' published for {container}")
     click.echo("\n".join(found))
+
+
+def _ports(client: Client, container: str) -> dict[str, Any]:
+    """Of one of our containers, else of one of another engine's on our networks."""
+    try:
+        found = client.call("GET", f"/containers/{segment(container)}/json").get("NetworkSettings")
+    except DaemonError as error:
+        if error.status != 404:
+            raise
+        try:
+            found = client.call("GET", f"/netplug/engines/containers/{segment(container)}")
+        except DaemonError:
+            raise error from None
+    return dict((found or {}).get("Ports") or {})
 
 
 @click.command("stop", cls=Command)

@@ -65,7 +65,9 @@ class Veth(LinkOp, frozen=True, kw_only=True):
         master = f" master {self.master}" if self.master else ""
         # One queue per end is enough for software, and quicker to make.
         queues = " numtxqueues 1 numrxqueues 1"
-        peer = f"peer name {self.peer}{queues} address {self.mac}{mtu} netns {shlex.quote(self.peer_namespace)}"
+        # From another namespace, the host's is known by its first process.
+        place = f" netns {shlex.quote(self.peer_namespace) if self.peer_namespace else 1}" if self.peer_namespace != self.namespace else ""
+        peer = f"peer name {self.peer}{queues} address {self.mac}{mtu}{place}"
         hairpin = " type bridge_slave hairpin on" if self.master else ""
         # A bridge port needs no address; with an MTU below IPv6's least it has no IPv6 to say this of.
         plain = " addrgenmode none" if self.master and not 0 < self.mtu < 1280 else ""

@@ -76,7 +76,8 @@ class StackedOp(PlacedOp, frozen=True, kw_only=True):
         """Made under a name that is free here, then moved: before Linux 6.13 a link could not be born elsewhere under a name taken here."""
         passing = f"np{zlib.crc32(f'{self.link_namespace}/{self.name}'.encode()):08x}"
         mtu = f" mtu {self.mtu}" if self.mtu else ""
+        place = f" netns {shlex.quote(self.link_namespace)}" if self.link_namespace != self.namespace else ""
         return self._shell(
             f"ip link add link {self.parent} name {passing} group {LINK_GROUP}{mtu} {kind}",
-            f"ip link set {passing} netns {shlex.quote(self.link_namespace)} name {self.name}",
+            f"ip link set {passing}{place} name {self.name}",
         )

@@ -87,6 +87,9 @@ def test_ports_that_the_engine_leaves_open_are_chosen_here(pair: Pair) -> None:
 
     (port,) = pair.ports(identity)
     assert from_outside(pair, port) == "served"
+    pair.until(lambda: pair.netplug("port", "web").stdout == f"80/tcp -> 0.0.0.0:{port}\n")
+    assert pair.netplug("port", pair.inspect("web")["Id"][:12], "80").stdout == f"0.0.0.0:{port}\n"
+    assert "No such container: nobody" in pair.netplug("port", "nobody").stderr
 
 
 def test_static_addresses_and_macs(pair: Pair) -> None:

@@ -63,6 +63,9 @@ class FakeController:
     def remote_endpoints(self, network: str) -> list[Endpoint]:
         return [endpoint for endpoint in self.remote if endpoint.network == network]
 
+    def sandboxes(self) -> list[Sandbox]:
+        return list(self.boxes.values())
+
     def sandbox(self, id: str) -> Sandbox | None:
         return self.boxes.get(id)
 
@@ -84,7 +87,7 @@ class FakeController:
             pools = (PoolConfig(subnet=f"172.{number}.0.0/16", gateway=f"172.{number}.0.1"), *pools)
         if request.ipv6 and not any(":" in pool.subnet for pool in pools):
             pools = (*pools, PoolConfig(subnet=f"fd00:{number}::/64", gateway=f"fd00:{number}::1"))
-        fields = {name: getattr(request, name) for name in request.__struct_fields__}
+        fields = {name: getattr(request, name) for name in request.__struct_fields__ if name not in ("id", "leased")}
         network = Network(**{**fields, "pools": pools}, id=new_id(), created=now())
         self.found[network.id] = network
         self.applied(f"br-{network.id[:12]}")

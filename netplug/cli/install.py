@@ -1,0 +1,122 @@
+"""`netplug install docker|systemd`: the files that make netplug a service, and the Docker Engine's plugin; `--uninstall` removes them.
+
+What it writes carries a mark in its first line. A file without it is somebody else's: it is neither written over nor removed. Nothing is
+started or stopped.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+from pathlib import Path
+
+import click
+
+from netplug.cli.command import Command, Failure
+
+MARK = "# Written by netplug install"
+PLUGIN = "/run/docker/plugins/netplug.sock"
+SOCKET = "netplug-docker.socket"
+UNITS = Path("etc/systemd/system")
+
+Files = dict[Path, str]
+"""By path below the root: what is in it."""
+
+
+def systemd(program: str) -> Files:
+    """The service, run from where this command is."""
+    unit = files("netplug.cli").joinpath("netplug.service").read_text()
+    return {UNITS / "netplug.service": _marked("systemd", unit.replace("/usr/local/bin/netplug", program))}
+
+
+def docker(program: str) -> Files:
+    """The plugin's socket, which is there before the engine looks for it and while netplug is down, and the service with it."""
+    plugin = f"[Unit]\nRequires={SOCKET}\nAfter={SOCKET}\n\n[Service]\nEnvironment=NETPLUG_DOCKER=--docker-plugin={PLUGIN}\n"
+    engine = f"[Unit]\nAfter={SOCKET}\nWants={SOCKET} netplug.service\n"
+    return {
+        UNITS / SOCKET: _marked("docker", files("netplug.cli").joinpath(SOCKET).read_text()),
+        UNITS / "netplug.service.d/docker.conf": _marked("docker", plugin),
+        UNITS / "docker.service.d/netplug.conf": _marked("docker", engine),
+    }
+
+
+WHAT: dict[str, Callable[[str], Files]] = {"docker": docker, "systemd": systemd}
+AFTERWARDS = {
+    "docker": "Now: systemctl daemon-reload && systemctl restart netplug\n"
+    "Then: docker network create -d netplug --ipam-driver netplug demo",
+    "systemd": "Now: systemctl daemon-reload && systemctl enable --now netplug",
+}
+
+
+@click.command("install", cls=Command)
+@click.argument("what", metavar="docker|systemd")
+@click.option("--uninstall", is_flag=True, help="Remove what was written")
+@click.option("--dry-run", is_flag=True, help="Only say what would be written or removed")
+@click.option("--root", "root", metavar="DIR", default="/", help="Below this directory instead of /")
+def install_command(what: str, uninstall: bool, dry_run: bool, root: str) -> int:
+    """Write what makes netplug a service (systemd), or the Docker Engine's plugin (docker)"""
+    if what not in WHAT:
+        raise Failure(f"netplug install: there is no {what}: docker or systemd is needed")
+    if not Path(root).is_dir():
+        raise Failure(f"netplug install: there is no directory {root}")
+    wanted = WHAT[what](_program())
+    for path in wanted:
+        if (found := _read(Path(root) / path)) is not None and not found.startswith(MARK):
+            raise Failure(f"netplug install: {Path(root) / path} was not written by this command: move it away first")
+    if what == "docker" and not uninstall and _read(Path(root) / UNITS / "netplug.service") is None:
+        click.echo("netplug is no service yet: netplug install systemd", err=True)
+    try:
+        for line in _removed(Path(root), wanted, dry_run) if uninstall else _written(Path(root), wanted, dry_run):
+            click.echo(line)
+    except OSError as error:
+        raise Failure(f"netplug install: {error.filename}: {error.strerror}") from None
+    if not dry_run:
+        click.echo("Now: systemctl daemon-reload" if uninstall else AFTERWARDS[what])
+    return 0
+
+
+def _written(root: Path, wanted: Files, dry_run: bool) -> Iterator[str]:
+    for path, text in wanted.items():
+        target = root / path
+        if _read(target) == text:
+            yield f"{target} is there already"
+            continue
+        yield f"would write {target}:\n{text}" if dry_run else f"wrote {target}"
+        if not dry_run:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text)
+            target.chmod(0o644)
+
+
+def _removed(root: Path, wanted: Files, dry_run: bool) -> Iterator[str]:
+    """The directories of drop-ins too, where nobody else has one in them."""
+    for path in wanted:
+        target = root / path
+        if _read(target) is None:
+            yield f"{target} is not there"
+            continue
+        yield f"would remove {target}" if dry_run else f"removed {target}"
+        if not dry_run:
+            target.unlink()
+            if target.parent.suffix == ".d" and not any(target.parent.iterdir()):
+                target.parent.rmdir()
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return None
+
+
+def _marked(what: str, text: str) -> str:
+    return f"{MARK} {what}: netplug install {what} --uninstall removes it.\n{text}"
+
+
+def _program() -> str:
+    """This command's path, as a service needs it."""
+    found = shutil.which(sys.argv[0]) if Path(sys.argv[0]).name == "netplug" else shutil.which("netplug")
+    beside = Path(sys.executable).with_name("netplug")
+    return str(Path(found).absolute() if found else beside if beside.exists() else "/usr/local/bin/netplug")
