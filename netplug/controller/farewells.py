@@ -144,7 +144,7 @@ class Farewells:
                 async with asyncio.timeout(pause):
                     await self._wakeups[teller].wait()
             except TimeoutError:
-                pause = min(2 * pause, LONGEST_SECONDS)
+                pause = min(2 * pause, LONGEST_SECONDS) if any(due.complained for due in waiting) else AGAIN_SECONDS
 
     def _of(self, teller: tuple[str, str]) -> list[_Due]:
         """Endpoints first."""
