@@ -27,7 +27,6 @@ from netplug.cluster import Nodes, Routes
 from netplug.cluster import settings as cluster_settings
 from netplug.controller import Controller, Core
 from netplug.controller.cluster import Cluster
-from netplug.driver import Drivers
 from netplug.engines import EngineApi, PluginServer
 from netplug.errors import Conflict, InvalidArgument, NetplugError
 from netplug.kernel import descriptors, firewall
@@ -35,6 +34,7 @@ from netplug.kernel.executor import Executor
 from netplug.kernel.journal import Journal
 from netplug.kernel.watch import Watch
 from netplug.observe import preflight
+from netplug.registry import Drivers
 from netplug.resolver.client import Resolver
 from netplug.runtime import oci
 from netplug.runtime.containers import Containers

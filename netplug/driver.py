@@ -1,23 +1,19 @@
 """The driver interface: what a network is made of in the kernel.
 
 A driver is pure: it looks at records and returns a Plan; it changes nothing and reads nothing. It is found by entry point in group
-`netplug.drivers` (the entry point's name is the driver's), is called without arguments, and is shared by all networks. Every plan must
-be safe to apply again: the controller *ensures* the plans of all records at each start. What it may offer beside this is in
-`netplug.capability`.
+`netplug.drivers` (the entry point's name is the driver's; `netplug.registry`), is called without arguments, and is shared by all networks.
+Every plan must be safe to apply again: the controller *ensures* the plans of all records at each start. What it may offer beside this is
+in `netplug.capability`.
 """
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from typing import Protocol
 
 import msgspec
 
-from netplug.errors import NotFound
 from netplug.model import Endpoint, Network, Sandbox
 from netplug.plan import Plan
-
-GROUP = "netplug.drivers"
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,22 +57,3 @@ class Driver(Protocol):
         """Make `endpoint.ports` reachable; host ports are chosen and held already."""
 
     def unpublish(self, network: Network, endpoint: Endpoint) -> Plan: ...
-
-
-class Drivers:
-    """The registry: built-in and third-party drivers come through the same door."""
-
-    def __init__(self) -> None:
-        self._loaded: dict[str, Driver] = {}
-
-    def get(self, name: str) -> Driver:
-        """The driver of that name; NotFound names those there are."""
-        if name not in self._loaded:
-            found = {point.name: point for point in entry_points(group=GROUP)}
-            if name not in found:
-                raise NotFound(f'plugin "{name}" not found: the drivers here are {", ".join(sorted(found))}')
-            self._loaded[name] = found[name].load()()
-        return self._loaded[name]
-
-    def names(self) -> list[str]:
-        return sorted(point.name for point in entry_points(group=GROUP))

@@ -1,7 +1,8 @@
 """Fault points: places where a test lets the daemon die, to prove that nothing is lost or leaked.
 
-They lie before and after each netlink send, firewall transaction, store transaction and mount. `arm(n)` makes the n-th point from
-then on end the process with SIGKILL. While faults are enabled (`NETPLUG_FAULTS=1` in the daemon's environment) batches hold one op.
+They lie before and after each netlink send, firewall transaction, store transaction, mount, and call of a driver that acts outside the
+kernel. `arm(n)` makes the n-th point from then on end the process with SIGKILL. While faults are enabled (`NETPLUG_FAULTS=1` in the
+daemon's environment) batches hold one op.
 """
 
 from __future__ import annotations

@@ -106,6 +106,8 @@ class Network(Record, frozen=True, kw_only=True):
     found: tuple[FoundLink, ...] = ()
     vni: int = 0
     """The number that its frames carry between nodes (RFC 7348); 0: none."""
+    finder: str = ""
+    """Where its driver comes from (`netplug.registry`); `""`: it is installed under its name."""
 
 
 class PortBinding(Record, frozen=True, kw_only=True):
@@ -131,6 +133,34 @@ class PortBinding(Record, frozen=True, kw_only=True):
         if self.count > 1:
             host, port = f"{host}-{self.host_port + self.count - 1}", f"{port}-{self.port + self.count - 1}"
         return f"{host_ip}:{host}->{port}/{self.protocol}"
+
+
+class StaticRoute(Record, frozen=True, kw_only=True):
+    """To a CIDR, by a gateway or (`""`) straight by the link."""
+
+    destination: str
+    gateway: str = ""
+
+
+class Attachment(Record, frozen=True, kw_only=True):
+    """What a driver that acts outside the kernel has answered for an endpoint: with it, the driver's plan is made again at any time.
+
+    Addresses carry their prefixes, gateways do not; what the endpoint had before it was asked for is not repeated.
+    """
+
+    link: str = ""
+    """What is to be moved from the host into the sandbox; `""`: nothing."""
+    interface: str = ""
+    """What it is to be called there; `""`: `prefix` and a number."""
+    prefix: str = ""
+    mac: str = ""
+    address: str = ""
+    address6: str = ""
+    gateway: str = ""
+    gateway6: str = ""
+    routes: tuple[StaticRoute, ...] = ()
+    exit: bool = False
+    """It leads nowhere, and does not mind that the sandbox gets a way out beside it."""
 
 
 class Endpoint(Record, frozen=True, kw_only=True):
@@ -169,6 +199,7 @@ class Endpoint(Record, frozen=True, kw_only=True):
     incarnation: str = ""
     vtep: str = ""
     """The node's address in the underlay, IPv4 or IPv6."""
+    attachment: Attachment | None = None
 
 
 class Node(Record, frozen=True, kw_only=True):

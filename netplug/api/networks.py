@@ -11,10 +11,10 @@ from netplug.api import decode, filters, shapes, views
 from netplug.api.call import Call, done, planned, reply
 from netplug.api.routes import delete, get, post
 from netplug.controller.requests import EndpointRequest
-from netplug.driver import Drivers
 from netplug.errors import Forbidden, InvalidArgument, NetworkInUse, Unavailable
 from netplug.model import Endpoint, Network
 from netplug.plan import Plan
+from netplug.registry import Drivers
 from netplug.runtime.model import Container
 from netplug.runtime.networking import endpoint_request
 
@@ -53,7 +53,7 @@ async def create(call: Call) -> web.Response:
 
 def _check_scope(wanted: str, driver: str) -> None:
     """The driver decides it; who says it must say the same."""
-    if not wanted or wanted == (scope := Drivers().get(driver).capabilities.scope):
+    if not wanted or wanted == (scope := Drivers().named(driver).capabilities.scope):
         return
     if wanted == "local" and scope == "global":
         raise Forbidden(f"cannot downgrade network scope for {driver} networks")

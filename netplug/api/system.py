@@ -17,7 +17,7 @@ from netplug.api.images import architecture
 from netplug.api.routes import get, head
 from netplug.api.services import Settings
 from netplug.api.views import Json
-from netplug.driver import Drivers
+from netplug.registry import Drivers
 
 _UNCACHED = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache", "Swarm": "inactive", "Builder-Version": ""}
 

@@ -60,6 +60,12 @@ class DockerHost(demo_hosts.Host):
             raise RuntimeError("a mount namespace for dockerd could not be made")
         return anchor
 
+    @property
+    def anchor(self) -> int:
+        """The pid of that process."""
+        assert self._anchor is not None
+        return self._anchor.pid
+
     def argv(self, *argv: str) -> list[str]:
         if self._anchor is None:
             return super().argv(*argv)
@@ -74,15 +80,20 @@ class DockerHost(demo_hosts.Host):
         except RuntimeError as error:
             raise RuntimeError(f"the daemon did not become ready:\n{self.said()}") from error
 
-    def start_dockerd(self, *flags: str) -> None:
-        """It is ready when this returns."""
+    def start_dockerd(self, *flags: str, ready: bool = True) -> None:
+        """It is ready when this returns, unless that is not asked for."""
         here = str(self.docker_directory)
         places = ["--data-root", f"{here}/data", "--exec-root", f"{here}/exec", "--pidfile", f"{here}/pid", "--host", f"unix://{here}/sock"]
         rest = ["--containerd", "", "--storage-driver", "overlay2", "--cgroup-parent", self.cgroup, *flags]
         with self.docker_log.open("ab") as log:
             self.dockerd = subprocess.Popen(self.argv("dockerd", *places, *rest), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        # dockerd tells systemd only; elsewhere its socket is asked again and again.
-        deadline = time.monotonic() + 60
+        if ready:
+            self.await_dockerd()
+
+    def await_dockerd(self, timeout: float = 60) -> None:
+        """It tells systemd only when it is ready; elsewhere its socket is asked again and again."""
+        assert self.dockerd is not None
+        deadline = time.monotonic() + timeout
         while time.monotonic() < deadline and self.dockerd.poll() is None:
             with contextlib.suppress(OSError, http.client.HTTPException):
                 if self._ask("GET", "/_ping") == 200:

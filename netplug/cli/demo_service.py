@@ -12,9 +12,10 @@ from pathlib import Path
 
 
 def start_service(
-    argv: Sequence[str], directory: Path, log: Path, environment: Mapping[str, str], timeout: float
+    argv: Sequence[str], directory: Path, log: Path, environment: Mapping[str, str], timeout: float, descriptors: Sequence[int] = ()
 ) -> subprocess.Popen[bytes]:
     """Start it in a session of its own and return when it has said READY=1, to a socket in `directory`; its output goes to `log`.
+    It inherits the descriptors.
 
     RuntimeError if it ends before, or says nothing in `timeout` seconds; then it is dead.
     """
@@ -23,7 +24,9 @@ def start_service(
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, log.open("ab") as output:
         ready.bind(str(notify))
         told = dict(environment, NOTIFY_SOCKET=str(notify))
-        process = subprocess.Popen(argv, env=told, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
+        process = subprocess.Popen(
+            argv, env=told, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, pass_fds=descriptors
+        )
         try:
             if _said_ready(ready, process.pid, time.monotonic() + timeout):
                 return process

@@ -18,6 +18,7 @@ from netplug.cli.command import Command, Failure
 
 MARK = "# Written by netplug install"
 PLUGIN = "/run/docker/plugins/netplug.sock"
+SOCKET = "netplug-docker.socket"
 UNITS = Path("etc/systemd/system")
 
 Files = dict[Path, str]
@@ -31,10 +32,11 @@ def systemd(program: str) -> Files:
 
 
 def docker(program: str) -> Files:
-    """The service with the plugin's socket, which is there before the engine looks for it."""
-    plugin = f"[Unit]\nBefore=docker.service\n\n[Service]\nEnvironment=NETPLUG_DOCKER=--docker-plugin={PLUGIN}\n"
-    engine = "[Unit]\nAfter=netplug.service\nWants=netplug.service\n"
+    """The plugin's socket, which is there before the engine looks for it and while netplug is down, and the service with it."""
+    plugin = f"[Unit]\nRequires={SOCKET}\nAfter={SOCKET}\n\n[Service]\nEnvironment=NETPLUG_DOCKER=--docker-plugin={PLUGIN}\n"
+    engine = f"[Unit]\nAfter={SOCKET}\nWants={SOCKET} netplug.service\n"
     return {
+        UNITS / SOCKET: _marked("docker", files("netplug.cli").joinpath(SOCKET).read_text()),
         UNITS / "netplug.service.d/docker.conf": _marked("docker", plugin),
         UNITS / "docker.service.d/netplug.conf": _marked("docker", engine),
     }

@@ -16,8 +16,10 @@ import msgspec
 from netplug.controller.cluster import in_use
 from netplug.controller.core import Core, log, recording
 from netplug.controller.debts import Debts
+from netplug.controller.effects import Effects
 from netplug.controller.endpoints import Endpoints
 from netplug.controller.engined import Engined
+from netplug.controller.farewells import Farewells
 from netplug.controller.healing import Healing
 from netplug.controller.leases import LeasedPool, Leases
 from netplug.controller.membership import Membership
@@ -75,8 +77,10 @@ class Controller:
         self._membership.own = self._own
         self._shared = Shared(core, self._membership, self._debts)
         self._routing = Routing(core)
-        self._networks = Networks(core, self._shared, self._routing)
-        self._endpoints = Endpoints(core, self._shared, self._networks)
+        self._farewells = Farewells(core)
+        self._effects = Effects(core, self._farewells)
+        self._networks = Networks(core, self._shared, self._routing, self._effects)
+        self._endpoints = Endpoints(core, self._shared, self._networks, self._effects)
         self._sandboxes = Sandboxes(core, self._endpoints, self._shared)
         self._planning = Planning(core, self._membership, self._networks, self._endpoints, self._sandboxes)
         self._engined = Engined(core, self._endpoints, self._sandboxes)
@@ -106,6 +110,7 @@ class Controller:
         self._engined.look()
         self._sweeper = asyncio.create_task(self._sweep())
         await self._debts.start()
+        await self._farewells.start()
         self._membership.follow()
         if self._healing is not None:
             self._healing.start(base)
@@ -113,6 +118,7 @@ class Controller:
     def ending(self) -> None:
         """The daemon will stop once what is under way has come to its end."""
         self._core.resolver.recovers = False
+        self._effects.end()
 
     async def stop(self) -> None:
         """Let running changes end. Containers, their networks and names stay."""
@@ -123,7 +129,9 @@ class Controller:
         await self._debts.close()
         if self._healing is not None:
             await self._healing.stop()
+        self._effects.end()
         await self._changes.settle()
+        await self._farewells.close()
         await self._core.resolver.stop()
         await self._core.forwarder.stop()
         self._core.ports.release_all()
@@ -214,9 +222,9 @@ class Controller:
         """An endpoint of a container that the engine will name with `join`; its link waits in the host."""
         return await self._changes.finish(self._engined.attach(reference, request, engine))
 
-    async def join(self, identity: str, sandbox: str, namespace: str) -> Endpoint:
-        """The endpoint is of the container whose namespace is, or will be, at that path."""
-        return await self._changes.finish(self._engined.join(identity, sandbox, namespace))
+    async def join(self, identity: str, sandbox: str, namespace: str, *, takes: bool = False) -> Endpoint:
+        """The endpoint is of the container whose namespace is, or will be, at that path; `takes`: its engine takes the link in itself."""
+        return await self._changes.finish(self._engined.join(identity, sandbox, namespace, takes=takes))
 
     async def leave(self, identity: str) -> None:
         """The opposite of `attach` and `join`; fine if the endpoint is gone."""

@@ -40,7 +40,7 @@ class Concern:
         """This host is on that global network now, or is no more."""
         place = self._core.place(network)
         if joined:
-            self._places[place] = network.id, frozenset(_of_plan(self._core.network_plan(network)))
+            self._places[place] = network.id, frozenset(_of_plan(self._core.network_plan(network, peers=())))
         else:
             self._places.pop(place, None)
 
@@ -128,12 +128,11 @@ class Concern:
 
     def _words(self, network: Network) -> frozenset[str]:
         """What its links, addresses, routes and sysctls in the host are called in a loss."""
-        if self._core.place(network):
-            return frozenset()
         known = self._networks.get(network.id)
         if known is None or known[0] is not network:
             self._networks = {identity: words for identity, words in self._networks.items() if identity in self._core.records.networks}
-            known = self._networks[network.id] = network, frozenset(_of_plan(self._core.network_plan(network)))
+            plan = () if self._core.place(network) else self._core.network_plan(network)
+            known = self._networks[network.id] = network, frozenset(_of_plan(plan))
         return known[1]
 
 
@@ -154,6 +153,8 @@ def _of_endpoint(endpoint: Endpoint) -> set[str]:
     found = {endpoint.interface, endpoint.gateway, endpoint.gateway6}
     for address in (endpoint.address, endpoint.address6):
         found.update(_of_address(address) if address else ())
+    if endpoint.attachment is not None:
+        found.update(route.gateway or route.destination for route in endpoint.attachment.routes)
     return found - {""}
 
 

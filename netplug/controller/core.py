@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -21,7 +22,7 @@ from netplug.controller.hostports import HostPorts
 from netplug.controller.leases import Leases
 from netplug.controller.records import Records
 from netplug.controller.requests import Events
-from netplug.driver import Driver, Drivers
+from netplug.driver import Driver
 from netplug.errors import NetplugError
 from netplug.forwarder.client import Forwarder
 from netplug.kernel.executor import Executor
@@ -29,6 +30,7 @@ from netplug.kernel.firewall import Firewall
 from netplug.kernel.journal import Journal
 from netplug.model import Endpoint, Network, PoolConfig, mac_of
 from netplug.plan import IPV6_FORWARDING, Direct, FirewallOp, Plan, Publish, Remove, Step, Sysctl, removal
+from netplug.registry import Drivers
 from netplug.resolver.client import Resolver
 from netplug.store import Store
 
@@ -89,7 +91,7 @@ class Core:
     """Whether published ports are reached from outside by the containers' own addresses too."""
     _holders: dict[tuple[str, str], set[str]] = field(default_factory=dict)
     """By (network, address), in global networks: who has it as far as is known. Its next owner may be heard of before its last is gone."""
-    _here: dict[str, Driver] = field(default_factory=dict)
+    _here: dict[tuple[str, str], Driver] = field(default_factory=dict)
     _locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     def __post_init__(self) -> None:
@@ -105,12 +107,12 @@ class Core:
 
     def driver(self, network: Network) -> Driver:
         """The network's, as it is on this node."""
-        driver = self.drivers.get(network.driver)
-        if not isinstance(driver, PeerAware):
-            return driver
-        if network.driver not in self._here:
-            self._here[network.driver] = driver.on(self.underlay)
-        return self._here[network.driver]
+        place = network.finder, network.driver
+        found = self._here.get(place)
+        if found is None:
+            driver = self.drivers.get(network.driver, network.finder)
+            found = self._here[place] = driver.on(self.underlay) if isinstance(driver, PeerAware) else driver
+        return found
 
     async def apply(self, action: str, subject: str, plan: Plan) -> None:
         """Make the plan true, or raise with everything undone; noted in the journal either way."""
@@ -194,7 +196,7 @@ class Core:
         """Of the network's pools, those that `address` lies in."""
         text = address.split("/")[0]
         for pool, allocator in self.allocators.get(network, ()):
-            if text and ipaddress.ip_address(text) in ipaddress.ip_network(pool.subnet):
+            if text and ipaddress.ip_address(text) in _subnet(pool.subnet):
                 yield allocator
 
     def place(self, network: Network) -> str:
@@ -244,6 +246,9 @@ class Core:
         plans = _recorder.get()
         if plans is not None and plan:
             plans.append(plan)
+
+
+_subnet = lru_cache(maxsize=1024)(ipaddress.ip_network)
 
 
 def _room(step: Step) -> tuple[bool, str]:

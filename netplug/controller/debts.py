@@ -62,6 +62,14 @@ class Debts:
             await self.owe(*strangers)
         self.remind()
 
+    def cleared(self, endpoint: Endpoint) -> list[Write]:
+        """What notes that this one is owed no more, for a transaction after which that is so; then `forget` it."""
+        return [Delete(_key(endpoint.network, endpoint.id))] if endpoint.id in self._owed else []
+
+    def forget(self, identity: str) -> None:
+        """It has been cleared."""
+        self._owed.pop(identity, None)
+
     async def paid(self, identity: str) -> None:
         network = self._owed.pop(identity, None)
         if network is not None:

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from netplug.controller import exits, linking
 from netplug.controller.core import Core, log
+from netplug.controller.effects import Effects, Prepared
 from netplug.controller.joining import Change, draft, joined, left
 from netplug.controller.names import endpoint_names, needs_resolver
 from netplug.controller.networks import Networks
@@ -31,18 +32,22 @@ from netplug.store import Exists, Lost, Write
 class Endpoints:
     """The life of endpoints."""
 
-    def __init__(self, core: Core, shared: Shared, networks: Networks) -> None:
+    def __init__(self, core: Core, shared: Shared, networks: Networks, effects: Effects) -> None:
         self._core, self._shared, self._networks = core, shared, networks
+        self.farewells, self._effects = effects.farewells, effects
         self.publishing = Publishing(core)
 
     async def connect(self, reference: str, sandbox_id: str, request: EndpointRequest) -> Endpoint:
         core = self._core
-        async with core.lock(sandbox_id):
+        self.sandbox(sandbox_id)
+        network = core.records.network(reference)
+        exits.check_asked(network)
+        async with self._effects.attached(network, sandbox_id, request) as prepared, core.lock(sandbox_id):
             sandbox = self.sandbox(sandbox_id)
-            network = core.records.network(reference)
-            exits.check_asked(network)
-            join = self._join_shared if network.scope == "global" else self._join
-            endpoint = await join(network, sandbox, request)
+            if network.scope == "global":
+                endpoint = await self._join_shared(network, sandbox, request)
+            else:
+                endpoint = await self._join(network, sandbox, request, prepared)
             try:
                 await self._settle_exit(sandbox_id)
             except BaseException:
@@ -51,12 +56,16 @@ class Endpoints:
         core.events.send(ControllerEvent(kind="endpoint", action="connect", network=network, endpoint=endpoint, sandbox=sandbox))
         return endpoint
 
-    async def _join(self, network: Network, sandbox: Sandbox, request: EndpointRequest) -> Endpoint:
+    async def _join(self, network: Network, sandbox: Sandbox, request: EndpointRequest, prepared: Prepared | None = None) -> Endpoint:
+        """`prepared`: as its driver has made it already."""
         core = self._core
         async with core.lock(network.id):
             network = core.records.network(network.id)
             present = core.records.of_sandbox(sandbox.id)
-            endpoint = draft(core, network, sandbox, present, request)
+            if prepared is None:
+                endpoint = draft(core, network, sandbox, present, request)
+            else:
+                endpoint = self._effects.settled(prepared, network, sandbox, present)
             try:
                 return await self._attach(network, sandbox, present, endpoint)
             except BaseException:
@@ -84,7 +93,9 @@ class Endpoints:
             network = core.records.network(reference)
             exits.check_asked(network)
             endpoint = await self._leave(network, sandbox)
+            farewells = self.farewells.of_endpoints([endpoint], sandbox)
             await self._settle_exit(sandbox_id)
+        await self.farewells.told(*farewells)
         core.events.send(ControllerEvent(kind="endpoint", action="disconnect", network=network, endpoint=endpoint, sandbox=sandbox))
         return endpoint
 
@@ -96,6 +107,9 @@ class Endpoints:
             change = self._leaving(network, sandbox, core.records.of_sandbox(sandbox.id), endpoint)
             writes: list[Write] = [*delete_endpoint(endpoint), *map(update_endpoint, change.updated)]
             writes += [put_sandbox(change.sandbox)] if change.sandbox != sandbox else []
+            writes += self._shared.debts.cleared(endpoint) if at_once else []
+            farewells = self.farewells.of_endpoints([endpoint], sandbox)
+            writes += self.farewells.written(farewells)
             try:
                 await core.store.txn((), writes)
             except BaseException:
@@ -109,6 +123,7 @@ class Endpoints:
                 self.forget_names(endpoint, sandbox),
                 core.remove("network disconnect", f"{network.name}/{sandbox.name}", change.plan),
             )
+            self.farewells.due(*farewells)
             core.retire(endpoint)
             await self.publishing.settle(sandbox, change.endpoints)
         return endpoint
@@ -135,7 +150,7 @@ class Endpoints:
     def plan_join(self, network: Network, sandbox: Sandbox, present: Sequence[Endpoint], request: EndpointRequest) -> Change:
         """What joining one more network would do; address and host ports go straight back."""
         core = self._core
-        endpoint = draft(core, network, sandbox, present, request)
+        endpoint = self._effects.unanswered(network, draft(core, network, sandbox, present, request), request)
         core.free(endpoint)
         sandbox, ports = self._hold_ports(sandbox, present, endpoint)
         self.publishing.keep(sandbox, core.records.of_sandbox(sandbox.id))
@@ -204,7 +219,9 @@ class Endpoints:
         compares, writes = put_endpoint(new)
         compares.append(Exists(sandbox_key(new.sandbox)))
         try:
-            await self._core.store.txn(compares, [*writes, put_sandbox(change.sandbox), *map(update_endpoint, change.updated)])
+            writes += [put_sandbox(change.sandbox), *map(update_endpoint, change.updated), *self._shared.debts.cleared(new)]
+            writes += self.farewells.unsaid(self.farewells.of_endpoints([new], None))
+            await self._core.store.txn(compares, writes)
         except Lost as lost:
             if isinstance(lost.failed, Exists):
                 raise NotFound(f"network {network.name} not found") from lost
@@ -217,7 +234,9 @@ class Endpoints:
         core.records.drop_endpoint(new)
         core.records.add_sandbox(sandbox)
         self._remember(old)
-        await core.store.txn((), [*delete_endpoint(new), put_sandbox(sandbox), *map(update_endpoint, old)])
+        writes = [*delete_endpoint(new), put_sandbox(sandbox), *map(update_endpoint, old), *self._shared.debts.written([new])]
+        writes += self.farewells.written(self.farewells.of_endpoints([new], sandbox))
+        await core.store.txn((), writes)
         self.publishing.keep(sandbox, present)
 
     def _leaving(self, network: Network, sandbox: Sandbox, present: Sequence[Endpoint], endpoint: Endpoint) -> Change:

@@ -50,24 +50,37 @@ class Engined:
             await self._sandboxes.remove(request.id)
             raise
 
-    async def join(self, identity: str, sandbox_id: str, namespace: str) -> Endpoint:
-        """The endpoint is of the container whose namespace is, or will be, at that path. NotFound without `attach`; twice is fine."""
+    async def join(self, identity: str, sandbox_id: str, namespace: str, *, takes: bool = False) -> Endpoint:
+        """The endpoint is of the container whose namespace is, or will be, at that path. NotFound without `attach`; twice is fine.
+
+        Where the container runs, its link is in it at the end, and set up: the engine has nothing to take in (and would take 30 ms for
+        it). Not so one that starts, whose first link is called what the engine calls it; nor with `takes`: it wants to do that itself.
+        """
         core = self._core
         async with self._locks(sandbox_id, self.endpoint(identity).sandbox):
             endpoint = self.endpoint(identity)
             former = core.records.sandboxes[endpoint.sandbox]
+            network = core.records.networks[endpoint.network]
             if former.id == sandbox_id:
                 return endpoint
             known = core.records.sandboxes.get(sandbox_id)
             sandbox = known or msgspec.structs.replace(former, id=sandbox_id, created=now(), namespace=namespace)
             joined = msgspec.structs.replace(endpoint, sandbox=sandbox_id)
+            names = arrivals.names(namespace) if not takes else set()
+            if names - {"lo"}:
+                sandbox = msgspec.structs.replace(sandbox, cookie=namespaces.cookie(namespace) or 0)
+                joined = msgspec.structs.replace(joined, interface=handing.free_name(network, names))
             await core.store.txn((), [put_sandbox(sandbox), update_endpoint(joined), delete_sandbox(former)])
             core.records.drop_endpoint(endpoint)
             core.records.drop_sandbox(former)
             core.records.add_sandbox(sandbox)
             core.records.add_endpoint(joined)
+            plan = handing.attached(core.driver(network).join(network, joined, sandbox), joined, sandbox)
+            if handing.arrived(joined):
+                sandbox = await self._furnish(sandbox, joined, plan)
+            else:
+                await core.apply("network connect", f"{network.name}/{sandbox.name}", plan)
         core.events.send(ControllerEvent(kind="sandbox", action="remove", sandbox=former))
-        network = core.records.networks[joined.network]
         core.events.send(ControllerEvent(kind="endpoint", action="update", network=network, endpoint=joined, sandbox=sandbox))
         return joined
 
@@ -119,7 +132,7 @@ class Engined:
     def look(self) -> None:
         """Wait for links that an engine has begun to take in."""
         for endpoint in list(self._core.records.endpoints.values()):
-            if not handing.arrived(endpoint) and self._known(endpoint) and not arrivals.present(endpoint.interface):
+            if not handing.arrived(endpoint) and handing.claimed(endpoint) and not arrivals.present(endpoint.interface):
                 self.taken(endpoint.interface)
 
     def taken(self, name: str) -> None:
@@ -138,10 +151,6 @@ class Engined:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _known(self, endpoint: Endpoint) -> bool:
-        """Whether the engine has said whose it is."""
-        return endpoint.sandbox != endpoint.id
 
     async def _await(self, identity: str) -> None:
         pause, end = _PAUSE, asyncio.get_running_loop().time() + _PATIENCE
@@ -169,14 +178,15 @@ class Engined:
             if cookie is None:
                 return False
             endpoint = msgspec.structs.replace(endpoint, interface=name)
-            sandbox = await self._furnish(msgspec.structs.replace(sandbox, cookie=cookie), endpoint)
+            sandbox = msgspec.structs.replace(sandbox, cookie=cookie)
+            sandbox = await self._furnish(sandbox, endpoint, tuple(interfaces.settings(endpoint, sandbox)))
             core.events.send(ControllerEvent(kind="sandbox", action="update", sandbox=sandbox))
             return True
 
-    async def _furnish(self, sandbox: Sandbox, endpoint: Endpoint) -> Sandbox:
+    async def _furnish(self, sandbox: Sandbox, endpoint: Endpoint, plan: Plan) -> Sandbox:
+        """Carry out the plan in the container, with what leads to its names."""
         core = self._core
         network = core.records.networks[endpoint.network]
-        plan: Plan = tuple(interfaces.settings(endpoint, sandbox))
         opened = None
         if needs_resolver(core, network) and not sandbox.resolver_udp:
             sandbox = with_resolver(msgspec.structs.replace(sandbox, dns=engines_resolver(sandbox)))

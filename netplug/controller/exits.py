@@ -33,7 +33,7 @@ def needed(core: Core, endpoints: Sequence[Endpoint]) -> bool:
         capabilities = core.driver(network).capabilities
         if capabilities.exit and (endpoint.gateway or endpoint.gateway6):
             return False
-        wanted |= not capabilities.exit
+        wanted |= not capabilities.exit or (endpoint.attachment is not None and endpoint.attachment.exit)
     return wanted
 
 

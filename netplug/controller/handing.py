@@ -6,13 +6,13 @@ and the default route. From then on (`arrived`) the endpoint's plan is that of a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import msgspec
 
 from netplug.controller import gateway, interfaces
 from netplug.controller.core import Core
-from netplug.model import Endpoint, Family, Sandbox
+from netplug.model import Endpoint, Family, Network, Sandbox
 from netplug.plan import HOST, PlacedOp, Plan, Remove, Step, Veth
 
 _FAMILIES: tuple[Family, ...] = (4, 6)
@@ -24,12 +24,25 @@ def passing(identity: str) -> str:
 
 
 def arrived(endpoint: Endpoint) -> bool:
-    """Whether the engine has taken the link in."""
+    """Whether the link is in its container."""
     return endpoint.interface != passing(endpoint.id)
+
+
+def claimed(endpoint: Endpoint) -> bool:
+    """Whether the engine has said whose it is: until then it has a sandbox of its own, and nothing in the kernel."""
+    return endpoint.sandbox != endpoint.id
+
+
+def free_name(network: Network, taken: Collection[str]) -> str:
+    """For a link that we put into a running container: no name that the engine, which counts its own, might choose next."""
+    prefix = network.options.get(interfaces.PREFIX, "") or "net"
+    return next(name for number in range(1, len(taken) + 2) if (name := f"{prefix}{number}") not in taken)
 
 
 def attached(plan: Plan, endpoint: Endpoint, sandbox: Sandbox) -> Plan:
     """The driver's plan for joining, as far as it is ours to carry out now."""
+    if not claimed(endpoint):
+        return ()
     if arrived(endpoint):
         return interfaces.configured(plan, endpoint, sandbox)
     return tuple(_outside(plan, sandbox.namespace))

@@ -147,7 +147,8 @@ class Healing:
             await asyncio.sleep(SYSCTL_SECONDS)
             core = self._core
             plans = {Subject("host"): (*self._base, *core.routes)}
-            plans |= {Subject("network", network.id): core.network_plan(network) for network in core.records.networks.values()}
+            for network in core.records.networks.values():  # what leads to other nodes' endpoints has none of these
+                plans[Subject("network", network.id)] = core.network_plan(network, peers=() if network.id in core.joined else None)
             for subject, plan in plans.items():
                 with contextlib.suppress(KernelError):
                     if survey.missing([step for step in plan if isinstance(step, Sysctl | Route)]):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from netplug.errors import Forbidden, InvalidArgument
-from netplug.model import Endpoint, Network, Sandbox
+from netplug.model import Attachment, Endpoint, Network, Sandbox
 from netplug.plan import Plan, Sysctl
 
 PREFIX = "com.docker.network.container_iface_prefix"
@@ -17,13 +17,18 @@ SYSCTLS = "com.docker.network.endpoint.sysctls"
 _SYSCTL = re.compile(r"(net\.(?:ipv4|ipv6|mpls)\.\w+)\.(?:IFNAME|ifname)\.(\w+)=(.+)", re.ASCII)
 
 
-def free_name(network: Network, present: Sequence[Endpoint], options: Mapping[str, str]) -> str:
-    """The name that the endpoint's option asks for, else the network's prefix and the first number that is free in the sandbox."""
+def free_name(network: Network, present: Sequence[Endpoint], options: Mapping[str, str], given: Attachment | None = None) -> str:
+    """The name that the endpoint's option asks for, else the network's prefix and the first number that is free in the sandbox.
+
+    Where neither user nor network say anything, as the driver has answered (`given`).
+    """
     used = {endpoint.interface for endpoint in present}
-    wanted = options.get(NAME, "")
+    prefix = checked_prefix(network)
+    chosen = given if given is not None and not network.options.get(PREFIX) else Attachment()
+    wanted = options.get(NAME, "") or chosen.interface
     if wanted:
         return _checked(wanted, used)
-    prefix = checked_prefix(network)
+    prefix = chosen.prefix or prefix
     return next(name for number in range(len(used) + 1) if (name := f"{prefix}{number}") not in used)
 
 
@@ -41,9 +46,7 @@ def settings(endpoint: Endpoint, sandbox: Sandbox) -> Iterator[Sysctl]:
     advertisements: everything it should have comes from IPAM.
     """
     link = endpoint.interface.replace(".", "/")
-    if sandbox.kind == "engine":
-        pass  # it has said whether there is IPv6 when it took the link in
-    elif endpoint.address6:
+    if endpoint.address6:
         yield Sysctl(namespace=sandbox.namespace, key=f"net.ipv6.conf.{link}.accept_ra", value="0")
         yield Sysctl(namespace=sandbox.namespace, key=f"net.ipv6.conf.{link}.disable_ipv6", value="0")
     elif sandbox.kind == "given":

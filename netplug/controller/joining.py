@@ -127,7 +127,7 @@ def left(
 
 def with_resolver(sandbox: Sandbox) -> Sandbox:
     """With two ports for it, chosen at random."""
-    udp, tcp = random.SystemRandom().sample(range(32768, 61000), 2)
+    udp, tcp = random.sample(range(32768, 61000), 2)
     return msgspec.structs.replace(sandbox, resolver_udp=udp, resolver_tcp=tcp)
 
 

@@ -12,10 +12,11 @@ import re
 
 import msgspec
 
-from netplug.capability import Adopts, Claims, Gatewayless
+from netplug.capability import Adopts, Claims, Effectful, Gatewayless
 from netplug.controller import exits, interfaces
 from netplug.controller.cluster import in_use
 from netplug.controller.core import Core
+from netplug.controller.effects import Effects
 from netplug.controller.records import delete_network, put_network
 from netplug.controller.requests import ControllerEvent, NetworkRequest
 from netplug.controller.routing import Routing
@@ -36,18 +37,21 @@ _ATTEMPTS = 50
 class Networks:
     """The life of networks."""
 
-    def __init__(self, core: Core, shared: Shared, routing: Routing) -> None:
-        self._core, self._shared, self._routing = core, shared, routing
+    def __init__(self, core: Core, shared: Shared, routing: Routing, effects: Effects) -> None:
+        self._core, self._shared, self._routing, self._effects = core, shared, routing, effects
 
     async def create(self, request: NetworkRequest, *, predefined: bool = False) -> Network:
         core = self._core
-        if core.drivers.get(request.driver).capabilities.scope == "global":
+        driver = core.drivers.named(request.driver)
+        if driver.capabilities.scope == "global":
             # Not with the lock of all networks: this host's own do not wait for the cluster.
             async with core.lock("global networks"):
                 network = await self._shared.create(lambda: self.prepare(request))
         elif core.cluster is not None and not predefined and self._routing.wanted(self._draft(request)):
             async with core.lock(PUBLISHED):
                 network = await self._create_reached(request)
+        elif isinstance(driver, Effectful):
+            network = await self._create_outside(request)
         else:
             network = await self._create_here(request, predefined=predefined)
         core.events.send(ControllerEvent(kind="network", action="create", network=network))
@@ -74,29 +78,49 @@ class Networks:
         async with core.lock("networks"):
             network = self.prepare(request, predefined=predefined)
             core.records.add_network(network)
-            claims = self._claims(network)
-            try:
-                compares, writes = put_network(network, claims)
-                await core.store.txn(compares, writes, durable=True)
-            except Lost as lost:
-                core.records.drop_network(network)
-                raise self._taken(network, lost) from lost
-            except BaseException:
-                core.records.drop_network(network)
-                raise
-            core.open_pools(network)
-            try:
-                await core.apply("network create", network.name, core.network_plan(network))
-            except BaseException:
-                core.records.drop_network(network)
-                core.allocators.pop(network.id, None)
-                await core.store.txn((), delete_network(network, claims), durable=True)
-                raise
+            await self._establish(network)
         return network
+
+    async def _create_outside(self, request: NetworkRequest) -> Network:
+        """Without the lock of all networks while the driver is asked. Meanwhile it is in the records, so that others keep off."""
+        core = self._core
+        async with core.lock("networks"):
+            network = self.prepare(request)
+            core.records.add_network(network)
+        try:
+            async with self._effects.made(network), core.lock("networks"):
+                await self._establish(network)
+        except BaseException:
+            core.records.drop_network(network)
+            raise
+        return network
+
+    async def _establish(self, network: Network) -> None:
+        """Record and plan of one that is in the memory already; out of it again where that fails."""
+        core = self._core
+        claims, farewell = self._claims(network), self._effects.farewells.of_network(network)
+        try:
+            compares, writes = put_network(network, claims)
+            await core.store.txn(compares, [*writes, *self._effects.farewells.unsaid(farewell)], durable=True)
+        except Lost as lost:
+            core.records.drop_network(network)
+            raise self._taken(network, lost) from lost
+        except BaseException:
+            core.records.drop_network(network)
+            raise
+        core.open_pools(network)
+        try:
+            await core.apply("network create", network.name, core.network_plan(network))
+        except BaseException:
+            core.records.drop_network(network)
+            core.allocators.pop(network.id, None)
+            writes = [*delete_network(network, claims), *self._effects.farewells.written(farewell)]
+            await core.store.txn((), writes, durable=True)
+            raise
 
     async def drafted(self, request: NetworkRequest) -> Network:
         """What `create` would make, or what it would raise."""
-        if self._core.drivers.get(request.driver).capabilities.scope != "global":
+        if self._core.drivers.named(request.driver).capabilities.scope != "global":
             return self.prepare(request)
         async with self._core.lock("global networks"):
             return await self._shared.could(lambda: self.prepare(request))
@@ -124,17 +148,22 @@ class Networks:
             network = core.records.network(reference)
             async with core.lock(network.id):
                 plan = self.plan_removal(network, predefined=predefined)
+                farewell = self._effects.farewells.of_network(network)
                 core.records.drop_network(network)
                 core.allocators.pop(network.id, None)
                 core.last_macs = {key: mac for key, mac in core.last_macs.items() if key[0] != network.id}
-                await core.store.txn((), delete_network(network, self._claims(network)), durable=True)
+                writes = [*delete_network(network, self._claims(network)), *self._effects.farewells.written(farewell)]
+                await core.store.txn((), writes, durable=True)
                 await core.remove("network rm", network.name, plan)
+        self._effects.farewells.due(*farewell)
+        await self._effects.farewells.told(*farewell)
         return network
 
     def plan_removal(self, network: Network, *, predefined: bool = False) -> Plan:
         """What removing it would do; raises if it cannot go."""
         if network.predefined and not predefined:
             raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
+        self._effects.check_idle(network)
         if endpoints := self._core.records.of_network(network.id):
             raise in_use(network, [*endpoints, *self._core.peers.get(network.id, {}).values()])
         return self._core.driver(network).delete_network(network)
@@ -145,7 +174,7 @@ class Networks:
         self._check_name(request.name, predefined)
         if records.network_named(request.name) is not None:
             raise Conflict(f"network with name {request.name} already exists")
-        driver = self._core.drivers.get(request.driver)
+        driver = self._core.drivers.named(request.driver)
         if request.name == exits.GATEWAY and request.driver != exits.REQUEST.driver:
             raise Forbidden(f"{exits.GATEWAY} is the way out of other networks: it can be made with the driver {exits.REQUEST.driver} only")
         if driver.capabilities.singleton and not predefined:
@@ -174,7 +203,8 @@ class Networks:
             name=request.name,
             driver=request.driver,
             created=now(),
-            scope="global" if self._core.drivers.get(request.driver).capabilities.scope == "global" else "local",
+            scope="global" if self._core.drivers.named(request.driver).capabilities.scope == "global" else "local",
+            finder=self._core.drivers.finder(request.driver),
             ipv4=request.ipv4,
             ipv6=request.ipv6,
             internal=request.internal,

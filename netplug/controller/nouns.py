@@ -4,7 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from netplug.plan import Address, Bridge, Fdb, LinkOp, LinkUp, Neighbour, Netns, PlacedOp, Route, StackedOp, Step, Sysctl, Veth, Vxlan
+from netplug.plan import (
+    Address,
+    Adopt,
+    Bridge,
+    Fdb,
+    LinkOp,
+    LinkUp,
+    Neighbour,
+    Netns,
+    PlacedOp,
+    Route,
+    StackedOp,
+    Step,
+    Sysctl,
+    Veth,
+    Vxlan,
+)
 
 MOST_WORDS = 6
 
@@ -22,7 +38,7 @@ def noun(step: Step) -> str:
     match step:
         case Bridge(name=name) | Veth(name=name):
             return f"{kind(step)} {name}"
-        case LinkOp(name=name) | PlacedOp(name=name):
+        case LinkOp(name=name) | PlacedOp(name=name) | Adopt(name=name):
             return f"interface {name}"
         case LinkUp(link=link):
             return f"{link} up"
@@ -46,7 +62,7 @@ def made_links(step: Step) -> set[str]:
     match step:
         case Veth(name=name, peer=peer):
             return {name, peer}
-        case LinkOp(name=name) | PlacedOp(name=name):
+        case LinkOp(name=name) | PlacedOp(name=name) | Adopt(name=name):
             return {name}
         case _:
             return set()

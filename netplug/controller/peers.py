@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -26,7 +26,6 @@ from netplug.store import MAX_OPERATIONS, PREFIX, Delete, Put, Write
 T = TypeVar("T")
 
 _KEYS = f"{PREFIX}peers/"
-_NAMES_AT_ONCE = 200
 
 
 class Peers:
@@ -108,9 +107,13 @@ class Peers:
 
     async def live(self, nodes: Iterable[str]) -> None:
         """These nodes do, and no others: nobody is sent to one of those by name."""
-        self._living = frozenset(nodes)
-        for network in list(self._core.peers):
-            await self._tell_all(network)
+        before, self._living = self._living, frozenset(nodes)
+        if before is None:
+            for network in list(self._core.peers):
+                await self._tell_all(network)
+        elif differ := before ^ self._living:
+            for network, peers in list(self._core.peers.items()):
+                await self._tell(network, [identity for identity, endpoint in peers.items() if endpoint.node in differ])
 
     async def _note(self, network: Network, gone: Sequence[Endpoint], come: Sequence[Endpoint]) -> None:
         """In the host's store, in memory and in the pools. Who has an address now comes after who had it."""
@@ -140,23 +143,21 @@ class Peers:
     async def _tell(self, network: str, identities: Iterable[str]) -> None:
         """What has changed of them since it was told. A resolver that is away learns everything when it is back."""
         async with self._telling:
-            for batch in _batches(list(identities), _NAMES_AT_ONCE):
-                messages = [message for identity in batch if (message := self._message(network, identity))]
-                for result in await asyncio.gather(*messages, return_exceptions=True):
-                    if isinstance(result, Unavailable | OSError):
-                        log.warning("the resolver does not answer, names follow when it is back: %s", result)
-                    elif isinstance(result, BaseException):
-                        raise result
-
-    def _message(self, network: str, identity: str) -> Awaitable[None] | None:
-        told, names = self._told[network], self._answer(network, identity)
-        if names == told.get(identity):
-            return None
-        if names is None:
-            del told[identity]
-            return self._core.resolver.drop(network, identity)
-        told[identity] = names
-        return self._core.resolver.put(names)
+            put, drop, told = [], [], self._told[network]
+            for identity in identities:
+                names = self._answer(network, identity)
+                if names == told.get(identity):
+                    continue
+                if names is None:
+                    del told[identity]
+                    drop.append((network, identity))
+                else:
+                    told[identity] = names
+                    put.append(names)
+            try:
+                await self._core.resolver.change(put, drop)
+            except (Unavailable, OSError) as error:
+                log.warning("the resolver does not answer, names follow when it is back: %s", error)
 
     def _answer(self, network: str, identity: str) -> EndpointNames | None:
         """None: nothing."""

@@ -6,7 +6,7 @@ the records first, in chunks that the store can take, then names, links and the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -55,6 +55,7 @@ class Sandboxes:
                 return
             endpoints = core.records.of_sandbox(identity)
             networks = {endpoint.network: core.records.networks[endpoint.network] for endpoint in endpoints}
+            farewells = self._endpoints.farewells.of_endpoints(endpoints, sandbox)
             await self.forget(sandbox, endpoints)
             if sandbox.resolver_udp:
                 await self._endpoints.tell(core.resolver.remove_sandbox(identity))
@@ -64,6 +65,8 @@ class Sandboxes:
                     await self._shared.debts.settle(endpoint)
                 core.retire(endpoint)
             await self._endpoints.publishing.settle(sandbox, ())
+            self._endpoints.farewells.due(*farewells)
+        await self._endpoints.farewells.told(*farewells)
         for endpoint in endpoints:
             await self._shared.left(endpoint)
             network = networks[endpoint.network]
@@ -73,7 +76,7 @@ class Sandboxes:
     async def forget(self, sandbox: Sandbox, endpoints: list[Endpoint]) -> None:
         """Out of the store, the memory and the resolver: endpoints first, so that no chunk leaves one without its sandbox."""
         core = self._core
-        writes: list[Write] = [*self.owed(endpoints), *(write for endpoint in endpoints for write in delete_endpoint(endpoint))]
+        writes: list[Write] = [*self.owed(endpoints, sandbox), *(write for endpoint in endpoints for write in delete_endpoint(endpoint))]
         writes.append(delete_sandbox(sandbox))
         for start in range(0, len(writes), MAX_OPERATIONS):
             await core.store.txn((), writes[start : start + MAX_OPERATIONS])
@@ -82,9 +85,10 @@ class Sandboxes:
             core.records.drop_endpoint(endpoint)
         core.records.drop_sandbox(sandbox)
 
-    def owed(self, endpoints: Iterable[Endpoint]) -> list[Write]:
-        """Goes with what forgets them: the cluster's store must not keep them either."""
-        return self._shared.debts.written(endpoints)
+    def owed(self, endpoints: Sequence[Endpoint], sandbox: Sandbox | None = None) -> list[Write]:
+        """Goes with what forgets them: the cluster's store must not keep them either, nor drivers that act outside the kernel."""
+        farewells = self._endpoints.farewells
+        return [*self._shared.debts.written(endpoints), *farewells.written(farewells.of_endpoints(endpoints, sandbox))]
 
     def prepare(self, request: SandboxRequest) -> Sandbox:
         """The record that the request makes; its cookie is known once the namespace is there."""

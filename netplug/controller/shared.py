@@ -164,7 +164,7 @@ class Shared:
 
     @asynccontextmanager
     async def claimed(self, network: Network, draft: Callable[[bool], Endpoint]) -> AsyncIterator[Endpoint]:
-        """An endpoint whose name and addresses are its own in the whole cluster. Given back if the block fails.
+        """An endpoint whose name and addresses are its own in the whole cluster; the block clears the debt. Given back if it fails.
 
         `draft` takes addresses out of the pools as they are known here: the first free ones, or (True) any.
         """
@@ -179,7 +179,7 @@ class Shared:
                 self._core.free(endpoint)
                 raise
             cluster.claiming.discard(endpoint.id)
-            await self.debts.paid(endpoint.id)
+            self.debts.forget(endpoint.id)
 
     async def _claim(self, cluster: Cluster, network: Network, draft: Callable[[bool], Endpoint]) -> Endpoint:
         """What was lost to others stays taken until there is one to be had, so that none is tried twice.
@@ -223,7 +223,8 @@ class Shared:
     async def parting(self, endpoint: Endpoint, *, at_once: bool) -> AsyncIterator[None]:
         """Within the block the endpoint goes from records and kernel, its name and addresses being free in the cluster already.
 
-        What the user wants to go goes `at_once` or not at all: Unavailable while the cluster is away. Else it is given back later.
+        What the user wants to go goes `at_once` or not at all: Unavailable while the cluster is away; the block clears the debt. Else it
+        is given back later.
         """
         if not endpoint.node:
             yield
@@ -243,7 +244,10 @@ class Shared:
             raise
         finally:
             cluster.leaving.discard(endpoint.id)
-        await (self.debts.paid(endpoint.id) if at_once else self.debts.settle(endpoint))
+        if at_once:
+            self.debts.forget(endpoint.id)
+        else:
+            await self.debts.settle(endpoint)
         await self.left(endpoint)
 
     async def left(self, endpoint: Endpoint) -> None:

@@ -18,6 +18,7 @@ from netplug.engines.routes import Table
 from netplug.engines.ties import Tie, Ties
 from netplug.errors import Forbidden, InvalidArgument
 from netplug.model import PoolConfig
+from netplug.registry import Drivers
 
 ENGINE = "docker"
 DRIVER, NETWORK = "netplug.driver", "netplug.network"
@@ -78,7 +79,7 @@ class NetworkDriver:
         if options:
             raise InvalidArgument(f"{NETWORK}={existing} is there already: it takes no other options ({', '.join(sorted(options))})")
         network = self._controller.network(existing)
-        if not network.pools or network.predefined:
+        if not network.pools or network.predefined or network.finder:
             raise Forbidden(f"{NETWORK}={existing}: that network is for netplug's own containers only")
         for pool in map(self._controller.leases.pool, leased):
             if pool.network != network.id:
@@ -97,8 +98,8 @@ class NetworkDriver:
                 name = self._controller.network(pool.network).name
                 raise Forbidden(f"subnet {pool.subnet} is network {name}'s: give -o {NETWORK}={name} to join it, or another --subnet")
         driver = options.pop(DRIVER, "bridge")
-        if driver == "remote":
-            raise InvalidArgument(f"{DRIVER}=remote: the engine can use that plugin itself")
+        if Drivers().finder(driver):
+            raise InvalidArgument(f"{DRIVER}={driver}: that is a plugin, which the engine can use itself")
         if not self._known(identity):
             await self._controller.create_network(
                 NetworkRequest(
@@ -178,12 +179,15 @@ class NetworkDriver:
         tie = self._ties.find(body.network_id)
         network = self._controller.network(tie.network)
         namespace = _namespace(body.key)
-        endpoint = await self._controller.join(_checked(body.endpoint_id, "endpoint"), namespace.rpartition("/")[2], namespace)
+        identity, sandbox = _checked(body.endpoint_id, "endpoint"), namespace.rpartition("/")[2]
+        endpoint = await self._controller.join(identity, sandbox, namespace, takes=shapes.flag(body.options, shapes.TAKES))
         answer: dict[str, Any] = {
-            "InterfaceName": {"SrcName": f"np{endpoint.id[:12]}", "DstPrefix": network.options.get(PREFIX, "eth")},
             "Gateway": endpoint.gateway,
             "GatewayIPv6": endpoint.gateway6,
         }
+        passing = f"np{endpoint.id[:12]}"
+        if endpoint.interface == passing:  # else it is in the container already
+            answer["InterfaceName"] = {"SrcName": passing, "DstPrefix": network.options.get(PREFIX, "eth")}
         if network.internal:
             answer["DisableGatewayService"] = True
         return answer

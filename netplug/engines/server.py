@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
-import stat
 import struct
 from contextlib import suppress
 from pathlib import Path
@@ -25,12 +23,14 @@ from netplug.controller import Controller
 from netplug.engines.engine_api import EngineApi
 from netplug.engines.ipam_driver import IpamDriver
 from netplug.engines.learner import Learner
+from netplug.engines.listener import bound, inherited
 from netplug.engines.network_driver import NetworkDriver
 from netplug.engines.routes import Table
 from netplug.engines.shapes import read
 from netplug.engines.ties import Ties
-from netplug.errors import Conflict, InvalidArgument, NetplugError
+from netplug.errors import InvalidArgument, NetplugError
 from netplug.kernel.journal import actor
+from netplug.plugins.calls import INSTANCE
 from netplug.shelter import Shelter
 from netplug.store import Store
 
@@ -62,9 +62,11 @@ class PluginServer:
         self._inode = 0
 
     async def listen(self, path: str) -> None:
-        self._path = Path(path)
-        listener = _bound(self._path)
-        self._inode = self._path.stat().st_ino
+        listener = inherited()
+        if listener is None:
+            self._path = Path(path)
+            listener = bound(self._path)
+            self._inode = self._path.stat().st_ino
         self._web = web.Server(self._answer, access_log=None, auto_decompress=False)
         self._server = await asyncio.get_running_loop().create_unix_server(self._web, sock=listener, backlog=_BACKLOG)
 
@@ -80,12 +82,12 @@ class PluginServer:
             self._learner.start()
 
     async def close(self) -> None:
-        """An engine that starts meanwhile finds no socket, and does not wait for one."""
+        """An engine that starts meanwhile finds no socket of ours; one of the service manager's stays."""
         if self._server is None or self._web is None:
             return
         self._server.close()
         with suppress(FileNotFoundError):
-            if self._path.stat().st_ino == self._inode:
+            if self._inode and self._path.stat().st_ino == self._inode:
                 self._path.unlink()
         if self._learner is not None:
             await self._learner.stop()
@@ -112,7 +114,7 @@ class PluginServer:
 
     async def _called(self, method: str, body: bytes) -> dict[str, Any]:
         if method == "Plugin.Activate":
-            return {"Implements": ["NetworkDriver", "IpamDriver"]}
+            return {"Implements": ["NetworkDriver", "IpamDriver"], "Instance": INSTANCE}
         await self._ready.wait()
         if method not in self._table:
             raise _NoMethod(f"no method {method!r:.80}")
@@ -154,40 +156,3 @@ def _told(answer: dict[str, Any]) -> web.Response:
 
 def _failed(sentence: str, status: int) -> web.Response:
     return web.Response(body=msgspec.json.encode({"Err": sentence}), status=status, content_type=_CONTENT_TYPE)
-
-
-def _bound(path: Path) -> socket.socket:
-    """A socket that only root may connect to; one that a dead daemon left is replaced, a living one's is not."""
-    try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        if path.exists():
-            _replace(path)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            mask = os.umask(0o177)
-            try:
-                listener.bind(str(path))
-            finally:
-                os.umask(mask)
-        except OSError:
-            listener.close()
-            raise
-    except OSError as error:
-        raise NetplugError(f"cannot listen on {path}: {error.strerror or error}") from error
-    listener.setblocking(False)
-    return listener
-
-
-def _replace(path: Path) -> None:
-    if not stat.S_ISSOCK(path.stat().st_mode):
-        raise Conflict(f"cannot listen on {path}: it exists, and is no socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(str(path))
-        except TimeoutError:
-            pass
-        except OSError:
-            path.unlink(missing_ok=True)
-            return
-    raise Conflict(f"cannot listen on {path}: another daemon answers there; give this one another --docker-plugin")

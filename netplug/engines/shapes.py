@@ -17,6 +17,8 @@ ENABLE_IPV6 = "com.docker.network.enable_ipv6"
 INTERNAL = "com.docker.network.internal"
 PORT_MAP = "com.docker.network.portmap"
 EXPOSED_PORTS = "com.docker.network.endpoint.exposedports"
+TAKES = "netplug.takes"
+"""An option of Join: who asks takes the link in itself, also where the container runs."""
 ADDRESS_TYPE = "RequestAddressType"
 GATEWAY = "com.docker.network.gateway"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import struct
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -45,11 +46,11 @@ def delete(op: Address, index: int) -> Message:
     return Message(_RTM_DELADDR, _body(*_parts(op.address), index))
 
 
-def dump(netlink: Socket) -> list[Assigned]:
-    """All addresses of the socket's namespace."""
+def dump(netlink: Socket, without: Container[int] = ()) -> list[Assigned]:
+    """All addresses of the socket's namespace, but for those of the links with these indexes."""
     families = (socket.AF_INET, socket.AF_INET6)
     bodies = [body for family in families for body in netlink.dump(Message(_RTM_GETADDR, _INFO.pack(family, 0, 0, 0, 0)))]
-    return [_parse(body) for body in bodies]
+    return [_parse(body) for body in bodies if _INFO.unpack_from(body)[4] not in without]
 
 
 def pack(address: str) -> tuple[int, bytes]:

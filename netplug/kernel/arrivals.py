@@ -28,6 +28,17 @@ def find(namespace: str, mac: str, wanted: Collection[str]) -> str:
     return ""
 
 
+def names(namespace: str) -> set[str]:
+    """Of the links there; none where there is no such namespace."""
+    try:
+        with namespaces.entered(namespace), asked("look for links"), Socket() as netlink:
+            return set(links.dump(netlink))
+    except KernelError as error:
+        if error.errno in namespaces.MISSING:
+            return set()
+        raise
+
+
 def present(name: str) -> bool:
     """Whether the host has a link of that name."""
     with asked("look for a link"), Socket() as netlink:

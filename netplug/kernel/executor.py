@@ -32,6 +32,7 @@ from netplug.plan import (
     LINK_GROUP,
     RETIRED_GROUP,
     Address,
+    Adopt,
     Announce,
     Fdb,
     FirewallOp,
@@ -263,7 +264,7 @@ def _room(step: Step | PutBack) -> _Room:
     match step:
         case Remove(op=LinkOp() | PlacedOp()):
             return _Room.DELETION
-        case LinkOp() | PlacedOp() | Parent() | PutBack():
+        case LinkOp() | PlacedOp() | Parent() | PutBack() | Adopt() | Remove(op=Adopt()):
             return _Room.WIRING
         case LinkUp() | Address() | Route() | Fdb() | Neighbour() | Remove(op=LinkUp() | Address() | Route() | Fdb() | Neighbour()):
             return _Room.WIRING

@@ -67,8 +67,8 @@ def twin(address: str) -> str:
 def others() -> list[Known]:
     """Subnets that the host has ways to which are none of ours: neither by our links nor by our routes. Default routes do not count."""
     with asked("read the host's addresses and routes"), Socket() as netlink:
-        ours = {link.index for link in links.dump(netlink).values() if link.ours}
-        found = [Known(one.network) for one in addresses.dump(netlink) if one.index not in ours]
+        ours = links.our_indexes(netlink)
+        found = [Known(one.network) for one in addresses.dump(netlink, without=ours)]
         for route in routes.reachable(netlink):
             if route.way not in ours and route.protocol != ROUTE_PROTOCOL:
                 found.append(Known(route.subnet, addresses.unpack(route.gateway)))

@@ -9,6 +9,7 @@ import os
 import random
 import socket
 import struct
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -51,6 +52,8 @@ _INFO = struct.Struct("=BxHiII")  # family, type, index, flags, change
 # CPUs, and far more on many. Its packets go through the queues of the CPUs all the same, as long as nobody gives it XDP.
 _ONE_QUEUE = number(_IFLA_NUM_TX_QUEUES, 1) + number(_IFLA_NUM_RX_QUEUES, 1)
 
+_OUR_GROUPS = frozenset({LINK_GROUP, DOOMED_GROUP, RETIRED_GROUP})
+
 FIRST_INDEX = 1 << 20
 """The kernel counts from 1: indexes that we choose lie where it does not come soon."""
 
@@ -82,7 +85,7 @@ class Link:
 
     @property
     def ours(self) -> bool:
-        return self.group in (LINK_GROUP, DOOMED_GROUP, RETIRED_GROUP)
+        return self.group in _OUR_GROUPS
 
 
 def choose_index() -> int:
@@ -155,6 +158,16 @@ def set_group(index: int, group: int) -> Message:
     return Message(RTM_SETLINK, header(index) + number(IFLA_GROUP, group))
 
 
+def rename(index: int, name: str) -> Message:
+    """EBUSY for one that is up, on kernels before 6.2."""
+    return Message(RTM_SETLINK, header(index) + text(IFLA_IFNAME, name))
+
+
+def move(index: int, namespace: int, name: str) -> Message:
+    """Into the namespace of that descriptor, where it is down, has no addresses, and is called `name`."""
+    return Message(RTM_SETLINK, header(index) + number(IFLA_NET_NS_FD, namespace) + text(IFLA_IFNAME, name))
+
+
 def retire(index: int) -> list[Message]:
     """Down, so that its routes go, and under another name, so that its own is free."""
     return [
@@ -190,6 +203,16 @@ def dump(netlink: Socket) -> dict[str, Link]:
     """All links of the socket's namespace, by name."""
     bodies = netlink.dump(Message(RTM_GETLINK, header() + number(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)))
     return {link.name: link for link in map(parse, bodies)}
+
+
+def our_indexes(netlink: Socket, beside: Collection[str] = ()) -> set[int]:
+    """Of the links that carry a mark of ours, or a name of those `beside`: in a quarter of the time that a `dump` takes."""
+    found = set()
+    for body in netlink.dump(Message(RTM_GETLINK, header() + number(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS))):
+        group = parse_number(find_attribute(body, _INFO.size, IFLA_GROUP))
+        if group in _OUR_GROUPS or (beside and parse_text(find_attribute(body, _INFO.size, IFLA_IFNAME)) in beside):
+            found.add(_INFO.unpack_from(body)[2])
+    return found
 
 
 def parse(body: bytes) -> Link:

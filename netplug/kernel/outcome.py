@@ -9,9 +9,11 @@ from netplug.errors import KernelError, NetplugError
 from netplug.kernel.netlink import Message
 from netplug.plan import (
     Address,
+    Adopt,
     AllowPeer,
     Announce,
     AnyOp,
+    Ask,
     Bridge,
     Direct,
     DnsRedirect,
@@ -129,10 +131,14 @@ def _making(op: AnyOp) -> str:
             return f"create {type(op).__name__.lower()} {op.name} on parent interface {op.parent}"
         case Vxlan():
             return f"create VXLAN {op.name} with VNI {op.vni}"
+        case Adopt():
+            return f"move {op.source} into {op.link_namespace} as {op.name}"
         case LinkUp():
             return f"set {op.link} up"
         case Address():
             return f"add {op.address} to {op.link}"
+        case Ask():
+            return op.what
         case Sysctl():
             return f"set sysctl {op.key}={op.value}"
         case FlushFlows():
@@ -153,6 +159,8 @@ def _removing(op: AnyOp) -> str:
             return f"remove network namespace {op.path}"
         case LinkOp() | PlacedOp():
             return f"delete {op.name}"
+        case Adopt():
+            return f"move {op.name} of {op.link_namespace} back as {op.source}"
         case LinkUp():
             return f"set {op.link} down"
         case Address():

@@ -124,8 +124,8 @@ def host_subnets(beside: Collection[str] = ()) -> list[str]:
     them, and IPv6's link-local, loopback and multicast ranges, which every host has.
     """
     with asked("read the host's addresses and routes"), Socket() as netlink:
-        ours = {link.index for link in links.dump(netlink).values() if link.ours or link.name in beside}
-        found = {one.network for one in addresses.dump(netlink) if one.index not in ours}
+        ours = links.our_indexes(netlink, beside)
+        found = {one.network for one in addresses.dump(netlink, without=ours)}
         found |= {one.subnet for one in reachable(netlink) if one.link not in ours}
     return [str(subnet) for subnet in sorted(found, key=lambda subnet: (subnet.version, subnet)) if counts(subnet)]
 
@@ -141,20 +141,23 @@ def counts(subnet: IPNetwork) -> bool:
 def reachable(netlink: Socket) -> Iterator[Existing]:
     """Of all tables, what the kernel has not derived from addresses alone."""
     for family in (socket.AF_INET, socket.AF_INET6):
-        for route in _dump(netlink, family, 0):
-            if route.table != _TABLE_LOCAL and route.type not in _LOCAL_TYPES:
-                yield route
+        for body in _bodies(netlink, family, 0):
+            _, _, _, _, table, _, _, type_, _ = _INFO.unpack_from(body)
+            if table != _TABLE_LOCAL and type_ not in _LOCAL_TYPES:
+                yield _parse(body)
 
 
 def _dump(netlink: Socket, family: int, table: int) -> Iterator[Existing]:
+    return map(_parse, _bodies(netlink, family, table))
+
+
+def _bodies(netlink: Socket, family: int, table: int) -> list[bytes]:
     try:
-        bodies = netlink.dump(Message(_RTM_GETROUTE, _INFO.pack(family, 0, 0, 0, table, 0, 0, 0, 0)))
+        return netlink.dump(Message(_RTM_GETROUTE, _INFO.pack(family, 0, 0, 0, table, 0, 0, 0, 0)))
     except Refused as refused:
         if refused.errno != errno.ENOENT:  # the table is made with its first route
             raise
-        return
-    for body in bodies:
-        yield _parse(body)
+        return []
 
 
 def _parse(body: bytes) -> Existing:

@@ -16,7 +16,7 @@ from netplug.kernel import addresses, links, namespaces, peers, routes, sysctl
 from netplug.kernel.links import Link
 from netplug.kernel.netlink import Socket
 from netplug.kernel.syscalls import asked
-from netplug.plan import Address, Fdb, LinkOp, LinkUp, Neighbour, Netns, PlacedOp, Route, Step, Sysctl, Veth, Vxlan
+from netplug.plan import Address, Adopt, Fdb, LinkOp, LinkUp, Neighbour, Netns, PlacedOp, Route, Step, Sysctl, Veth, Vxlan
 
 
 def missing(plan: Sequence[Step]) -> list[Step]:
@@ -27,7 +27,7 @@ def missing(plan: Sequence[Step]) -> list[Step]:
     made = {step.path for step in plan if isinstance(step, Netns)}
     places: dict[str, list[int]] = {}
     for position, step in enumerate(plan):
-        if isinstance(step, Netns | LinkOp | PlacedOp | LinkUp | Address | Route | Sysctl | Fdb | Neighbour):
+        if isinstance(step, Netns | LinkOp | PlacedOp | Adopt | LinkUp | Address | Route | Sysctl | Fdb | Neighbour):
             places.setdefault(_place(step), []).append(position)
     found: dict[int, list[Step]] = {}
     for namespace, positions in places.items():
@@ -49,7 +49,7 @@ def settled() -> None:
 def _place(step: Step) -> str:
     """Where the step's result is to be seen."""
     match step:
-        case PlacedOp():
+        case PlacedOp() | Adopt():
             return step.link_namespace
         case Netns():
             return step.path
@@ -76,7 +76,7 @@ class _Survey:
                 return self._lacks_port(step)
             case LinkOp(name=name) | LinkUp(link=name):
                 return not self._up(name)
-            case PlacedOp(name=name):
+            case PlacedOp(name=name) | Adopt(name=name):
                 return self._find(name) is None
             case Route():
                 return routes.find(self._netlink, step) is None

@@ -17,7 +17,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from netplug.errors import KernelError
-from netplug.kernel import addresses, links, peers, routes, stacked, vxlan
+from netplug.kernel import addresses, adoption, links, peers, routes, stacked, vxlan
 from netplug.kernel.links import Link
 from netplug.kernel.namespaces import MISSING, entered, open_descriptor
 from netplug.kernel.netlink import Kept, Message, Refused, Socket
@@ -26,6 +26,7 @@ from netplug.kernel.syscalls import asked, refusal
 from netplug.plan import (
     DOOMED_GROUP,
     Address,
+    Adopt,
     AnyOp,
     Bridge,
     Dummy,
@@ -174,6 +175,8 @@ class _Bench:
                 return self._draft_vxlan(step)
             case Fdb() | Neighbour():
                 return self._draft_entry(step, again=again)
+            case Adopt():
+                return self._draft_adoption(step, again=again)
             case LinkUp():
                 born = None if again else self._born(step.link)
                 if born is None and (link := self._link(step.link, again=again)).up:
@@ -243,6 +246,13 @@ class _Bench:
         parent, index = self._index(op.parent, again=again), self._bear(op.link_namespace, op.name)
         return Draft([stacked.new(op, index, parent, namespace)], _made(op))
 
+    def _draft_adoption(self, op: Adopt, *, again: bool) -> Draft:
+        namespace = self._peers[op.link_namespace]
+        if isinstance(namespace, OSError):
+            raise namespace
+        message = adoption.adopt(op, self._find(op.source, again=again), namespace)
+        return Draft() if message is None else Draft([message], _made(op))
+
     def _draft_vxlan(self, op: Vxlan) -> Draft:
         """One of ours that is there with another number, port or address is made anew: what is entered on it goes with it."""
         namespace = self._peers[op.link_namespace]
@@ -311,6 +321,10 @@ class _Bench:
     def _draft_removal(self, step: Remove, op: AnyOp) -> Draft:
         if isinstance(op, Fdb | Neighbour):
             return self._draft_entry_removal(step, op)
+        if isinstance(op, Adopt):
+            if adoption.give_back(op):
+                self._outcome.changes.append(Change(step, (op,)))
+            return Draft()
         if not isinstance(op, LinkUp | Address | Route):
             raise TypeError(f"removing {type(op).__name__} is not wiring")
         link = self._find(op.link, again=True)
@@ -419,6 +433,6 @@ def _elsewhere(step: Step | PutBack) -> str | None:
     match step:
         case Veth():
             return step.peer_namespace if step.peer_namespace != step.namespace else None
-        case PlacedOp():
+        case PlacedOp() | Adopt():
             return step.link_namespace
     return None

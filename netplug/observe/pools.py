@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 
 from netplug.addressing import Ipams
-from netplug.driver import Drivers
 from netplug.errors import PoolsExhausted
 from netplug.kernel.facts import HostRoute, Subnet
 from netplug.model import Network
 from netplug.observe.situation import Finding, Situation, error, ok, warning
+from netplug.registry import Drivers
 
 CHECK = "pools"
 _MOST_COUNTED = 64
@@ -58,7 +58,7 @@ def beside(name: str, subnet: Subnet, routes: Iterable[HostRoute]) -> Iterator[F
 
 @cache
 def _of_lan(driver: str) -> bool:
-    return Drivers().get(driver).capabilities.lan
+    return Drivers().named(driver).capabilities.lan
 
 
 def halves(routes: Iterable[HostRoute]) -> list[HostRoute]:

@@ -2,11 +2,12 @@
 
 The socket keeps message borders, so one message is one packet. The daemon asks, the process answers each message with one, in order:
 
-    {"op": "hello", "protocol": 2, "resolv_conf": "/etc/resolv.conf"}      -> {"protocol": 2, "pid": …, "cookie": …}
+    {"op": "hello", "protocol": 3, "resolv_conf": "/etc/resolv.conf"}      -> {"protocol": 3, "pid": …, "cookie": …}
     {"op": "sync", "first": …, "last": …, "endpoints": […], "sandboxes": […]} -> {"missing": [ids]}   (of this message)
     {"op": "add", "sandbox": {…}} + UDP and TCP socket                     -> {}
     {"op": "update", "sandbox": {…}} | {"op": "remove", "id": …}           -> {}
     {"op": "put", "endpoint": {…}} | {"op": "drop", "network": …, "endpoint": …} -> {}   ("sandbox": {…} beside it updates that too)
+    {"op": "change", "put": [{…}], "drop": [[network, endpoint]]}          -> {}
     {"op": "quit"}                                                         -> {}, and the process ends
 
 A request that fails is answered {"error": "…"}. Unasked comes only {"replaced": true}, before the process closes a daemon's connection
@@ -18,7 +19,7 @@ from __future__ import annotations
 import os
 import socket
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Goes up when an old process cannot serve a new daemon; the daemon then starts a new process."""
 
 MAX_MESSAGE = 64 * 1024

@@ -173,6 +173,10 @@ class Resolver:
         """The opposite of `put`."""
         await self._call(_with_update({"op": "drop", "network": network, "endpoint": endpoint}, sandbox))
 
+    async def change(self, put: Iterable[EndpointNames], drop: Iterable[tuple[str, str]]) -> None:
+        """Many of both, in few messages; `drop` is of networks and endpoints, and comes first."""
+        await self._call(list(_change_messages(list(put), list(drop))))
+
     async def stop(self) -> None:
         """Disconnect. The process goes on."""
         self._stopped = True
@@ -321,7 +325,12 @@ def _sync_messages(endpoints: list[EndpointNames], sandboxes: list[SandboxNames]
         yield _Message({"op": "sync", "first": position == 0, "last": position == len(chunks) - 1, **content})
 
 
-def _chunks(items: Sequence[msgspec.Struct]) -> list[list[bytes]]:
+def _change_messages(put: list[EndpointNames], drop: list[tuple[str, str]]) -> Iterator[_Message]:
+    for kind, chunk in [("drop", chunk) for chunk in _chunks(drop)] + [("put", chunk) for chunk in _chunks(put)]:
+        yield _Message({"op": "change", "drop": [], "put": []} | {kind: [msgspec.Raw(item) for item in chunk]})
+
+
+def _chunks(items: Sequence[msgspec.Struct | tuple[str, str]]) -> list[list[bytes]]:
     """Items as JSON, as many together as one message holds."""
     chunks: list[list[bytes]] = []
     room = 0

@@ -108,6 +108,7 @@ class Process:
             "remove": self._remove,
             "put": self._put,
             "drop": self._drop,
+            "change": self._change,
         }
         if operation == "add":
             return self._add(message["sandbox"], descriptors)
@@ -186,6 +187,13 @@ class Process:
     def _drop(self, message: Message) -> Message:
         self._directory.drop(message["network"], message["endpoint"])
         return self._update(message) if "sandbox" in message else {}
+
+    def _change(self, message: Message) -> Message:
+        for network, endpoint in message["drop"]:
+            self._directory.drop(network, endpoint)
+        for endpoint in message["put"]:
+            self._put_endpoint(endpoint)
+        return {}
 
     def _close(self, id: str) -> None:
         held = self._sandboxes.pop(id, None)

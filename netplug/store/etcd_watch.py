@@ -128,8 +128,9 @@ class Watches:
             except (grpc.aio.AioRpcError, TimeoutError, Unavailable) as error:
                 if self._answered:
                     troubles, pauses = {}, iter(PAUSES)
+                level = logging.DEBUG if member.address in troubles else logging.INFO  # once while it is away
                 troubles[member.address] = reason(error)
-                log.info("the watches leave etcd member %s: %s", member.address, troubles[member.address])
+                log.log(level, "the watches leave etcd member %s: %s", member.address, troubles[member.address])
                 self._members.pass_over(member)
             if len(troubles) == len(self._members):
                 self._members.tell(False)

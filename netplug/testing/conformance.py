@@ -7,7 +7,7 @@ import msgspec
 from netplug.capability import PeerAware, Underlay
 from netplug.driver import Capabilities, Driver
 from netplug.model import Endpoint, Network, PoolConfig, PortBinding, Sandbox
-from netplug.plan import Announce, FirewallOp, LinkOp, Netns, Op, PlacedOp, Plan, Remove, Veth, removal
+from netplug.plan import Adopt, Announce, FirewallOp, LinkOp, Netns, Op, PlacedOp, Plan, Remove, Veth, removal
 
 
 def example_network(driver: str, **changes: object) -> Network:
@@ -62,6 +62,10 @@ class DriverConformance:
         pools = example_network("").pools if self.make_driver().capabilities.addresses else ()
         return example_network("under-test", pools=pools)
 
+    def make_endpoint(self, network: Network, endpoint: Endpoint) -> Endpoint:
+        """That endpoint as the driver gets it: with its `attachment`, where it acts outside the kernel (`Effectful`)."""
+        return endpoint
+
     def test_it_says_what_it_can(self) -> None:
         assert isinstance(self.make_driver().capabilities, Capabilities)
 
@@ -90,7 +94,7 @@ class DriverConformance:
             assert op.namespace != example_sandbox().namespace
 
     def test_what_join_makes_on_the_host_leave_takes_away(self) -> None:
-        kinds = LinkOp | PlacedOp | FirewallOp
+        kinds = LinkOp | PlacedOp | FirewallOp | Adopt
         sandbox = example_sandbox().namespace
         made = {_identity(op) for op in map(_op, self._join()) if op.namespace != sandbox and isinstance(op, kinds)}
         gone = {_identity(_op(step)) for step in self._leave() if isinstance(step, Remove)}
@@ -120,6 +124,7 @@ class DriverConformance:
             for op in map(_op, plan):
                 names = [op.name] if isinstance(op, LinkOp | PlacedOp) else []
                 names += [op.peer] if isinstance(op, Veth) else []
+                names += [op.source, op.name] if isinstance(op, Adopt) else []
                 assert all(0 < len(name) < 16 for name in names)
 
     def test_drivers_do_not_make_sandboxes(self) -> None:
@@ -129,8 +134,9 @@ class DriverConformance:
     def _records(self) -> tuple[Network, Endpoint, Sandbox]:
         network, sandbox = self.make_network(), example_sandbox()
         if self.make_driver().capabilities.addresses:
-            return network, example_endpoint(network, sandbox), sandbox
-        return network, example_endpoint(network, sandbox, address="", gateway="", ports=()), sandbox
+            return network, self.make_endpoint(network, example_endpoint(network, sandbox)), sandbox
+        endpoint = example_endpoint(network, sandbox, address="", gateway="", ports=())
+        return network, self.make_endpoint(network, endpoint), sandbox
 
     def _join(self) -> Plan:
         network, endpoint, sandbox = self._records()

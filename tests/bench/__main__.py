@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from tests.bench import allocation, cluster, crowd, curves, latency, publishing, remote, report, scale, traffic, tunnel
+from tests.bench import allocation, cluster, crowd, curves, latency, plugin, publishing, remote, report, scale, traffic, tunnel
 from tests.bench.engines import Dockerd, Engine, Netplug
 from tests.bench.report import Results
 from tests.hosts import Lan, Namespace, untouched_machine
 
-PARTS = ("latency", "ports", "dns", "traffic", "growth", "publishing", "cluster")
+PARTS = ("latency", "ports", "dns", "traffic", "growth", "publishing", "cluster", "plugin")
 BATCHES = 3
 PORTS = {1: 30, 10: 15, 100: 6}
 """How often a connect with so many ports is timed."""
@@ -52,7 +52,7 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace, engines: list[Engine], spare: Namespace, progress: Progress) -> None:
         self.options, self.engines, self.spare, self.progress = options, engines, spare, progress
-        self.results = Results({}, {}, {}, {}, {}, publishing.Publishing(), cluster.Clustered())
+        self.results = Results({}, {}, {}, {}, {}, publishing.Publishing(), cluster.Clustered(), plugin.Plugged())
 
     def _turns(self, what: str, turns: int = BATCHES) -> Iterator[Engine]:
         """Each engine in turn, `turns` times, with a line of progress."""
@@ -146,6 +146,10 @@ class Bench:
         found.allocation = allocation.measure(BATCHES)
         self.progress.console.print("a simulated crowd of nodes")
         found.crowd = {nodes: crowd.measure(nodes) for nodes in CROWDS}
+
+    def plugin(self) -> None:
+        task = self.progress.add_task("the plugin of a dockerd", total=BATCHES + 2)
+        self.results.plugged = plugin.measure(self.engines[0].lan, max(1, self.options.rounds // BATCHES), BATCHES, self._ticker(task))
 
     def _keep_rates(self, way: str, measured: dict[str, list[float]]) -> None:
         for name, samples in measured.items():

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from netplug.cli.demo_hosts import command
-from tests.bench import cluster_rows
+from tests.bench import cluster_rows, plugin_rows
 from tests.bench.cluster import Clustered
+from tests.bench.plugin import Plugged
 from tests.bench.publishing import LIST, RANGE, WITH, WITHOUT, Publishing
 from tests.bench.rows import FLAT, OURS, PEER, Row, as_growth, as_text, as_times, median_of, noise_of
 from tests.bench.scale import Growth, Memory
@@ -30,6 +31,7 @@ class Results:
     growth: dict[str, Growth]
     publishing: Publishing
     clustered: Clustered
+    plugged: Plugged
 
 
 def rows(results: Results) -> list[Row]:
@@ -42,6 +44,7 @@ def rows(results: Results) -> list[Row]:
         *_dns_rows(results),
         *_rate_rows(results),
         *cluster_rows.rows(results.clustered),
+        *plugin_rows.rows(results.plugged),
     ]
 
 
@@ -245,6 +248,9 @@ FOOTER = """
   puts from as many clients of the same kind. etcd and clients share the machine.
 - Simulated: the cluster parts of so many daemons in one process, 100 endpoints each on one network, with a connection of its own to a real
   etcd for each, and no kernels. Counts and bytes are real, CPU is without the kernel's.
+- As dockerd's plugin: both kinds of networks in one dockerd, in turns; its own calls are timed over the plugin's socket. For its start
+  dockerd has a network of the plugin's and a container on it. Where nobody listens on a plugin's socket, dockerd tries for 15 s; held by
+  systemd, the socket takes the call and netplug is started.
 - Memory: the sum of RSS (and PSS) of daemon and resolver, or of dockerd and containerd. What is there once per container is not in
   it: {supervisors}.
 - Restart: the daemon is killed with SIGKILL and the whole nftables ruleset flushed; the clock runs from the new daemon's start until links,
@@ -307,7 +313,12 @@ def save(results: Results, directory: Path) -> None:
     growth = {
         engine: vars(grown) | {"memory": {n: vars(one) for n, one in grown.memory.items()}} for engine, grown in results.growth.items()
     }
-    parts = {"growth": growth, "publishing": vars(results.publishing), "clustered": vars(results.clustered)}
+    parts = {
+        "growth": growth,
+        "publishing": vars(results.publishing),
+        "clustered": vars(results.clustered),
+        "plugged": vars(results.plugged),
+    }
     plain = {key: _rounded(value) for key, value in (vars(results) | parts).items()}
     (directory / "samples.json").write_text(json.dumps(plain, indent=1) + "\n")
 

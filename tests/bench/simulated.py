@@ -19,11 +19,11 @@ from netplug.capability import Underlay
 from netplug.cluster import Nodes
 from netplug.controller import Controller, Core, SandboxRequest
 from netplug.controller.cluster import Cluster
-from netplug.driver import Drivers
 from netplug.errors import NetplugError
 from netplug.kernel.journal import Journal
 from netplug.model import Sandbox
 from netplug.plan import Plan
+from netplug.registry import Drivers
 from netplug.store import Store
 from netplug.store.etcd import EtcdStore
 from tests.unit.doubles import MemoryExecutor, MemoryFirewall, MemoryResolver

@@ -20,11 +20,11 @@ from netplug.capability import Underlay
 from netplug.cluster.nodes import Nodes
 from netplug.controller import Controller, Core, EndpointRequest, NetworkRequest, SandboxRequest
 from netplug.controller.cluster import Cluster
-from netplug.driver import Drivers
 from netplug.errors import NetplugError
 from netplug.kernel.journal import Journal
 from netplug.model import Endpoint, Network, PoolConfig, new_id
 from netplug.plan import Fdb, Neighbour, Netns, Plan, Remove
+from netplug.registry import Drivers
 from netplug.store.etcd import EtcdStore
 from tests.unit.doubles import MemoryExecutor, MemoryFirewall, MemoryResolver, MemoryStore, Restored
 

@@ -4,21 +4,63 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from netplug.cli import demo_hosts
-from netplug.cli.demo_dockerd import DockerHost
+from netplug.cli.demo_dockerd import PLUGIN, DockerHost
+from netplug.cli.demo_service import start_service
 from tests.hosts import Host, command
 
 IMAGE = "bench"
 
 
 class Pair(DockerHost, Host):
-    """The two daemons."""
+    """The two daemons. `held`: the plugin's socket, where this process listens at it in netplug's place."""
+
+    held: socket.socket | None = None
+
+    def start(self, *flags: str, timeout: float = 20) -> None:
+        if self.held is None:
+            super().start(*flags, timeout=timeout)
+            return
+        directories = ["--socket", str(self.socket), "--state-dir", str(self.state_directory), "--run-dir", str(self.run_directory)]
+        argv = self.argv(sys.executable, "-m", "netplug.cli", "daemon", *directories, *self.flags, *flags)
+        given = f'LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=docker-plugin exec "$@" 3<&{self.held.fileno()}'
+        held = (self.held.fileno(),)
+        self.daemon = start_service(["bash", "-c", given, "bash", *argv], self.directory, self.log, self.environment, timeout, held)
+
+    def hold(self) -> socket.socket:
+        """Listen in netplug's place, as a service manager does, from its next start on."""
+        path = Path(self.seen(PLUGIN))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        self.held = socket.socket(socket.AF_UNIX)
+        self.held.bind(str(path))
+        self.held.listen()
+        return self.held
+
+    def release(self) -> None:
+        """The opposite."""
+        assert self.held is not None
+        self.held.close()
+        self.held = None
+        Path(self.seen(PLUGIN)).unlink()
+
+    def seen(self, path: str) -> str:
+        """A path of the daemons' mount namespace, as this process finds it."""
+        return f"/proc/{self.anchor}/root{path}"
+
+    def close(self) -> None:
+        if self.held is not None:
+            self.held.close()
+        super().close()
 
     def import_image(self, name: str = IMAGE) -> None:
         super().import_image(name)

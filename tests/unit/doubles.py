@@ -130,6 +130,12 @@ class MemoryResolver:
         self.endpoints.pop((network, endpoint), None)
         await self._update(sandbox)
 
+    async def change(self, put: Iterable[EndpointNames], drop: Iterable[tuple[str, str]]) -> None:
+        for network, endpoint in drop:
+            await self.drop(network, endpoint)
+        for names in put:
+            await self.put(names)
+
     async def _update(self, sandbox: SandboxNames | None) -> None:
         if sandbox is not None:
             await self.update_sandbox(sandbox)

@@ -11,7 +11,6 @@ import pytest
 
 from netplug.addressing import AddressPools, Ipams
 from netplug.controller import Controller, Core, EndpointRequest, NetworkRequest, SandboxRequest, recording
-from netplug.driver import Drivers
 from netplug.errors import (
     AddressesExhausted,
     AddressInUse,
@@ -29,6 +28,7 @@ from netplug.errors import (
 from netplug.kernel.journal import Journal
 from netplug.model import PoolConfig, PortBinding, Sandbox
 from netplug.plan import Address, Announce, DnsRedirect, Publish, Remove, Route, Veth
+from netplug.registry import Drivers
 from tests.unit.doubles import MemoryExecutor, MemoryFirewall, MemoryResolver, MemoryStore
 
 SUBNET = PoolConfig(subnet="10.50.0.0/24")

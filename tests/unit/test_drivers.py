@@ -7,7 +7,7 @@ from itertools import groupby
 import msgspec
 import pytest
 
-from netplug.driver import Driver, Drivers
+from netplug.driver import Driver
 from netplug.errors import InvalidArgument, NotFound
 from netplug.model import FoundLink, Network, PoolConfig, PortBinding
 from netplug.plan import (
@@ -28,6 +28,7 @@ from netplug.plan import (
     removal,
 )
 from netplug.plan import Bridge as BridgeLink
+from netplug.registry import Drivers
 from netplug.testing import DriverConformance, FakeDriver, example_endpoint, example_network, example_sandbox
 from netplug_drivers.bridge import Bridge
 from netplug_drivers.bridge_options import (

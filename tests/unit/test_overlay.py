@@ -8,10 +8,11 @@ import msgspec
 import pytest
 
 from netplug.capability import PeerAware, Underlay
-from netplug.driver import Driver, Drivers
+from netplug.driver import Driver
 from netplug.errors import InvalidArgument, Unavailable
 from netplug.model import Endpoint, Network, PoolConfig
 from netplug.plan import Address, Announce, Bridge, Fdb, LinkUp, Neighbour, Netns, Plan, Remove, Sysctl, Veth, Vxlan, removal
+from netplug.registry import Drivers
 from netplug.testing import DriverConformance, example_endpoint, example_network, example_sandbox
 from netplug_drivers.overlay import Overlay
 from netplug_drivers.overlay_options import ENCRYPTED, MTU, PORT, VNIS

@@ -143,6 +143,18 @@ async def test_names_and_networks_of_a_connect_are_one_message(resolver: Resolve
     assert await addresses(port, "web") == []
 
 
+async def test_many_names_change_together(resolver: Resolver) -> None:
+    port = await hand_over(resolver)
+    many = [endpoint(f"w{number}", f"10.0.{number >> 8}.{number & 255}") for number in range(2000)]
+
+    await resolver.change(many, [])
+    assert [await addresses(port, f"w{number}") for number in (0, 999, 1999)] == [["10.0.0.0"], ["10.0.3.231"], ["10.0.7.207"]]
+
+    await resolver.change([endpoint("w0", "10.1.0.0")], [("n1", names.endpoint) for names in many])
+    assert await addresses(port, "w0") == ["10.1.0.0"]
+    assert (await ask(port, "w1999")).header.rcode == wire.SERVFAIL
+
+
 async def test_several_questions_on_one_tcp_connection(resolver: Resolver) -> None:
     port = await hand_over(resolver)
     await resolver.put(endpoint("web", "10.0.0.2"))

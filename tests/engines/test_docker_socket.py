@@ -1,0 +1,31 @@
+"""The plugin's socket in a service manager's hands: an engine that starts while netplug is down waits for it, and not for 15 s."""
+
+from __future__ import annotations
+
+import select
+import threading
+
+from tests.engines.dockerd import Pair
+from tests.engines.test_docker import make, reaches
+from tests.hosts import Lan
+
+
+def test_an_engine_that_starts_brings_netplug_back() -> None:
+    with Lan() as lan, Pair(lan) as pair:
+        held = pair.hold()
+        pair.start()
+        pair.start_dockerd()
+        pair.import_image()
+        make(pair, "demo", "--subnet", "10.9.0.0/24")
+        pair.stop_dockerd()
+        assert pair.stop() == 0
+
+        asked = threading.Thread(target=lambda: select.select([held], [], [], 30) and pair.start())
+        asked.start()
+        pair.start_dockerd()
+        asked.join()
+
+        pair.run_container("web", "--network", "demo")
+        assert reaches(pair, "web", "10.9.0.1")
+        assert "retrying" not in pair.docker_said()
+        pair.clean()
