@@ -53,10 +53,13 @@ class DockerHost(demo_hosts.Host):
         """A process that keeps the mount namespace: daemons come and go in it."""
         hide = "for folder in /run/docker /etc/docker /opt; do [ ! -d $folder ] || mount -t tmpfs tmpfs $folder; done"
         script = f'hostname "$0"; mkdir -p /run/docker; {hide}; echo ready; exec sleep infinity'
-        argv = ["unshare", "--mount", "--uts", "--propagation", "private", "sh", "-c", script, self.namespace.name[-12:]]
+        argv = ["unshare", "--mount", "--uts", "--propagation", "private", "sh", "-c", script, f"host{self.address.rpartition('.')[2]}"]
         anchor = subprocess.Popen(self.namespace.argv(*argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         assert anchor.stdout is not None
         if anchor.stdout.readline() != b"ready\n":
+            anchor.kill()
+            anchor.wait()
+            anchor.stdout.close()
             raise RuntimeError("a mount namespace for dockerd could not be made")
         return anchor
 
