@@ -30,6 +30,7 @@ COMMANDS = [
     "inspect",
     "ipam",
     "journal",
+    "lab",
     "kill",
     "logs",
     "network",
