@@ -62,11 +62,14 @@ def _look(lab: Lab, look: Look) -> Iterator[str]:
     yield from _commands(lab, look)
     if look.shows:
         yield f"It {'fails, and ' if look.fails else ''}says `{look.shows}`."
+    elif look.fails:
+        yield "It fails without a word."
 
 
 def _mistake(lab: Lab, mistake: Mistake) -> Iterator[str]:
     yield f"<details><summary>If it does not work: {mistake.text}</summary>"
-    yield from _commands(lab, mistake)
+    for commands in (mistake, *mistake.also):
+        yield from _commands(lab, commands)
     yield f"`netplug lab check` finds it: *{mistake.says}*"
     yield "</details>"
 

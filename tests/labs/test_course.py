@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from netplug.labs import course, topology, vector
-from netplug.labs.course import Commands, Lab, Look
+from netplug.labs.course import Lab, Look
 from netplug.labs.readme import PICTURE
 from netplug.labs.session import Session
 
@@ -81,13 +81,14 @@ def test_a_step_is_not_done_and_then_it_is(sessions: dict[str, Session], lab: La
 def test_a_mistake_is_named(sessions: dict[str, Session], lab: Lab, number: int, mistake: int):
     session = at(sessions, lab, number - 1)
     session.record.done = -1  # whatever comes next needs the lab anew
-    wrong: Commands = session.step(number).mistakes[mistake]
+    wrong = session.step(number).mistakes[mistake]
 
-    session.shell(lab.host(wrong.on), wrong.run)
+    for commands in (wrong, *wrong.also):
+        session.shell(lab.host(commands.on), commands.run)
 
     unmet = session.look(number)
     assert unmet is not None, "the check takes a mistake for the solution"
-    assert session.step(number).mistakes[mistake].says in str(unmet)
+    assert wrong.says in str(unmet)
 
 
 @pytest.mark.parametrize("lab", course.labs(), ids=name)
