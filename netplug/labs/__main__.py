@@ -35,11 +35,18 @@ def play(lab: Lab, picture: Path | None = None) -> Iterator[_Row]:
             unmet = None if wrong else session.judge().unmet
             yield "", f"{number}  {step.title}", time.perf_counter() - began, wrong or str(unmet or "")
         if picture:
-            picture.write_text(vector.picture(topology.read(session.places())))
+            _draw(session, picture)
     finally:
         began = time.perf_counter()
         Session.stop(lab.name)
     yield "", "stop", time.perf_counter() - began, ""
+
+
+def _draw(session: Session, picture: Path) -> None:
+    """Keep a picture that says the same."""
+    drawn = vector.picture(topology.read(session.places()))
+    if not picture.exists() or vector.words(picture.read_text()) != vector.words(drawn):
+        picture.write_text(drawn)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from netplug.errors import NetplugError
+from netplug.labs import cgroups
 from netplug.labs.course import Cable
 from netplug.labs.places import Place
 
@@ -124,10 +125,13 @@ def lives(pid: int, directory: Path) -> bool:
 def end(directory: Path) -> None:
     """Kill every process of a lab and wait until all are gone. Those that are started meanwhile, too."""
     deadline = time.monotonic() + _PATIENCE
+    groups: set[Path] = set()
     while pids := [pid for pid in _pids() if lives(pid, directory)]:
         if time.monotonic() > deadline:
             raise LabFailed(f"processes of the lab do not end: {', '.join(map(str, pids))}")
+        groups |= cgroups.used_below(pids)
         _kill(pids, directory, deadline)
+    cgroups.remove(groups)
     _children[:] = [child for child in _children if child.poll() is None]
 
 

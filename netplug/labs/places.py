@@ -1,16 +1,19 @@
 """A network namespace of a running lab, and eyes for it: `ip -j` and its kin, which show what the learner's own commands show.
 
-A place's name is the host's (`host1`), or HOST/NAME for a namespace that was made on the host with `ip netns add NAME`.
+A place's name is the host's (`host1`), HOST/NAME for a namespace that was made on the host with `ip netns add NAME`, or HOST/@NAME for that
+of a running container.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from netplug.labs import containers
 from netplug.labs.finding import Unmet
 
 
@@ -32,7 +35,14 @@ class Place:
     @property
     def path(self) -> str:
         """Of the network namespace, as this process reaches it."""
+        if self.container:
+            return f"/proc/{self.pid}/root/proc/{containers.running(self.run_directory).get(self.container, 0)}/ns/net"
         return f"{self.run_directory}/netns/{self.inner}" if self.inner else f"/proc/{self.pid}/ns/net"
+
+    @property
+    def container(self) -> str:
+        """The name of the container whose network this is."""
+        return self.inner.removeprefix("@") if self.inner.startswith("@") else ""
 
     @property
     def run_directory(self) -> Path:
@@ -70,8 +80,26 @@ class Place:
         directory = self.run_directory / "netns"
         return sorted(entry.name for entry in directory.iterdir()) if directory.is_dir() else []
 
+    def containers(self) -> list[str]:
+        """Running containers of this host, each as @NAME; not those whose network has a name already: the host's, or one of `ip netns`."""
+        named = {
+            os.stat(f"/proc/{self.pid}/ns/net").st_ino,
+            *(os.stat(self.run_directory / "netns" / name).st_ino for name in self.namespaces()),
+        }
+        found = containers.running(self.run_directory)
+        return sorted(f"@{name}" for name, pid in found.items() if os.stat(f"/proc/{self.pid}/root/proc/{pid}/ns/net").st_ino not in named)
+
+    @property
+    def exists(self) -> bool:
+        if self.container:
+            return self.container in containers.running(self.run_directory)
+        return not self.inner or self.inner in self.namespaces()
+
     def require(self, why: str = "") -> None:
         """Unmet unless the namespace is there."""
-        if self.inner and self.inner not in self.namespaces():
+        if self.container and not self.exists:
+            names = ", ".join(containers.running(self.run_directory)) or "none"
+            raise Unmet(f"a running container {self.container} on {self.host}", f"running on {self.host}: {names}", why)
+        if not self.container and self.inner and self.inner not in self.namespaces():
             names = ", ".join(self.namespaces()) or "none"
             raise Unmet(f"a network namespace {self.inner} on {self.host}", f"namespaces on {self.host}: {names}", why)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -167,18 +168,18 @@ class Session:
     # Places and commands
 
     def place(self, name: str) -> Place:
-        """HOST or HOST/NAMESPACE."""
+        """HOST, HOST/NAMESPACE or HOST/@CONTAINER."""
         host = name.partition("/")[0]
         if host not in self.record.hosts:
             raise NotFound(f"lab {self.lab.name} has no host {host}: its hosts are {', '.join(self.record.hosts)}")
         return Place(name, self.record.hosts[host])
 
     def places(self) -> list[Place]:
-        """All hosts, each followed by the namespaces on it."""
+        """All hosts, each followed by the namespaces and containers on it."""
         found = []
         for name in self.record.hosts:
             host = self.place(name)
-            found += [host, *(self.place(f"{name}/{inner}") for inner in host.namespaces())]
+            found += [host, *(self.place(f"{name}/{inner}") for inner in (*host.namespaces(), *host.containers()))]
         return found
 
     def type(self, commands: Commands, say: Say = _silent) -> str:
@@ -197,7 +198,7 @@ class Session:
         """Exit code and output of lines in a shell on a host, which ends at the first that fails."""
         with tempfile.TemporaryFile("w+") as output:  # not a pipe: a service that is started here would keep it open
             argv = self.place(host).argv("sh", "-ec", lines)
-            environment = {**os.environ, hosts.MARK: str(record.directory(self.lab.name)), "LC_ALL": "C"}
+            environment = {**self.environment(self.place(host)), "LC_ALL": "C"}
             try:
                 done = subprocess.run(
                     argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=_COMMAND_PATIENCE, env=environment
@@ -208,8 +209,9 @@ class Session:
             return done.returncode, output.read()
 
     def environment(self, place: Place) -> dict[str, str]:
-        """Of a shell at a place."""
-        return {**os.environ, hosts.MARK: str(record.directory(self.lab.name)), "LAB_PLACE": place.name}
+        """Of a shell at a place. `netplug` is found there also if it is not installed where the shell looks."""
+        path = f"{os.environ.get('PATH', os.defpath)}:{os.path.dirname(sys.executable)}"
+        return {**os.environ, hosts.MARK: str(record.directory(self.lab.name)), "LAB_PLACE": place.name, "PATH": path}
 
 
 def _require(lab: Lab) -> None:

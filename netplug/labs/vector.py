@@ -6,6 +6,7 @@ and cables between hosts run below them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -91,6 +92,12 @@ class _Box:
                 yield from chip.draw()
                 left += chip.width + _GAP
             top += max(chip.height for chip in row) + _GAP
+
+
+def words(picture: str) -> list[str]:
+    """What a picture says, sorted, without the numbers that an engine has drawn by lot: interfaces are named after identifiers."""
+    found: list[str] = re.findall(r"<text[^>]*>([^<]*)</text>", picture)
+    return sorted(re.sub(r"\b(veth|br-)[0-9a-f]{7,12}\b", r"\1…", text) for text in found)
 
 
 def _across(widths: Sequence[float]) -> float:

@@ -76,6 +76,26 @@ def test_stop_leaves_nothing(labs_directory: Path):
     assert machine_state() == before
 
 
+def control_groups() -> set[str]:
+    return {path for path, _, _ in os.walk("/sys/fs/cgroup") if "/netplug-" in path}
+
+
+def test_stop_ends_a_daemon_with_its_containers(labs_directory: Path):
+    """Their control groups outlive them, unless somebody removes them: other tests' may come and go meanwhile, ours must go."""
+    lab = course.find("7")
+    session = Session.start(lab)
+    for number in (1, 2, 3):
+        session.solve(number)
+    assert "host1/alone" in [place.name for place in session.places()]
+    theirs = [each for each in control_groups() if each.rpartition("-")[2] in session.shell("host1", "ls /run/netplug/containers")[1]]
+    assert len(theirs) >= 2
+
+    assert Session.stop() == [lab.name]
+
+    assert set(theirs) & control_groups() == set()
+    assert not labs_directory.exists()
+
+
 def test_two_labs_run_side_by_side(session: Session):
     other = Session.start(course.find("1"))
     with pytest.raises(InvalidArgument, match=r"several labs run \(01-namespaces, 03-outside\): say which one with --lab"):
