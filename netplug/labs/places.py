@@ -36,8 +36,18 @@ class Place:
     def path(self) -> str:
         """Of the network namespace, as this process reaches it."""
         if self.container:
-            return f"/proc/{self.pid}/root/proc/{containers.running(self.run_directory).get(self.container, 0)}/ns/net"
+            return f"{self._container_process}/ns/net"
         return f"{self.run_directory}/netns/{self.inner}" if self.inner else f"/proc/{self.pid}/ns/net"
+
+    @property
+    def container_root(self) -> str:
+        """The container's own file system, as this process reaches it."""
+        return f"{self._container_process}/root"
+
+    @property
+    def _container_process(self) -> str:
+        """In the host's own /proc, whose numbers are those that its engine knows."""
+        return f"/proc/{self.pid}/root/proc/{containers.running(self.run_directory).get(self.container, 0)}"
 
     @property
     def container(self) -> str:

@@ -123,13 +123,22 @@ def picture(hosts: Sequence[Drawn]) -> str:
 
 def _box(drawn: Drawn) -> _Box:
     """Ports of bridges first, then bridges, then what stands alone: so lines are short. `lo` only where there is something to see."""
-    links = [link for link in drawn.interfaces if link.name != "lo" or len(drawn.interfaces) == 1 or not _usual(link)]
-    bridges = {link.master for link in links if link.master}
-    ports = sorted((link for link in links if link.master), key=lambda link: (link.master, link.name))
-    masters = [link for link in links if link.name in bridges or (link.kind == "bridge")]
+    shown = sorted(drawn.interfaces, key=lambda link: link.name)
+    links = [link for link in shown if link.name != "lo" or len(drawn.interfaces) == 1 or not _usual(link)]
+    order = [inner.name for inner in drawn.inner]
+    ports = sorted((link for link in links if link.master), key=lambda port: (*_towards(port, order), port.master, port.name))
+    bridges = list(dict.fromkeys(port.master for port in ports))
+    masters = [link for link in links if link.name in bridges or link.kind == "bridge"]
+    masters.sort(key=lambda link: bridges.index(link.name) if link.name in bridges else len(bridges))
     alone = [link for link in links if link not in ports and link not in masters]
     rows = [[_chip(link) for link in row] for row in (ports, masters, alone) if row]
     return _Box(drawn, [_box(inner) for inner in drawn.inner], rows)
+
+
+def _towards(port: Interface, order: list[str]) -> tuple[int, str]:
+    """Where its cable leads, from left to right."""
+    place, name = port.peer or ("", "")
+    return (order.index(place) if place in order else len(order)), name
 
 
 def _usual(lo: Interface) -> bool:

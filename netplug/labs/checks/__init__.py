@@ -14,6 +14,7 @@ from netplug.labs.checks.address import AddressCheck
 from netplug.labs.checks.base import Check, Find
 from netplug.labs.checks.fdb import FdbCheck
 from netplug.labs.checks.link import LinkCheck
+from netplug.labs.checks.name import NameCheck
 from netplug.labs.checks.namespace import NamespaceCheck
 from netplug.labs.checks.neighbour import NeighbourCheck
 from netplug.labs.checks.ping import PingCheck
@@ -27,6 +28,7 @@ AnyCheck = (
     AddressCheck
     | FdbCheck
     | LinkCheck
+    | NameCheck
     | NamespaceCheck
     | NeighbourCheck
     | PingCheck
