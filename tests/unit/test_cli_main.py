@@ -31,6 +31,7 @@ COMMANDS = [
     "ipam",
     "journal",
     "kill",
+    "lab",
     "logs",
     "network",
     "node",
