@@ -14,7 +14,7 @@ from netplug.kernel.addresses import unpack
 from netplug.kernel.links import Link
 from netplug.kernel.netlink import Message, Socket, text
 from netplug.kernel.syscalls import asked
-from netplug.plan import HOST, LINK_GROUP, Bridge, Fdb, LinkOp, Neighbour, Plan, Route, Step, Veth
+from netplug.plan import HOST, LINK_GROUP, Bridge, Fdb, LinkOp, Neighbour, PlacedOp, Plan, Route, Step, Veth
 
 _NAME_BYTES = 15
 """IFNAMSIZ, without the zero at the end."""
@@ -69,11 +69,23 @@ def aside(name: str) -> str:
     return f"x-{name}"[:_NAME_BYTES]
 
 
-def strays(plans: Iterable[Plan], places: Collection[str]) -> list[tuple[str, Link]]:
-    """Links with our mark in the host and in these namespaces that no plan names; not those that are on their way out."""
-    named = {(step.namespace, step.name) for plan in plans for step in plan if isinstance(step, LinkOp)}
-    named |= {(step.peer_namespace, step.peer) for plan in plans for step in plan if isinstance(step, Veth)}
+def strays(plans: Iterable[Plan], places: Collection[str], names: Iterable[str] = ()) -> list[tuple[str, Link]]:
+    """Links with our mark in the host and in these namespaces that no plan names; not those that are on their way out.
+
+    `names`: of links of the host that are somebody's, whatever the plans say.
+    """
+    named = {(HOST, name) for name in names} | {end for plan in plans for step in plan for end in _ends(step)}
     return [(place, link) for place in (HOST, *places) for link in _marked(place) if (place, link.name) not in named]
+
+
+def _ends(step: Step) -> Iterator[tuple[str, str]]:
+    """Namespaces and names of the links that the step makes."""
+    if isinstance(step, LinkOp):
+        yield step.namespace, step.name
+    if isinstance(step, Veth):
+        yield step.peer_namespace, step.peer
+    if isinstance(step, PlacedOp):
+        yield step.link_namespace, step.name
 
 
 def _marked(place: str) -> list[Link]:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from netplug.controller import handing
 from netplug.controller.core import Core
 from netplug.controller.doctor.difference import Difference, Remedy
 from netplug.controller.doctor.kernel import KernelCheck
@@ -62,7 +63,10 @@ class StrayCheck:
 
     def _links(self) -> list[tuple[str, Link]]:
         places = [self._core.place(network) for network in self._joined()]
-        return contrasts.strays((wanted.plan for wanted in self._restore.wanted()), places)
+        # An engine may be taking a link into its container just now.
+        known = self._core.records.endpoints.values()
+        names = {name for endpoint in known for name in (endpoint.host_interface, handing.passing(endpoint.id))}
+        return contrasts.strays((wanted.plan for wanted in self._restore.wanted()), places, names)
 
     def _of_link(self, place: str, link: Link) -> Difference:
         async def delete() -> None:
