@@ -229,3 +229,55 @@ def test_what_is_under_way_is_no_difference(by_nftables: Host):
             assert examine(host) == []
             looks += 1
     assert (busy.returncode, looks > 5) == (0, True)
+
+
+NETWORKS = {
+    "six": ("--ipv6", "--subnet", "fd76::/64", "--subnet", "10.76.0.0/24"),
+    "only6": ("--ipv6", "--ipv4=false", "--opt", "com.docker.network.bridge.gateway_mode_ipv6=routed"),
+    "inner": ("--internal",),
+    "mac": ("-d", "macvlan", "-o", "parent=uplink", "--subnet", "10.77.0.0/24"),
+}
+
+
+@pytest.fixture(params=["by_nftables", "by_iptables"])
+def either(request: pytest.FixtureRequest) -> Host:
+    host: Host = request.getfixturevalue(request.param)
+    return host
+
+
+def test_nothing_differs_where_much_is_used(either: Host):
+    """Every kind of network and port, before and after a restart of the daemon."""
+    host = either
+    for name, arguments in NETWORKS.items():
+        network(host, *arguments, name)
+    run(host, "bb", "--network", "six", "-p", "9000-9003:9000-9003/udp", "-p", "[::1]:9100:80", "-p", "81", *IDLE)
+    run(host, "cc", "--network", "demo", "--link", "aa:web", "--cap-add", "NET_ADMIN", *IDLE)
+    for name in ("only6", "inner"):
+        host.netplug("network", "connect", name, "bb", check=True)
+    for kind in ("host", "none", "bridge", "mac"):
+        run(host, f"on-{kind}", "--network", kind, *IDLE)
+    assert examine(host) == []
+    host.restart()
+    assert examine(host) == []
+    containers = ["bb", "cc", *(f"on-{kind}" for kind in ("host", "none", "bridge", "mac"))]
+    host.netplug("rm", "-f", *containers, check=True)
+    host.netplug("network", "rm", *NETWORKS, check=True)
+    assert examine(host) == []
+
+
+def test_a_container_whose_namespace_is_gone(by_nftables: Host):
+    """The daemon looks for such by itself every ten seconds: if it comes first, there is another."""
+    host = by_nftables
+    for number in range(5):
+        run(host, f"gone{number}", "--network", "demo", *IDLE)
+        path = host.sandbox(f"gone{number}")
+        subprocess.run(["umount", path], check=True)
+        if found := examine(host):
+            break
+    assert found == [f"container gone{number}: its network namespace {path} is gone, or another one"]
+
+    assert [one["Error"] for one in host.api("POST", "/netplug/doctor")] == [""]
+
+    assert examine(host) == []
+    assert host.api("GET", "/networks/demo")["Containers"].keys() == {host.container("aa")["Id"]}
+    host.netplug("rm", "-f", *(f"gone{one}" for one in range(number + 1)), check=True)
