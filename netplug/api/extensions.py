@@ -1,4 +1,4 @@
-"""/netplug: what Docker's API has no place for. The journal, who has which address, routes, preflight, and the tests' fault points."""
+"""/netplug: what Docker's API has no place for. The journal, who has which address, routes, preflight, doctor, the tests' fault points."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from netplug.api.call import Call, done, json_line, open_stream, reply
 from netplug.api.routes import get, post
 from netplug.api.services import JournalEntry
 from netplug.api.views import Json
+from netplug.controller.doctor import Difference
 from netplug.controller.requests import PoolUsage
-from netplug.errors import Ambiguous, InvalidArgument, NotFound
-from netplug.model import Network, PortBinding
+from netplug.errors import Ambiguous, Conflict, InvalidArgument, NotFound
+from netplug.model import Network, PortBinding, Sandbox
 from netplug.observe import preflight
 from netplug.observe.situation import Situation, Wanted
 from netplug.settings import Settings
@@ -129,22 +130,58 @@ def _waiting(call: Call) -> Iterator[tuple[str, PortBinding]]:
             yield from ((container.name, port) for port in container.config.ports)
 
 
+async def examine(call: Call) -> web.Response:
+    """How kernel, resolver and store differ from the records."""
+    return reply([_difference(found) for found in await call.services.controller.examine()])
+
+
+async def treat(call: Call) -> web.Response:
+    """Put right how they differ; `Error` says why something is as it was."""
+    treated = await call.services.controller.treat()
+    return reply([{**_difference(one.difference), "Repaired": not one.error, "Error": one.error} for one in treated])
+
+
+def _difference(found: Difference) -> Json:
+    return {"Subject": found.subject, "Found": found.found, "Meaning": found.meaning, "Repair": list(found.repair)}
+
+
+async def explain(call: Call) -> web.Response:
+    """The commands that build a running container's endpoints, or with `network` that one, as they are now."""
+    controller = call.services.controller
+    identity = _sandbox_of(call)
+    if controller.sandbox(identity) is None:
+        raise Conflict(f"container {call.name} has no network to explain: it is not running, or has another container's")
+    return reply(controller.explain([controller.plan_existing(identity, call.query.get("network", ""))]))
+
+
+def _sandbox_of(call: Call) -> str:
+    try:
+        return call.services.containers.get(call.name).id
+    except NotFound:
+        return _engined(call).id
+
+
 async def engine_container(call: Call) -> web.Response:
     """A container of another engine that is on networks of ours: by name, or by (the beginning of) that engine's id."""
+    found = _engined(call)
+    endpoints = call.services.controller.endpoints(sandbox=found.id)
+    return reply(
+        {
+            "Id": found.container,
+            "Name": found.name,
+            "Engine": found.engine,
+            "Ports": ports.as_map(port for endpoint in endpoints for port in endpoint.ports),
+        }
+    )
+
+
+def _engined(call: Call) -> Sandbox:
     sandboxes = [sandbox for sandbox in call.services.controller.sandboxes() if sandbox.engine]
     found = [one for one in sandboxes if one.name == call.name or one.container == call.name]
     found = found or [one for one in sandboxes if call.name and one.container.startswith(call.name)]
     if len(found) != 1:
         raise NotFound(f"No such container: {call.name}") if not found else Ambiguous(f"{call.name} fits {len(found)} containers")
-    endpoints = call.services.controller.endpoints(sandbox=found[0].id)
-    return reply(
-        {
-            "Id": found[0].container,
-            "Name": found[0].name,
-            "Engine": found[0].engine,
-            "Ports": ports.as_map(port for endpoint in endpoints for port in endpoint.ports),
-        }
-    )
+    return found[0]
 
 
 async def healing(call: Call) -> web.Response:
@@ -182,6 +219,9 @@ ROUTES = [
     post("/netplug/preflight", look, changes=False),
     get("/netplug/engines/containers/{name}", engine_container),
     get("/netplug/healing", healing),
+    get("/netplug/doctor", examine),
+    post("/netplug/doctor", treat),
+    get("/netplug/explain/{name}", explain),
     get("/netplug/faults", fault_points),
     post("/netplug/faults", arm),
 ]

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
+from netplug.controller.doctor import Difference, Treated
 from netplug.controller.requests import ControllerEvent, EndpointRequest, NetworkRequest, PoolUsage, SandboxRequest
 from netplug.controller.ways import Way
 from netplug.model import Endpoint, Network, Node, Sandbox
@@ -51,6 +52,12 @@ class Controller(Protocol):
     def pool_usage(self, network: Network) -> list[PoolUsage]: ...
 
     def ways(self) -> list[Way]: ...
+
+    async def examine(self) -> Sequence[Difference]: ...
+
+    async def treat(self) -> Sequence[Treated]: ...
+
+    def plan_existing(self, identity: str, network: str = "") -> Plan: ...
 
     def healing(self) -> tuple[Mapping[str, int], list[str]]: ...
 

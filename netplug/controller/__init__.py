@@ -16,6 +16,7 @@ import msgspec
 from netplug.controller.cluster import in_use
 from netplug.controller.core import Core, log, recording
 from netplug.controller.debts import Debts
+from netplug.controller.doctor import Difference, Doctor, Treated
 from netplug.controller.effects import Effects
 from netplug.controller.endpoints import Endpoints
 from netplug.controller.engined import Engined
@@ -52,12 +53,14 @@ __all__ = [
     "Controller",
     "ControllerEvent",
     "Core",
+    "Difference",
     "EndpointRequest",
     "Events",
     "NetworkRequest",
     "PoolUsage",
     "SandboxRequest",
     "Taken",
+    "Treated",
     "recording",
 ]
 
@@ -92,6 +95,9 @@ class Controller:
         )
         if self._healing is not None:
             self._membership.moved = self._healing.moved
+        self._doctor = Doctor(
+            core, self._restore, self._routing, self._endpoints, self._debts, self._farewells, vanished=self.sandbox_vanished
+        )
         self._changes = Shelter(unbroken=True)
         self._sweeper: asyncio.Task[None] | None = None
         self.events: Events = core.events
@@ -114,6 +120,7 @@ class Controller:
         self._membership.follow()
         if self._healing is not None:
             self._healing.start(base)
+        self._doctor.start(base, self._healing.neighbours if self._healing is not None else None)
 
     def ending(self) -> None:
         """The daemon will stop once what is under way has come to its end."""
@@ -170,7 +177,21 @@ class Controller:
         """How much has been put back since the start, by kind; and what is left alone at present, taken away again and again."""
         return (dict(self._healing.healed), self._healing.suspended()) if self._healing is not None else ({}, [])
 
+    async def examine(self) -> list[Difference]:
+        """How kernel, resolver and store differ from the records. Nothing is changed."""
+        return await self._doctor.examine()
+
+    def plan_existing(self, identity: str, network: str = "") -> Plan:
+        """What a sandbox and its endpoints are made of, as they are now; with a network, its endpoint there alone."""
+        sandbox = self._endpoints.sandbox(identity)
+        endpoint = self._endpoints.find(self.network(network), sandbox) if network else None
+        return self._restore.whole_plan(sandbox, endpoint)
+
     # Changes
+
+    async def treat(self) -> list[Treated]:
+        """Put right how they differ; what there was, and what of it is there still."""
+        return await self._changes.finish(self._doctor.treat())
 
     async def create_network(self, request: NetworkRequest) -> Network:
         return await self._changes.finish(self._networks.create(request))

@@ -36,6 +36,8 @@ from netplug.store import Store
 
 log = logging.getLogger(__name__)
 
+QUIET_SECONDS = 10.0
+
 MOST_MACS = 10_000
 """How many former owners' MACs are remembered."""
 
@@ -104,6 +106,14 @@ class Core:
         if found is None:
             found = self._locks[identity] = asyncio.Lock()
         return found
+
+    async def quiet(self) -> None:
+        """Once all that is under way now has come to its end, or has taken QUIET_SECONDS."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(QUIET_SECONDS):
+                for lock in list(self._locks.values()):
+                    async with lock:
+                        pass
 
     def driver(self, network: Network) -> Driver:
         """The network's, as it is on this node."""

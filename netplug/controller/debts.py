@@ -86,6 +86,12 @@ class Debts:
         finally:
             self.remind()
 
+    def owed(self) -> dict[str, str]:
+        """By endpoint: its network. Nobody is about these now."""
+        claiming = self._core.cluster.claiming if self._core.cluster is not None else ()
+        known = self._core.records.endpoints
+        return {identity: network for identity, network in self._owed.items() if identity not in known and identity not in claiming}
+
     def remind(self) -> None:
         """Something may be due."""
         if self._owed:

@@ -78,6 +78,10 @@ class Farewells:
             task.cancel()
         await asyncio.gather(*self._tellers.values(), return_exceptions=True)
 
+    def waiting(self) -> list[Farewell]:
+        """Those that no driver has heard yet."""
+        return [due.farewell for due in self._due.values()]
+
     def of_network(self, network: Network) -> list[Farewell]:
         """None where its driver acts in the kernel only; so below."""
         return [Farewell(network=network)] if isinstance(self._core.driver(network), Effectful) else []

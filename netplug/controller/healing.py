@@ -97,6 +97,11 @@ class Healing:
         """How much has been put back since the start, by kind."""
         return self._account.healed
 
+    @property
+    def neighbours(self) -> Neighbours | None:
+        """Our rule in other tools' chains; None where we have no firewall."""
+        return self._neighbours
+
     def suspended(self) -> list[str]:
         """What is left alone at present, because it was taken away again and again."""
         return self._backoff.paused()

@@ -91,15 +91,35 @@ class Publishing:
         for found, held in await core.forwarder.resume():
             core.ports.adopt(found.protocol, found.host_ip, found.host_port, held)
         for sandbox in core.records.sandboxes.values():
-            endpoints = core.records.of_sandbox(sandbox.id)
-            for wanted in _as_they_are(endpoints):
-                try:
-                    core.ports.hold(sandbox.id, sandbox.name, [wanted])
-                except NetplugError as error:
-                    log.warning("a port of %s cannot be held (it still leads there): %s", sandbox.name, error)
-            await self.relay(sandbox, endpoints)
+            for error in await self.hold_again(sandbox):
+                log.warning("a port of %s cannot be held (it still leads there): %s", sandbox.name, error)
         core.ports.let_go()
         await core.forwarder.settle()
+
+    def unheld(self, sandbox: Sandbox) -> list[str]:
+        """Host ports that lead to the sandbox, and that any program could take."""
+        ports = self._core.ports
+        mappings = _as_they_are(self._core.records.of_sandbox(sandbox.id))
+        wanted = ((one.asked.protocol, address, one.asked.host_port, one.asked.count) for one in mappings for address in one.held)
+        held = ports.held_by(sandbox.id)
+        return [
+            f"{address}:{port}/{protocol}"
+            for protocol, address, port, count in wanted
+            if not any(block.holds(protocol, address, port, count) for block in held)
+        ]
+
+    async def hold_again(self, sandbox: Sandbox) -> list[NetplugError]:
+        """Hold what the records say, as far as it can be had; why it cannot."""
+        core = self._core
+        endpoints = core.records.of_sandbox(sandbox.id)
+        errors = []
+        for wanted in _as_they_are(endpoints):
+            try:
+                core.ports.hold(sandbox.id, sandbox.name, [wanted])
+            except NetplugError as error:
+                errors.append(error)
+        await self.relay(sandbox, endpoints)
+        return errors
 
     def _carriers(self, endpoints: Sequence[Endpoint]) -> Carriers:
         """The endpoints that carry the default routes, so that replies leave the way the requests came."""

@@ -22,11 +22,12 @@ from netplug.controller.names import endpoint_names
 from netplug.controller.peers import Peers
 from netplug.controller.records import delete_endpoint, put_sandbox
 from netplug.controller.routing import Routing
-from netplug.controller.sandboxes import Sandboxes
+from netplug.controller.sandboxes import Sandboxes, creation
 from netplug.errors import NetplugError
 from netplug.kernel import namespaces
 from netplug.model import Endpoint, Network, Sandbox
-from netplug.plan import PlacedOp, Plan, removal
+from netplug.plan import PlacedOp, Plan, Route, removal
+from netplug.resolver.model import EndpointNames, SandboxNames
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Restore:
         await self._routing.load()
         for endpoint in (*core.records.endpoints.values(), *(peer for peers in core.peers.values() for peer in peers.values())):
             core.take(endpoint)
-        wanted = [Wanted(base, "the host"), *self._wanted()]
+        wanted = [Wanted(base, "the host"), *self.wanted()]
         restored = await core.executor.restore([item.plan for item in wanted])
         for index, error in restored.failed.items():
             await self._failed(wanted[index], error)
@@ -77,14 +78,19 @@ class Restore:
     async def names(self) -> None:
         """Tell the resolver all, and hand it the sockets it does not have."""
         core = self._core
-        endpoints = [names for endpoint in core.records.endpoints.values() if (names := endpoint_names(core, endpoint))]
-        endpoints += self._peers.names()
-        with_names = [sandbox for sandbox in core.records.sandboxes.values() if sandbox.resolver_udp]
-        missing = await core.resolver.sync(endpoints, [self._endpoints.sandbox_names(sandbox) for sandbox in with_names])
+        missing = await core.resolver.sync(*self.all_names())
         for identity in missing:
             sandbox = core.records.sandboxes.get(identity)
             if sandbox is not None:
                 await self._hand_over(sandbox)
+
+    def all_names(self) -> tuple[list[EndpointNames], list[SandboxNames]]:
+        """What the resolver is to know."""
+        core = self._core
+        endpoints = [names for endpoint in core.records.endpoints.values() if (names := endpoint_names(core, endpoint))]
+        endpoints += self._peers.names()
+        with_names = [sandbox for sandbox in core.records.sandboxes.values() if sandbox.resolver_udp]
+        return endpoints, [self._endpoints.sandbox_names(sandbox) for sandbox in with_names]
 
     async def _hand_over(self, sandbox: Sandbox) -> None:
         try:
@@ -129,7 +135,7 @@ class Restore:
             return True  # it is still to come
         return sandbox.kind == "host" or namespaces.cookie(sandbox.namespace) == sandbox.cookie
 
-    def _wanted(self) -> Iterator[Wanted]:
+    def wanted(self) -> Iterator[Wanted]:
         core = self._core
         for network in core.records.networks.values():
             yield Wanted(core.network_plan(network), network.name)
@@ -149,6 +155,16 @@ class Restore:
         route = handing.default_routes(core, sandbox, endpoints)
         return (*(step for plan in plans for step in plan), *route, *redirection(sandbox))
 
+    def whole_plan(self, sandbox: Sandbox, endpoint: Endpoint | None = None) -> Plan:
+        """The sandbox itself, and all that its endpoints are, or that one alone is."""
+        if endpoint is None:
+            return (*creation(sandbox), *self.sandbox_plan(sandbox))
+        core = self._core
+        plan = self._joined(core.records.networks[endpoint.network], endpoint, sandbox)
+        routes = handing.default_routes(core, sandbox, core.records.of_sandbox(sandbox.id))
+        own = tuple(step for step in routes if isinstance(step, Route) and step.link == endpoint.interface)
+        return (*creation(sandbox), *plan, *own, *redirection(sandbox))
+
     def _joined(self, network: Network, endpoint: Endpoint, sandbox: Sandbox) -> Plan:
         driver = self._core.driver(network)
         attached = handing.attached(driver.join(network, endpoint, sandbox), endpoint, sandbox)
@@ -166,11 +182,14 @@ class Restore:
 
     def _sweep_namespaces(self) -> None:
         """Namespaces in our folder that no record names: made just before the daemon died."""
-        folder = self._core.run_dir / "netns"
+        for path in self.stray_namespaces():
+            log.info("removed namespace %s: it had no record", path)
+            namespaces.remove(str(path))
+
+    def stray_namespaces(self) -> list[Path]:
+        """Those in our folder that no record names."""
         core = self._core
+        folder = core.run_dir / "netns"
         known = {Path(sandbox.namespace) for sandbox in core.records.sandboxes.values() if sandbox.kind == "own"}
         known |= {Path(core.place(core.records.networks[identity])) for identity in core.joined}
-        for path in folder.iterdir() if folder.is_dir() else ():
-            if path not in known:
-                log.info("removed namespace %s: it had no record", path)
-                namespaces.remove(str(path))
+        return [path for path in folder.iterdir() if path not in known] if folder.is_dir() else []

@@ -147,6 +147,10 @@ class Executor:
         stale = await self._drop_stale(named, plans) if peers_known else 0
         return Restored(missing, strays, failed, stale)
 
+    async def delete_strays(self, place: str, strays: Sequence[Link]) -> None:
+        """Links of ours there that nobody wants; KernelError where that fails."""
+        await self._deletions.delete_links(strays, place)
+
     async def resync(self, plan: Plan) -> tuple[Plan, list[NetplugError], int]:
         """Ensure a plan that names all peers of a network, then remove entries for others; how many those were comes last."""
         changed, errors = await self.ensure(plan)

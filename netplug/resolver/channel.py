@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import socket
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Goes up when an old process cannot serve a new daemon; the daemon then starts a new process."""
 
 MAX_MESSAGE = 64 * 1024

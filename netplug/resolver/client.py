@@ -11,7 +11,7 @@ import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -114,6 +114,17 @@ class _Connection:
         self._lost()
 
 
+class Compared(NamedTuple):
+    """What differs in the process."""
+
+    missing: set[str]
+    """Sandboxes whose sockets it does not hold, or that it answers otherwise."""
+    unknown: set[str]
+    """Endpoints that it does not know, or knows by other names or addresses."""
+    surplus: int
+    """How many of both it has beside these."""
+
+
 class Resolver:
     """The resolver process of a run directory, as the daemon uses it. All methods may be repeated without harm.
 
@@ -151,6 +162,15 @@ class Resolver:
         """Make the process's state exactly this. Returns the sandboxes whose sockets it does not hold: they need `add_sandbox`."""
         answers = await self._call(list(_sync_messages(list(endpoints), list(sandboxes))))
         return {id for answer in answers for id in answer["missing"]}
+
+    async def compare(self, endpoints: Iterable[EndpointNames], sandboxes: Iterable[SandboxNames]) -> Compared:
+        """How the process's state differs from this. Nothing changes."""
+        answers = await self._call(list(_sync_messages(list(endpoints), list(sandboxes), "compare")))
+        return Compared(
+            missing={id for answer in answers for id in answer["missing"]},
+            unknown={id for answer in answers for id in answer["unknown"]},
+            surplus=sum(answer["surplus"] for answer in answers),
+        )
 
     async def add_sandbox(self, names: SandboxNames, udp: socket.socket, tcp: socket.socket) -> None:
         """Hand over the sockets (`tcp` listens) that were made in the sandbox. Ours are closed whatever happens."""
@@ -316,13 +336,13 @@ def _checked(answer: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def _sync_messages(endpoints: list[EndpointNames], sandboxes: list[SandboxNames]) -> Iterator[_Message]:
+def _sync_messages(endpoints: list[EndpointNames], sandboxes: list[SandboxNames], op: str = "sync") -> Iterator[_Message]:
     """The state in messages of a size that the socket takes."""
     chunks = [("endpoints", chunk) for chunk in _chunks(endpoints)] + [("sandboxes", chunk) for chunk in _chunks(sandboxes)]
     chunks = chunks or [("endpoints", [])]
     for position, (kind, chunk) in enumerate(chunks):
         content: dict[str, Any] = {"endpoints": [], "sandboxes": [], kind: [msgspec.Raw(item) for item in chunk]}
-        yield _Message({"op": "sync", "first": position == 0, "last": position == len(chunks) - 1, **content})
+        yield _Message({"op": op, "first": position == 0, "last": position == len(chunks) - 1, **content})
 
 
 def _change_messages(put: list[EndpointNames], drop: list[tuple[str, str]]) -> Iterator[_Message]:

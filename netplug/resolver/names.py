@@ -184,11 +184,19 @@ class Directory:
 
     def put(self, network: str, id: str, names: Iterable[str], addresses: Iterable[str], network_name: str) -> list[str]:
         """Know an endpoint. Names that DNS cannot hold are left out and returned."""
-        keys, unusable = _keys(names)
-        suffix, no_suffix = _keys([network_name] if network_name else [])
-        endpoint = Endpoint(tuple(keys), tuple(packed for text in addresses if (packed := pack_address(text))))
-        self._table(network).put(id, endpoint, suffix[0] if suffix else b"")
-        return unusable + no_suffix
+        endpoint, suffix, unusable = _packed(names, addresses, network_name)
+        self._table(network).put(id, endpoint, suffix)
+        return unusable
+
+    def knows(self, network: str, id: str, names: Iterable[str], addresses: Iterable[str], network_name: str) -> bool:
+        """Whether `put` with the same would change nothing."""
+        endpoint, suffix, _ = _packed(names, addresses, network_name)
+        table = self._tables.get(network)
+        return table is not None and table.suffix == suffix and table.endpoints.get(id) == endpoint
+
+    def known(self) -> set[tuple[str, str]]:
+        """Every endpoint: (network, id)."""
+        return {(network, id) for network, table in self._tables.items() for id in table.endpoints}
 
     def drop(self, network: str, id: str) -> None:
         if table := self._tables.get(network):
@@ -197,10 +205,8 @@ class Directory:
 
     def keep_only(self, endpoints: set[tuple[str, str]]) -> None:
         """Drop every endpoint but these (network, id)."""
-        known = [(network, id) for network, table in self._tables.items() for id in table.endpoints]
-        for network, id in known:
-            if (network, id) not in endpoints:
-                self.drop(network, id)
+        for network, id in self.known() - endpoints:
+            self.drop(network, id)
 
     def view(self, networks: Iterable[str], extra: Mapping[str, str]) -> View:
         """The view of these networks and links; `release` it after use."""
@@ -235,6 +241,14 @@ class Directory:
             table = self._tables.get(network)
             if table and not table.endpoints and not table.views:
                 del self._tables[network]
+
+
+def _packed(names: Iterable[str], addresses: Iterable[str], network_name: str) -> tuple[Endpoint, bytes, list[str]]:
+    """The endpoint, its network's suffix, and the names that DNS cannot hold."""
+    keys, unusable = _keys(names)
+    suffix, no_suffix = _keys([network_name] if network_name else [])
+    endpoint = Endpoint(tuple(keys), tuple(packed for text in addresses if (packed := pack_address(text))))
+    return endpoint, suffix[0] if suffix else b"", unusable + no_suffix
 
 
 def _keys(names: Iterable[str]) -> tuple[list[bytes], list[str]]:

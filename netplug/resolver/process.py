@@ -43,6 +43,7 @@ class Process:
         self._sandboxes: dict[str, Held] = {}
         self._daemon: Connection | None = None
         self._synced: tuple[set[tuple[str, str]], set[str]] = (set(), set())
+        self._compared: tuple[set[tuple[str, str]], set[str]] = (set(), set())
         self._alone_since = time.monotonic()
         self._listener = self._listen(channel.socket_path(run_dir))
         self.loop.clock(self._look)
@@ -104,6 +105,7 @@ class Process:
             raise channel.Garbled("no hello has been said, or another daemon has said it since")
         operations: dict[str, Callable[[Message], Message]] = {
             "sync": self._sync,
+            "compare": self._compare,
             "update": self._update,
             "remove": self._remove,
             "put": self._put,
@@ -145,6 +147,31 @@ class Process:
                 self._close(id)
             self._synced = (set(), set())
         return {"missing": missing}
+
+    def _compare(self, message: Message) -> Message:
+        """One of several messages, as in a sync, and nothing changes. What is not held or known; the last tells what is too much."""
+        if message["first"]:
+            self._compared = (set(), set())
+        endpoints, sandboxes = self._compared
+        endpoints |= {(names["network"], names["endpoint"]) for names in message["endpoints"]}
+        sandboxes |= {names["id"] for names in message["sandboxes"]}
+        answer: Message = {
+            "missing": [names["id"] for names in message["sandboxes"] if not self._holds(names)],
+            "unknown": [names["endpoint"] for names in message["endpoints"] if not self._knows(names)],
+            "surplus": 0,
+        }
+        if message["last"]:
+            answer["surplus"] = len(self._directory.known() - endpoints) + len(self._sandboxes.keys() - sandboxes)
+            self._compared = (set(), set())
+        return answer
+
+    def _holds(self, names: Message) -> bool:
+        held = self._sandboxes.get(names["id"])
+        return held is not None and names["cookie"] in (0, held.cookie) and held.uses(names)
+
+    def _knows(self, names: Message) -> bool:
+        addresses = (names["address"], names["address6"])
+        return self._directory.knows(names["network"], names["endpoint"], names["names"], addresses, names["network_name"])
 
     def _add(self, names: Message, descriptors: list[int]) -> Message:
         if len(descriptors) != 2:
@@ -221,6 +248,11 @@ class Held:
         self._sandbox.view = directory.view(*self._view_key)
         directory.release(*before)
         self._choose(names)
+
+    def uses(self, names: Message) -> bool:
+        """Whether it answers with these names."""
+        asks = self._sandbox.servers, self._sandbox.forward
+        return self._view_key == (names["networks"], names["extra"]) and asks == (tuple(names["servers"]), names["forward"])
 
     def _choose(self, names: Message) -> None:
         self._sandbox.servers, self._sandbox.forward = tuple(names["servers"]), names["forward"]

@@ -118,6 +118,38 @@ def test_what_is_printed_can_be_pasted(lan: Lan, bare: Namespace):
         remove_tree(host.directory)
 
 
+def test_what_is_there_is_explained(lan: Lan, bare: Namespace):
+    """`netplug explain` prints a container's endpoints as they are now: pasted on another host with the same networks, they are there."""
+    host = Host(lan)
+    folder = host.run_directory / "netns"
+    flags = ("--socket", str(host.socket), "--state-dir", str(host.state_directory), "--run-dir", str(host.run_directory))
+    try:
+        lines = explained(host.netplug("daemon", "--dry-run", *flags, check=True).stdout)
+        host.start()
+        for arguments in COMMANDS[:2]:
+            lines += explained(host.netplug("network", "create", "--explain", *arguments[2:], check=True).stdout)
+        for arguments in (*COMMANDS[3:5], ("network", "disconnect", "demo", "web"), ("network", "connect", "demo", "web")):
+            host.netplug(*arguments, check=True)
+        everything = host.netplug("explain", "web", check=True).stdout.splitlines()
+        strict = host.netplug("explain", "web", "strict", check=True).stdout.splitlines()
+        wanted = state(host.namespace.path, folder)
+        assert host.netplug("explain", "nobody").stderr == "Error response from daemon: No such container: nobody\n"
+        refused = host.netplug("explain", "web", "bridge")
+        assert (refused.returncode, "is not connected to network bridge" in refused.stderr) == (1, True)
+    finally:
+        host.close()
+    assert set(strict) < set(everything)
+    assert any("10.82.0.9/24" in line for line in strict)
+    assert not any("10.81.0" in line for line in strict)
+    try:
+        paste(bare, [*lines, *everything])
+        assert list(differences(state(bare.path, folder), wanted)) == []
+    finally:
+        for point in reversed(mounts_below(host.directory)):
+            subprocess.run(["umount", point], check=False)
+        remove_tree(host.directory)
+
+
 def test_a_dry_run_prints_and_changes_nothing(host: Host):
     def dry(*arguments: str) -> list[str]:
         before = host.state()

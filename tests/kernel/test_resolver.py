@@ -474,3 +474,18 @@ async def test_a_dead_process_comes_back_with_all_its_sandboxes(world: World, re
         await back.wait()
 
     assert addresses(await sandbox.ask("web")) == ["10.0.0.2"]
+
+
+async def test_what_differs_is_told_and_nothing_changes(resolver: Resolver, sandbox: Sandbox) -> None:
+    web, known = endpoint("web", "10.0.0.2"), sandbox.names()
+    await resolver.put(web)
+    assert await resolver.compare([web], [known]) == (set(), set(), 0)
+
+    other, elsewhere = endpoint("db", "10.0.0.3"), endpoint("web", "10.0.0.9")
+    absent = msgspec.structs.replace(known, id="absent")
+    assert await resolver.compare([elsewhere, other], [known, absent]) == ({"absent"}, {"web", "db"}, 0)
+    assert await resolver.compare([], [sandbox.names(forward=False)]) == ({sandbox.id}, set(), 1)
+    assert await resolver.compare([], []) == (set(), set(), 2)
+
+    assert await resolver.compare([web], [known]) == (set(), set(), 0)
+    assert addresses(await sandbox.ask("web")) == ["10.0.0.2"]

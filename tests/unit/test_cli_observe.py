@@ -10,6 +10,7 @@ import pytest
 from cli_fixtures import Cli
 from cli_server import Daemon
 
+from netplug.cli.doctor import text
 from netplug.cli.ipam import BAR, bar, counted, drawing, percent
 
 POOL = {
@@ -155,3 +156,29 @@ def test_events(cli: Cli, cli_daemon: Daemon) -> None:
     assert cli_daemon.requests[-1].query == {"since": "1", "until": "2", "filters": '{"type": {"network": true}}'}
     assert cli("events", "--format", "{{.Type}} {{.Actor.Attributes.name}}").out == "network demo\n" * 2
     assert json.loads(cli("events", "--format", "json").out.splitlines()[0]) == event
+
+
+def test_differences_are_told() -> None:
+    lost = {"Subject": "network demo", "Found": "bridge b is missing", "Meaning": "cut off", "Repair": ["ip link add b"]}
+    other = {**lost, "Found": "bridge c is missing"}
+
+    assert list(text([])) == ["Nothing differs"]
+    assert list(text([lost, other])) == [
+        "network demo: bridge b is missing",
+        "    cut off",
+        "    ip link add b",
+        "network demo: bridge c is missing",
+        "    cut off",
+        "    # as above",
+        "2 differences: netplug doctor --fix puts right what it can",
+    ]
+    assert list(text([{**lost, "Repaired": True}, {**other, "Repaired": False, "Error": "no"}], fixed=True)) == [
+        "network demo: bridge b is missing",
+        "    cut off",
+        "    repaired",
+        "network demo: bridge c is missing",
+        "    cut off",
+        "    not repaired: no",
+        "    ip link add b",
+        "1 of 2 repaired",
+    ]

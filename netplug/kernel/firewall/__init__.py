@@ -16,7 +16,7 @@ a map), `tables` (what is in the host), `libnftables` (a transaction, in process
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from netplug.errors import InvalidArgument
 from netplug.plan import FirewallOp, Remove, Step
@@ -25,6 +25,23 @@ FirewallStep: TypeAlias = FirewallOp | Remove
 """A firewall op, or `Remove` of one."""
 
 BACKENDS = ("nftables", "iptables", "none")
+
+
+class Surplus(NamedTuple):
+    """Something in our maps or chains that nobody has asked us for, and the command that takes it out."""
+
+    words: str
+    command: str
+
+
+class Gaps(NamedTuple):
+    """What a look found; none of it has been changed."""
+
+    steps: list[Step]
+    """Steps that do not hold in the kernel."""
+    rules: Sequence[str] = ()
+    """Words for rules of ours that never change, and are missing or changed."""
+    surplus: Sequence[Surplus] = ()
 
 
 class Firewall(Protocol):
@@ -52,6 +69,12 @@ class Firewall(Protocol):
 
         What an administrator wrote (chain `user`, other tables) is none of ours, and no reason to do anything.
         """
+
+    def survey(self, namespace: str, steps: Sequence[FirewallOp]) -> Gaps:
+        """Look in the kernel whether these hold, and in HOST whether all else is as we made it; change nothing."""
+
+    def mend(self) -> None:
+        """As `heal` in HOST, and take out of our maps and chains what nobody has asked us for."""
 
     def explain(self, namespace: str, steps: Sequence[FirewallStep]) -> list[str]:
         """Shell commands that do what `apply` does, to paste after those of `explain_base`."""

@@ -15,7 +15,7 @@ from typing import TypeAlias, cast
 
 from netplug import faults
 from netplug.errors import InvalidArgument, KernelError, NetplugError
-from netplug.kernel.firewall import FirewallStep, iptables_bridge
+from netplug.kernel.firewall import FirewallStep, Gaps, Surplus, iptables_bridge
 from netplug.kernel.firewall.elements import Change, Elements, Place, additions, deletions, judge
 from netplug.kernel.firewall.generation import Generation
 from netplug.kernel.firewall.iptables_bridge import BridgeTable, is_ours, peers
@@ -95,6 +95,24 @@ class Iptables:
         else:
             self._seen = generation
         return words
+
+    def survey(self, namespace: str, steps: Sequence[FirewallOp]) -> Gaps:
+        plan = _checked(namespace, steps)
+        if namespace != HOST:
+            with entered(namespace):
+                return Gaps(self._judge(self._redirected()[1], plan, overwrite=True).steps)
+        there = self._there()
+        lost = self._missing(there)
+        present = {place: value for place, value in self._state.items() if place not in lost} | there
+        lacking = self._judge(present, plan, overwrite=True).steps
+        # A rule that this version of iptables prints in another way looks like one too many.
+        extra = {} if self._unlisted else {place: value for place, value in there.items() if place not in self._state}
+        surplus = [Surplus(_words(place, value), self._deletion(place, value)) for place, value in extra.items()]
+        return Gaps(lacking, [word for word in self._gaps() if word not in lost.values()], surplus)
+
+    def mend(self) -> None:
+        self.heal()
+        self._load_all(self._state)
 
     def explain(self, namespace: str, steps: Sequence[FirewallStep]) -> list[str]:
         plan = _checked(namespace, steps)
@@ -230,14 +248,39 @@ class Iptables:
             raise
 
     def _redirect(self, steps: Steps) -> list[Step]:
-        chains = self._programs.listing(SANDBOX.family).get(SANDBOX.name, {})
-        state = {} if gaps(SANDBOX, chains, {}) else read_rules(SANDBOX, chains)  # rules that nothing leads to are none
+        chains, state = self._redirected()
         change = self._judge(state, steps, overwrite=True)
         if change.steps:
             change.update(state)
             lines = repair(SANDBOX, chains, state) if state else clearing(SANDBOX, chains)
             self._programs.restore(SANDBOX.family, document({SANDBOX.name: lines}))
         return change.steps
+
+    def _redirected(self) -> tuple[Chains, Elements]:
+        """The chains of the calling thread's namespace, and the rules in them."""
+        chains = self._programs.listing(SANDBOX.family).get(SANDBOX.name, {})
+        return chains, {} if gaps(SANDBOX, chains, {}) else read_rules(SANDBOX, chains)  # rules that nothing leads to are none
+
+    def _there(self) -> Elements:
+        """The rules of ops that HOST has."""
+        found: Elements = {} if "bridge" in self._absent else self._bridge.elements()
+        for family in FAMILIES:
+            if family not in self._absent:
+                listing = self._programs.listing(family)
+                for table in _of(family):
+                    found |= read_rules(table, listing.get(table.name, {}))
+        return found
+
+    def _missing(self, there: Mapping[Place, str]) -> dict[Place, str]:
+        """Of what we were asked for: the words that `gaps` has for it."""
+        words = {place: _words(place, value) for place, value in self._state.items() if there.get(place) != value}
+        return {place: word for place, word in words.items() if word not in self._unlisted}
+
+    def _deletion(self, place: Place, value: str) -> str:
+        if is_ours(place):
+            return next(_nft(deletions([place])))
+        family, table, chain = chain_of(place)
+        return f"{self._command(family, table)} {_quoted(f'-D {chain} {text_of(place, value)}')}"
 
     def _explained(self, steps: Steps) -> Iterator[str]:
         for step in steps:
@@ -285,6 +328,13 @@ def clear_chains(programs: Programs, family: str) -> bool:
     if text:
         programs.restore(family, text)
     return bool(text)
+
+
+def _words(place: Place, value: str) -> str:
+    if is_ours(place):
+        return f"{place.key} in {place.set}"
+    family, table, chain = chain_of(place)
+    return f"rule {text_of(place, value)} in {family} {table} {chain}"
 
 
 def _checked(namespace: str, steps: Sequence[FirewallStep]) -> Plan:

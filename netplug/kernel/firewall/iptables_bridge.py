@@ -87,6 +87,10 @@ class BridgeTable:
             self._user = self._context.text(_USER_CHAIN)
         return words
 
+    def elements(self) -> Elements:
+        """Those that are there, as nft lists them."""
+        return {place: value for place, value in self._list().elements.items() if place.set in ruleset.SETS}
+
     def clear(self) -> None:
         self._context.transact(CLEAR)
         self._user = ""

@@ -5,7 +5,6 @@ In the host `Tables` remembers what is there; in a sandbox there are two element
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import groupby
@@ -14,10 +13,10 @@ from typing import TypeAlias, cast
 from netplug import faults
 from netplug.errors import InvalidArgument, KernelError, NetplugError
 from netplug.kernel import descriptors
-from netplug.kernel.firewall import FirewallStep, redirection, ruleset
+from netplug.kernel.firewall import FirewallStep, Gaps, redirection, ruleset
 from netplug.kernel.firewall.elements import Elements, additions, deletions, elements, judge
 from netplug.kernel.firewall.libnftables import Context
-from netplug.kernel.firewall.tables import Tables
+from netplug.kernel.firewall.tables import Tables, command
 from netplug.kernel.namespaces import MISSING, entered
 from netplug.kernel.netlink import NETLINK_NETFILTER, Socket
 from netplug.kernel.syscalls import asked
@@ -57,6 +56,16 @@ class Nftables:
     def heal(self) -> list[str]:
         return self._tables.heal()
 
+    def survey(self, namespace: str, steps: Sequence[FirewallOp]) -> Gaps:
+        plan = _checked(namespace, steps)
+        if namespace == HOST:
+            return self._tables.survey(plan)
+        with ExitStack() as afterwards, entered(namespace):
+            return Gaps(judge(_redirected(afterwards), plan, overwrite=True).steps)
+
+    def mend(self) -> None:
+        self._tables.mend()
+
     def explain(self, namespace: str, steps: Sequence[FirewallStep]) -> list[str]:
         plan = _checked(namespace, steps)
         return _explained_in_host(plan) if namespace == HOST else _explained_in_sandbox(namespace, plan)
@@ -83,10 +92,7 @@ def _apply_in_sandbox(namespace: str, steps: Steps) -> list[Step]:
 
 
 def _redirect(steps: Steps, afterwards: ExitStack) -> list[Step]:
-    with asked("read the redirection of names"):
-        netlink = Socket(NETLINK_NETFILTER)
-        afterwards.callback(descriptors.close_later, netlink.close)
-        state = redirection.installed(netlink)
+    state = _redirected(afterwards)
     change = judge(state, steps, overwrite=True)
     if change.steps:
         change.update(state)
@@ -94,6 +100,14 @@ def _redirect(steps: Steps, afterwards: ExitStack) -> list[Step]:
         afterwards.callback(context.close)
         context.transact(_sandbox(state))
     return change.steps
+
+
+def _redirected(afterwards: ExitStack) -> Elements:
+    """What there is in the namespace of the calling thread."""
+    with asked("read the redirection of names"):
+        netlink = Socket(NETLINK_NETFILTER)
+        afterwards.callback(descriptors.close_later, netlink.close)
+        return redirection.installed(netlink)
 
 
 def _sandbox(state: Elements) -> str:
@@ -116,7 +130,7 @@ def _explained_in_host(steps: Steps) -> list[str]:
         for step in run:
             state |= elements(step.op if isinstance(step, Remove) else step)
         commands += deletions(state) if removing else additions(state)
-    return [_command(text) for text in commands]
+    return [command(text) for text in commands]
 
 
 def _explained_in_sandbox(namespace: str, steps: Steps) -> list[str]:
@@ -125,12 +139,6 @@ def _explained_in_sandbox(namespace: str, steps: Steps) -> list[str]:
     if state:
         return [inside(namespace, _document(_sandbox(state)))]
     return [inside(namespace, f"nft delete table {ruleset.SANDBOX_TABLE}")] if steps else []
-
-
-def _command(text: str) -> str:
-    """`nft add element inet netplug bridges '{ "br0" }'`."""
-    words, braces, content = text.partition("{")
-    return f"nft {words}{shlex.quote(braces + content)}"
 
 
 def _document(text: str) -> str:

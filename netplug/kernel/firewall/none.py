@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from netplug.kernel.firewall import FirewallStep
+from netplug.kernel.firewall import FirewallStep, Gaps
 from netplug.kernel.firewall.nftables import Nftables
 from netplug.plan import HOST, FirewallOp, Step
 
@@ -42,6 +42,12 @@ class NoFirewall:
 
     def heal(self) -> list[str]:
         return []
+
+    def survey(self, namespace: str, steps: Sequence[FirewallOp]) -> Gaps:
+        return Gaps([]) if namespace == HOST else self._sandboxes.survey(namespace, steps)
+
+    def mend(self) -> None:
+        pass
 
     def explain(self, namespace: str, steps: Sequence[FirewallStep]) -> list[str]:
         return [] if namespace == HOST else self._sandboxes.explain(namespace, steps)

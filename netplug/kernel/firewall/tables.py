@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import errno
 import logging
+import shlex
 from collections import Counter
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from netplug.errors import KernelError
-from netplug.kernel.firewall import ruleset
+from netplug.kernel.firewall import Gaps, Surplus, ruleset
 from netplug.kernel.firewall.batch import Batch, fits
 from netplug.kernel.firewall.elements import Elements, Place, additions, deletions, judge
 from netplug.kernel.firewall.generation import Generation
@@ -103,6 +104,22 @@ class Tables:
             self._seen = generation if generation == self._generation.read() else None
         return words
 
+    def survey(self, steps: Plan) -> Gaps:
+        """What of these does not hold, and what else is not as we made it."""
+        found = self._look()
+        lacking = judge(found.elements, steps, overwrite=True).steps
+        if not found.tables:
+            return Gaps(lacking, ["our firewall tables"])
+        rules = found.damage(self._whole) if self._whole is not None else []
+        surplus = [Surplus(_words(place), command(deletions([place])[0])) for place in self._surplus(found)]
+        return Gaps(lacking, rules, surplus)
+
+    def mend(self) -> None:
+        """Put back what is missing, take out what we were not asked for."""
+        self.heal()
+        if surplus := self._surplus(self._look()):
+            self._transact("\n".join(deletions(surplus)))
+
     def clear(self) -> None:
         """Nothing of ours is there, and nothing comes back."""
         self._transact(ruleset.CLEAR)
@@ -164,6 +181,9 @@ class Tables:
             log.warning("somebody has deleted our firewall tables: putting them back, with %d elements", len(self._elements))
             self._repair(found)
 
+    def _surplus(self, found: Listing) -> list[Place]:
+        return [place for place in _ours(found) if place not in self._elements]
+
     def _damage(self, found: Listing) -> list[str]:
         assert self._whole is not None
         if not found.tables:
@@ -174,7 +194,7 @@ class Tables:
             if place.set in found.sets and found.elements.get(place) != value:
                 missing.setdefault(place.set, []).append(place)
         for name, places in missing.items():
-            words += [f"{place.key} in {name}" for place in places] if len(places) <= _MOST_NAMED else [f"{len(places)} elements of {name}"]
+            words += [_words(place) for place in places] if len(places) <= _MOST_NAMED else [f"{len(places)} elements of {name}"]
         return words
 
     def _repair(self, found: Listing) -> None:
@@ -220,6 +240,16 @@ def _of_another_version(found: Listing) -> bool:
     tables = Counter(name.rsplit(" ", 1)[0] for name in ruleset.SETS)
     present = Counter(name.rsplit(" ", 1)[0] for name in found.sets)
     return any(present[table] < tables[table] for table in present)
+
+
+def command(text: str) -> str:
+    """`nft add element inet netplug bridges '{ "br0" }'`."""
+    words, braces, content = text.partition("{")
+    return f"nft {words}{shlex.quote(braces + content)}"
+
+
+def _words(place: Place) -> str:
+    return f"{place.key} in {place.set}"
 
 
 def _ours(found: Listing) -> Elements:
