@@ -25,6 +25,8 @@ _lab_option = click.option(
 @click.group("lab", cls=Group)
 def lab_command() -> None:
     """Learn container networking by hand: labs in namespaces of their own, each step checked"""
+    # `su` leaves a user's PATH, in which `ip` and `nft` are not.
+    os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 
 
 @contextlib.contextmanager
@@ -34,6 +36,8 @@ def _told() -> Iterator[None]:
         yield
     except NetplugError as error:
         raise Failure(f"netplug lab: {error}") from None
+    except PermissionError as error:
+        raise Failure(f"netplug lab: {error.filename} is root's: labs are run as root") from None
 
 
 def _opened(name: str) -> Session:

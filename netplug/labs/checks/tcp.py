@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import socket
+import time
 from typing import Literal
 
 from netplug.kernel import namespaces
 from netplug.labs.checks.base import Check, Find
 
 _PATIENCE = 1.5
+_STARTING = 1.0
+"""So long may a server take that was started a moment ago, before it listens."""
 
 
 class TcpCheck(Check, frozen=True, tag="tcp"):
@@ -23,6 +26,10 @@ class TcpCheck(Check, frozen=True, tag="tcp"):
     def look(self, find: Find) -> None:
         place = self.place(find)
         result, text = knock(place.path, self.to)
+        deadline = time.monotonic() + _STARTING
+        while self.result == "answer" and result == "refused" and time.monotonic() < deadline:
+            time.sleep(0.05)
+            result, text = knock(place.path, self.to)
         said = f" that says {self.says!r}" if self.says else ""
         if result != self.result:
             raise self.unmet(f"{_NAMED[self.result]}{said} from {self.to}, asked from {self.at}", _NAMED.get(result, result))
