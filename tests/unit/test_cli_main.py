@@ -28,6 +28,7 @@ COMMANDS = [
     "image",
     "images",
     "inspect",
+    "install",
     "ipam",
     "journal",
     "kill",
