@@ -1,4 +1,4 @@
-# make setup | demo | cluster-demo | test | lint | docs | bench | clean. As root, on Debian 12 or newer: everything here makes network namespaces.
+# make setup | demo | cluster-demo | docker-demo | labs | test | lint | docs | bench | clean. As root, on Debian 12 or newer: it makes network namespaces.
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -11,7 +11,7 @@ SYSTEM_PACKAGES := runc conmon nftables libnftables1 iproute2 conntrack procps b
 CLUSTER_PACKAGES := etcd-client etcd-server
 TEST_PACKAGES := docker.io docker-compose iptables dnsmasq-base dnsperf $(CLUSTER_PACKAGES) ethtool iperf3 openssl ruby shellcheck tcpdump
 
-.PHONY: setup demo cluster-demo test lint docs bench clean
+.PHONY: setup demo cluster-demo docker-demo labs test lint docs bench clean
 
 setup: .setup-done
 
@@ -30,6 +30,14 @@ cluster-demo: setup
 	@sh packaging/install-packages.sh $(PYTHON) $(CLUSTER_PACKAGES)
 	@$(BIN)/netplug demo --cluster $(if $(KEEP),--keep)
 
+# A dockerd and netplug on one host.
+docker-demo: setup
+	@$(BIN)/netplug demo --docker
+
+# Every lab from start to end, each step checked before and after; LABS="1 3" some of them.
+labs: setup
+	@$(BIN)/python -m netplug.labs $(LABS)
+
 test: setup
 	@$(BIN)/python -m pytest --quiet -n $(JOBS) --dist worksteal $(TESTS)
 
@@ -39,9 +47,10 @@ lint: setup
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-# docs/firewall.md, from the rules as they are.
+# docs/firewall.md, from the rules as they are; the labs' texts and pictures.
 docs: setup
 	@$(BIN)/python -m tests.golden
+	@$(BIN)/python -m netplug.labs --write
 
 # BENCH="--only latency,dns --rounds 9" measures a part; only a whole run writes BENCHMARKS.md and docs/bench.
 bench: setup

@@ -1,4 +1,4 @@
-"""The `netplug` command: each subcommand speaks HTTP to the daemon, in the Docker Engine API's shapes.
+"""The `netplug` command: each subcommand speaks HTTP to the daemon, in the Docker Engine API's shapes; `lab` needs none.
 
 A room for each subject (`network`, `node`, `container`, `running`, `image`, `ipam`, `journal`, `route`, `doctor`, `events`, `system`,
 `daemon`, `install`), imported only when one of its commands is used: starting up is what a user of a command line waits for. `command`
@@ -48,6 +48,7 @@ _ROOMS = {
     "install": "install",
     "ipam": "ipam",
     "journal": "journal",
+    "lab": "lab",
     "network": "network",
     "node": "node",
     "preflight": "preflight",

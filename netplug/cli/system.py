@@ -85,12 +85,17 @@ def completion_command(ctx: click.Context, shell: str) -> None:
 
 @click.command("demo", cls=Command)
 @click.option("--cluster", is_flag=True, help="Two hosts, and one network on both over etcd")
+@click.option("--docker", is_flag=True, help="netplug beside a dockerd, whose plugin it is")
 @click.option("--keep", is_flag=True, help="Leave it up, and say what to try")
 @click.option("--stop", is_flag=True, help="End one that was kept")
-def demo_command(cluster: bool, keep: bool, stop: bool) -> int:
+def demo_command(cluster: bool, docker: bool, keep: bool, stop: bool) -> int:
     """Build a small network on a host of its own, prove what it does, and clean up"""
-    from netplug.cli import demo, demo_cluster, demo_stage
+    from netplug.cli import demo, demo_cluster, demo_docker, demo_stage
 
     if stop:
         return demo_stage.stop()
+    if docker and (cluster or keep):
+        raise Failure("netplug demo: --docker stands alone: it cannot be kept, and has no cluster")
+    if docker:
+        return demo_docker.run()
     return demo_cluster.run(keep) if cluster else demo.run(keep)

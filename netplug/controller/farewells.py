@@ -63,6 +63,8 @@ class Farewells:
         self._due: dict[str, _Due] = {}
         self._tellers: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._wakeups: dict[tuple[str, str], asyncio.Event] = {}
+        self._slow: set[tuple[str, str]] = set()
+        """Drivers that somebody has waited for in vain, as long as they are not heard of again: many may have something to tell them."""
 
     async def start(self) -> None:
         """Go on with what an earlier daemon left."""
@@ -118,8 +120,9 @@ class Farewells:
             self._wakeups[teller].set()
 
     async def told(self, *farewells: Farewell) -> None:
-        """Once each has been tried, or it takes too long."""
-        await self._tried([self._due[farewell.key] for farewell in farewells if farewell.key in self._due])
+        """Once each has been tried, or it takes too long, or is known to."""
+        waiting = [self._due[farewell.key] for farewell in farewells if farewell.key in self._due]
+        await self._tried([due for due in waiting if _teller(due.farewell.network) not in self._slow])
 
     async def caught_up(self, network: Network) -> None:
         """Once its driver has been told, as far as it can be now, of all that it may still believe to be in the way of something new."""
@@ -131,9 +134,10 @@ class Farewells:
 
     async def _tried(self, waiting: list[_Due]) -> None:
         if waiting:
-            tasks = [asyncio.ensure_future(due.tried.wait()) for due in waiting]
+            tasks = {asyncio.ensure_future(due.tried.wait()): _teller(due.farewell.network) for due in waiting}
             _, late = await asyncio.wait(tasks, timeout=PATIENCE)
             for task in late:
+                self._slow.add(tasks[task])
                 task.cancel()
 
     async def _tell(self, teller: tuple[str, str]) -> None:
@@ -148,7 +152,7 @@ class Farewells:
                 async with asyncio.timeout(pause):
                     await self._wakeups[teller].wait()
             except TimeoutError:
-                pause = min(2 * pause, LONGEST_SECONDS)
+                pause = min(2 * pause, LONGEST_SECONDS) if any(due.complained for due in waiting) else AGAIN_SECONDS
 
     def _of(self, teller: tuple[str, str]) -> list[_Due]:
         """Endpoints first."""
@@ -201,6 +205,7 @@ class Farewells:
                 return False
             log.error("%s: gone here, and no more is done about it there: %s", farewell, error)
         faults.point("driver.after")
+        self._slow.discard(_teller(farewell.network))
         await self.unsay(farewell)
         self._due.pop(farewell.key, None)
         due.tried.set()

@@ -137,8 +137,14 @@ class ReleaseAddress(Body, frozen=True, rename=_POOL):
     address: str
 
 
-def read(data: bytes, kind: type[T]) -> T:
+B = TypeVar("B", bound=Body)
+
+
+def read(data: bytes, kind: type[B]) -> B:
     """InvalidArgument says where the body is wrong."""
+    if not data and any(field.required for field in msgspec.structs.fields(kind)):
+        # dockerd asks again when a connection breaks, and has sent the body already.
+        raise InvalidArgument("the request has no body; if the Docker Engine lost it while netplug was started anew: try again")
     try:
         return msgspec.json.decode(data or b"{}", type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -7,12 +7,9 @@ are one busybox tarball.
 from __future__ import annotations
 
 import contextlib
-import io
 import os
-import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -20,10 +17,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from netplug.cli import demo_hosts
-from tests.hosts import OUTSIDE_ADDRESS, Api, ApiError, Host, Lan, Namespace, command
+from netplug.cli.demo_dockerd import rootfs
+from tests.hosts import OUTSIDE_ADDRESS, Api, ApiError, Host, Lan, Namespace
 
 IMAGE = "bench"
-BUSYBOX = "/bin/busybox"
 IDLE = ["sleep", "1000000"]
 
 
@@ -152,25 +149,6 @@ class Dockerd:
         for hierarchy in ("/sys/fs/cgroup", *map(str, Path("/sys/fs/cgroup").glob("*/"))):
             with contextlib.suppress(OSError):
                 os.rmdir(f"{hierarchy}{self.cgroup}")
-
-
-def rootfs() -> bytes:
-    """A tarball of busybox and the links to it: the smallest root file system that can serve and ask."""
-    busybox = shutil.which("busybox") or BUSYBOX
-    applets = command(busybox, "--list").stdout.split()
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for directory in ("bin", "etc", "proc", "sys", "dev", "tmp", "var", "www"):
-            entry = tarfile.TarInfo(directory)
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-            tar.addfile(entry)
-        tar.add(os.path.realpath(busybox), "bin/busybox")
-        for applet in applets:
-            if applet != "busybox":
-                link = tarfile.TarInfo(f"bin/{applet}")
-                link.type, link.linkname, link.mode = tarfile.SYMTYPE, "busybox", 0o777
-                tar.addfile(link)
-    return buffer.getvalue()
 
 
 def import_image(api: Api) -> None:

@@ -1,13 +1,9 @@
-"""A netplug daemon and a real dockerd side by side on one host, in a mount namespace of their own: /run/docker is theirs alone.
-
-What the machine has in /run/docker, /etc/docker and /opt is hidden from them. `Pair.docker(…)` runs the docker command against dockerd.
-"""
+"""What tests want to know of a host with a netplug daemon and a dockerd (`netplug.cli.demo_dockerd`)."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 import sqlite3
 import subprocess
@@ -18,63 +14,27 @@ from pathlib import Path
 from typing import Any
 
 from netplug.cli import demo_hosts
+from netplug.cli.demo_dockerd import PLUGIN, DockerHost
 from netplug.cli.demo_service import start_service
-from tests.bench.engines import rootfs
-from tests.hosts import Api, ApiError, Host, Lan, command
+from tests.hosts import Host, command
 
-PLUGIN = "/run/docker/plugins/netplug.sock"
 IMAGE = "bench"
-DOCKER = "/usr/bin/docker"
-"""The command of the same version: a newer one asks for things that this dockerd does not know."""
 
 
-class Pair(Host):
-    """A host with both daemons. `start` brings up netplug, `start_dockerd` the other."""
+class Pair(DockerHost, Host):
+    """The two daemons. `held`: the plugin's socket, where this process listens at it in netplug's place."""
 
-    def __init__(self, lan: Lan, *flags: str, resolv_conf: str | None = "nameserver 127.0.0.1\n") -> None:
-        self.dockerd: subprocess.Popen[bytes] | None = None
-        self._anchor: subprocess.Popen[bytes] | None = None
-        self.held: socket.socket | None = None
-        super().__init__(lan, *flags, resolv_conf=resolv_conf)
-        self.docker_directory = self.directory / "d"
-        self.docker_directory.mkdir()
-        self.docker_socket = self.docker_directory / "sock"
-        self.docker_log = self.directory / "dockerd.log"
-        self.cgroup = f"/np-docker-{os.getpid()}-{self.address.rpartition('.')[2]}"
-        self.flags = (*self.flags, "--docker-plugin", PLUGIN, "--docker-host", f"unix://{self.docker_socket}")
-        try:
-            self._anchor = self._mounts()
-        except BaseException:
-            self.close()
-            raise
-
-    def _mounts(self) -> subprocess.Popen[bytes]:
-        """A process that keeps the mount namespace: daemons come and go in it."""
-        hide = "for folder in /run/docker /etc/docker /opt; do [ ! -d $folder ] || mount -t tmpfs tmpfs $folder; done"
-        script = f'hostname "$0"; mkdir -p /run/docker; {hide}; echo ready; exec sleep infinity'
-        argv = ["unshare", "--mount", "--uts", "--propagation", "private", "sh", "-c", script, self.namespace.name[-12:]]
-        anchor = subprocess.Popen(self.namespace.argv(*argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-        assert anchor.stdout is not None
-        assert anchor.stdout.readline() == b"ready\n"
-        return anchor
-
-    def argv(self, *argv: str) -> list[str]:
-        if self._anchor is None:
-            return super().argv(*argv)
-        here = str(self._anchor.pid)
-        return ["nsenter", "--target", here, "--mount", "--uts", f"--net={self.namespace.path}", f"--wd={self.directory}", *argv]
+    held: socket.socket | None = None
 
     def start(self, *flags: str, timeout: float = 20) -> None:
+        if self.held is None:
+            super().start(*flags, timeout=timeout)
+            return
         directories = ["--socket", str(self.socket), "--state-dir", str(self.state_directory), "--run-dir", str(self.run_directory)]
         argv = self.argv(sys.executable, "-m", "netplug.cli", "daemon", *directories, *self.flags, *flags)
-        held = () if self.held is None else (self.held.fileno(),)
-        for descriptor in held:
-            given = f'LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=docker-plugin exec "$@" 3<&{descriptor}'
-            argv = ["bash", "-c", given, "bash", *argv]
-        try:
-            self.daemon = start_service(argv, self.directory, self.log, self.environment, timeout, held)
-        except RuntimeError as error:
-            raise RuntimeError(f"the daemon did not become ready:\n{self.said()}") from error
+        given = f'LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=docker-plugin exec "$@" 3<&{self.held.fileno()}'
+        held = (self.held.fileno(),)
+        self.daemon = start_service(["bash", "-c", given, "bash", *argv], self.directory, self.log, self.environment, timeout, held)
 
     def hold(self) -> socket.socket:
         """Listen in netplug's place, as a service manager does, from its next start on."""
@@ -95,47 +55,15 @@ class Pair(Host):
 
     def seen(self, path: str) -> str:
         """A path of the daemons' mount namespace, as this process finds it."""
-        assert self._anchor is not None
-        return f"/proc/{self._anchor.pid}/root{path}"
+        return f"/proc/{self.anchor}/root{path}"
 
-    # dockerd
+    def close(self) -> None:
+        if self.held is not None:
+            self.held.close()
+        super().close()
 
-    def start_dockerd(self, *flags: str, ready: bool = True) -> None:
-        here = str(self.docker_directory)
-        places = ["--data-root", f"{here}/data", "--exec-root", f"{here}/exec", "--pidfile", f"{here}/pid", "--host", f"unix://{here}/sock"]
-        rest = ["--containerd", "", "--storage-driver", "overlay2", "--cgroup-parent", self.cgroup, *flags]
-        with self.docker_log.open("ab") as log:
-            self.dockerd = subprocess.Popen(self.argv("dockerd", *places, *rest), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        if ready:
-            self.await_dockerd()
-
-    def await_dockerd(self, timeout: float = 60) -> None:
-        assert self.dockerd is not None
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline and self.dockerd.poll() is None:
-            with contextlib.suppress(OSError, ApiError), contextlib.closing(Api(self.docker_socket, timeout=5)) as api:
-                api.call("GET", "/_ping")
-                return
-            time.sleep(0.05)
-        raise RuntimeError(f"dockerd did not start: {self.docker_said()}")
-
-    def docker_said(self) -> str:
-        return self.docker_log.read_text(errors="replace")[-5000:] if self.docker_log.exists() else ""
-
-    def stop_dockerd(self) -> None:
-        if self.dockerd is not None:
-            self.dockerd.terminate()
-            self.dockerd.wait(60)
-            self.dockerd = None
-
-    def kill_dockerd(self) -> None:
-        """It dies without a word, and its containerd with it (PDEATHSIG). Containers go on."""
-        assert self.dockerd is not None
-        self.dockerd.kill()
-        self.dockerd.wait()
-        self.dockerd = None
-        # Whether the dead containerd is reaped is up to the machine's first process; the next dockerd would wait for it.
-        (self.docker_directory / "exec/containerd/containerd.pid").unlink(missing_ok=True)
+    def import_image(self, name: str = IMAGE) -> None:
+        super().import_image(name)
 
     def forget_networks(self) -> None:
         """What a dockerd that does not run would know of networks and containers is lost, and its containers are."""
@@ -143,17 +71,6 @@ class Pair(Host):
         demo_hosts.end_processes(self.docker_processes())
         for folder in ("network", "containers"):
             demo_hosts.remove_tree(self.docker_directory / "data" / folder)
-
-    def docker_processes(self) -> list[int]:
-        return demo_hosts.owned_processes(self.namespace.path, self.docker_directory)
-
-    def import_image(self) -> None:
-        with contextlib.closing(Api(self.docker_socket)) as api:
-            api.call("POST", f"/images/create?fromSrc=-&repo={IMAGE}", rootfs(), content_type="application/x-tar")
-
-    def docker(self, *arguments: str, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-        environment = dict(self.environment, DOCKER_HOST=f"unix://{self.docker_socket}")
-        return command(*self.argv(DOCKER, *arguments), check=check, timeout=timeout, env=environment)
 
     def run_container(self, name: str, *options: str, argv: Sequence[str] = ("sleep", "1000000")) -> str:
         """The id of a container that runs in the background."""
@@ -199,7 +116,8 @@ class Pair(Host):
 
     def ports(self, network: str) -> list[int]:
         """Host ports that lead to containers of the network, by the records."""
-        return [port["host_port"] for port in self.records("endpoints/") if port["network"] == network for port in port.get("ports", ())]
+        endpoints = [one for one in self.records("endpoints/") if one["network"] == network]
+        return [port["host_port"] for one in endpoints for port in one.get("ports", ())]
 
     def records(self, prefix: str) -> list[dict[str, Any]]:
         """What the daemon's store has below that prefix."""
@@ -212,6 +130,12 @@ class Pair(Host):
         networks = sorted(network["Name"] for network in self.api("GET", "/networks"))
         return {"networks": networks, "pools": [pool["subnet"] for pool in self.records("leased-pools/")]}
 
+    def leased(self) -> list[str]:
+        """Addresses that the engine has been given."""
+        with contextlib.closing(sqlite3.connect(f"file:{self.state_directory}/netplug.db?mode=ro", uri=True)) as store:
+            rows = store.execute("select key from kv where key like '/netplug/v1/leased-addresses/%' order by key").fetchall()
+        return [str(key).rpartition("/")[2] for (key,) in rows]
+
     def until(self, condition: Callable[[], Any], timeout: float = 20) -> Any:
         """What the condition gives once that is true."""
         deadline = time.monotonic() + timeout
@@ -219,26 +143,3 @@ class Pair(Host):
             assert time.monotonic() < deadline, "it did not come to be"
             time.sleep(0.05)
         return found
-
-    def close(self) -> None:
-        if self.held is not None:
-            self.held.close()
-        if self.dockerd is not None:
-            self.dockerd.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.dockerd.wait(60)
-            demo_hosts.end_processes([self.dockerd.pid, *self.docker_processes()])
-            self.dockerd.wait()
-        elif hasattr(self, "docker_directory"):
-            demo_hosts.end_processes(self.docker_processes())
-        if self._anchor is not None:
-            self._anchor.kill()
-            self._anchor.wait()
-            assert self._anchor.stdout is not None
-            self._anchor.stdout.close()
-            self._anchor = None
-        super().close()
-        if hasattr(self, "cgroup"):
-            for hierarchy in ("/sys/fs/cgroup", *map(str, Path("/sys/fs/cgroup").glob("*/"))):
-                with contextlib.suppress(OSError):
-                    os.rmdir(f"{hierarchy}{self.cgroup}")

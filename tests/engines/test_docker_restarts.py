@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -95,3 +96,30 @@ def test_live_restore() -> None:
         pair.docker("rm", "-f", "web")
         assert list(pair.endpoints(identity)) == ["mine"]
         pair.clean()
+
+
+@pytest.mark.parametrize("delay", [0.03, 0.1, 0.2, 0.35])
+def test_netplug_dies_in_the_middle_of_a_start(pair: Pair, delay: float) -> None:
+    """The engine asks again what it had no answer to: nothing is there twice, and what was given in vain comes back.
+
+    What it had sent already it sends without a body; then it fails, and nothing is left.
+    """
+    make(pair, "demo", "--subnet", "10.9.0.0/24")
+    with ThreadPoolExecutor() as threads:
+        start = threads.submit(pair.run_container, "web", "--network", "demo", "-p", "8080:80", argv=SERVE)
+        time.sleep(delay)
+        pair.kill9()
+        pair.start()
+        if failure := start.exception():
+            assert "the request has no body" in str(failure)
+            pair.docker("rm", "-f", "web")
+            pair.until(lambda: pair.leased() == [] == list(pair.endpoints(pair.only_network())))
+            pair.run_container("web", "--network", "demo", "-p", "8080:80", argv=SERVE)
+
+    own(pair, "mine", pair.only_network())
+    address = pair.docker_address("web", "demo")
+    assert reaches(pair, "web", pair.container_address("mine", "demo"))
+    pair.until(lambda: reaches(pair, "web", "mine"))
+    assert from_outside(pair, 8080) == "served"
+    pair.until(lambda: sorted(pair.endpoints("demo")) == ["mine", "web"])
+    pair.until(lambda: pair.leased() == [address])

@@ -116,6 +116,25 @@ def test_addresses_prefixes_and_a_way_out_of_the_plugins_own(lab: Lab):
     assert plugin.knows() == (0, 0)
 
 
+def test_both_ip_versions_and_no_way_out(lab: Lab):
+    host, plugin = lab
+    subnets = ("--subnet", "10.63.0.0/24", "--subnet", "fd63::/64")
+    host.netplug("network", "create", "-d", "plug", "--internal", "--ipv6", *subnets, "demo", check=True)
+    (asked,) = [body for method, body in plugin.calls() if method == "CreateNetwork"]
+    assert asked["Options"]["com.docker.network.internal"] is True
+    assert [pool["Pool"] for pool in asked["IPv6Data"]] == ["fd63::/64"]
+    run(host, "aa")
+    run(host, "bb", "--ip6", "fd63::9")
+    assert host.inside("aa", "ping", "-6", "-c1", "-W2", "fd63::9").returncode == 0
+    assert ping(host, "bb", "aa")
+    assert "default" not in host.inside("aa", "ip", "-4", "route").stdout + host.inside("aa", "ip", "-6", "route").stdout
+    host.restart()
+    assert host.inside("aa", "ping", "-6", "-c1", "-W2", "fd63::9").returncode == 0
+    host.netplug("rm", "-f", "aa", "bb", check=True)
+    host.netplug("network", "rm", "demo", check=True)
+    assert plugin.knows() == (0, 0)
+
+
 def test_plugins_come_and_go_without_a_restart(lab: Lab):
     host, plugin = lab
     unknown = host.netplug("network", "create", "-d", "pigeon", "demo").stderr

@@ -34,6 +34,7 @@ COMMANDS = [
     "ipam",
     "journal",
     "kill",
+    "lab",
     "logs",
     "network",
     "node",

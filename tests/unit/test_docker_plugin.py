@@ -85,7 +85,7 @@ async def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 
 
 async def test_what_the_plugin_is(plugin: Plugin) -> None:
-    assert await plugin.ok("Plugin.Activate") == {"Implements": ["NetworkDriver", "IpamDriver"]}
+    assert (await plugin.ok("Plugin.Activate"))["Implements"] == ["NetworkDriver", "IpamDriver"]
     assert await plugin.ok(NET + "GetCapabilities") == {"Scope": "local", "ConnectivityScope": "local"}
     assert await plugin.ok(IPAM + "GetCapabilities") == {"RequiresMACAddress": False, "RequiresRequestReplay": False}
     assert set(await plugin.ok(IPAM + "GetDefaultAddressSpaces")) == {"LocalDefaultAddressSpace", "GlobalDefaultAddressSpace"}
@@ -101,16 +101,15 @@ async def test_a_method_that_there_is_not_is_not_found(plugin: Plugin) -> None:
 async def test_an_endpoint_from_its_birth_to_its_end(plugin: Plugin) -> None:
     await plugin.network()
     assert await plugin.endpoint() == {"Interface": {"Address": "10.50.0.2/24", "AddressIPv6": "", "MacAddress": "02:42:0a:32:00:02"}}
-    veth = next(step for step in plugin.lab.executor.applied[-1] if isinstance(step, Veth))
-    assert (veth.peer_namespace, veth.peer) == ("", f"np{ENDPOINT[:12]}")
-    assert all(step.namespace == "" for step in plugin.lab.executor.applied[-1]), "there is no namespace yet"
-
     joined = await plugin.ok(NET + "Join", {"NetworkID": NETWORK, "EndpointID": ENDPOINT, "SandboxKey": KEY, "Options": {}})
     assert joined == {
         "InterfaceName": {"SrcName": f"np{ENDPOINT[:12]}", "DstPrefix": "eth"},
         "Gateway": "10.50.0.1",
         "GatewayIPv6": "",
     }
+    veth = next(step for step in plugin.lab.executor.applied[-1] if isinstance(step, Veth))
+    assert (veth.peer_namespace, veth.peer) == ("", f"np{ENDPOINT[:12]}")
+    assert all(step.namespace == "" for step in plugin.lab.executor.applied[-1]), "there is no namespace yet"
     (sandbox,) = plugin.lab.controller.sandboxes()
     assert (sandbox.id, sandbox.namespace, sandbox.engine, sandbox.cookie) == ("0123456789ab", KEY, "docker", 0)
 
@@ -267,6 +266,10 @@ async def test_nonsense_gets_one_sentence_and_changes_nothing(plugin: Plugin, me
     assert len(said) < 400
     assert plugin.lab.store.data == before
     assert await plugin.ok("Plugin.Activate")
+
+
+async def test_a_question_that_lost_its_body(plugin: Plugin) -> None:
+    assert "has no body" in await plugin.refused(NET + "CreateNetwork")
 
 
 async def test_unknown_fields_are_passed_over(plugin: Plugin) -> None:

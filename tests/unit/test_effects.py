@@ -231,3 +231,23 @@ async def test_the_end_of_the_daemon_waits_for_no_driver(lab: Lab, outside: Outs
     with pytest.raises(Unavailable, match="the daemon is stopping: outside was not waited for"):
         await joining
     assert lab.controller.endpoints() == []
+
+
+async def test_a_hanging_driver_is_waited_for_once(lab: Lab, outside: Outside):
+    """Many containers may end while it hangs."""
+    await lab.network(driver="outside")
+    sandboxes = [await lab.sandbox(name) for name in ("aa", "bb", "cc")]
+    for sandbox in sandboxes:
+        await lab.controller.connect("demo", sandbox.id, EndpointRequest())
+    going = asyncio.Event()
+    outside.hold["detach"] = going.wait
+    waits: list[bool] = []
+    for sandbox in sandboxes:
+        before = asyncio.get_running_loop().time()
+        await lab.controller.remove_sandbox(sandbox.id)
+        waits.append(asyncio.get_running_loop().time() - before >= farewells.PATIENCE)
+    assert waits == [True, False, False]
+    going.set()
+    await asyncio.gather(*lab.controller._farewells._tellers.values())
+    assert outside.asked.count("detach") == 3
+    assert farewell_keys(lab) == []

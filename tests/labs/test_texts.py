@@ -1,0 +1,107 @@
+"""What learners read is what is checked: pages are written from lab.toml, links lead somewhere, and a bad lab.toml says what is bad."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from netplug.errors import Ambiguous, InvalidArgument, NotFound
+from netplug.labs import course, readme
+from netplug.labs.course import Lab
+
+FRONT = course.COURSE / "README.md"
+LABS = course.labs()
+
+
+def name(value: object) -> str:
+    return value.name if isinstance(value, Lab) else str(value)
+
+
+@pytest.mark.parametrize("lab", LABS, ids=name)
+def test_the_page_is_written_from_the_lab(lab: Lab):
+    assert (course.COURSE / lab.name / "README.md").read_text() == readme.render(lab), "make docs writes it anew"
+
+
+@pytest.mark.parametrize("lab", LABS, ids=name)
+def test_the_page_has_the_solutions_commands(lab: Lab):
+    """Letter by letter, each block that is typed by `solve` is a block to be typed by the reader."""
+    blocks = re.findall(r"^```sh\n(.*?)^```$", (course.COURSE / lab.name / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    solutions = [commands.run.strip() + "\n" for step in lab.steps for commands in step.solution]
+    assert [solution for solution in solutions if solution not in blocks] == []
+
+
+@pytest.mark.parametrize("page", [FRONT, *sorted(course.COURSE.glob("*/README.md"))], ids=lambda page: page.parent.name)
+def test_links_lead_to_files(page: Path):
+    targets = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
+    real = page.resolve().parent
+    assert [target for target in targets if not (real / target).exists()] == []
+
+
+def test_the_front_page_has_every_lab():
+    text = FRONT.read_text()
+    rows = [f"| [{lab.number}. {lab.title}]({lab.name}/README.md)" for lab in LABS]
+    assert [row for row in rows if row not in text] == []
+    assert [f"{lab.minutes} min" for lab in LABS if f"{lab.minutes} min |" not in text] == []
+
+
+def test_labs_are_found_by_number_name_and_beginning():
+    first = LABS[0]
+    assert [course.find(given).name for given in ("1", "01", first.name, first.name[:5])] == [first.name] * 4
+    with pytest.raises(NotFound, match="No such lab: 99"):
+        course.find("99")
+    with pytest.raises(NotFound):
+        course.find("")
+
+
+def test_a_beginning_of_several_labs_is_refused(monkeypatch: pytest.MonkeyPatch):
+    twins = (LABS[0], msgspec.structs.replace(LABS[0], name=f"{LABS[0].name}-again"))
+    monkeypatch.setattr(course, "labs", lambda: twins)
+    with pytest.raises(Ambiguous, match=f"lab 1 is not one: {twins[0].name}, {twins[1].name}"):
+        course.find("1")
+    assert course.find(twins[0].name) == twins[0]
+
+
+MINIMAL = """
+title = "T"
+goal = "G"
+minutes = 1
+[[hosts]]
+name = "host1"
+[[steps]]
+title = "S"
+text = "t"
+hint = "h"
+[[steps.solution]]
+run = "true"
+[[steps.checks]]
+kind = "ping"
+at = "host1"
+to = "127.0.0.1"
+why = "w"
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "sentence"),
+    [
+        ('kind = "ping"', 'kind = "pong"', "Invalid value 'pong'"),
+        ('at = "host1"', 'at = "host2/red"', "no host host2; its hosts are host1"),
+        ('run = "true"', 'run = "true"\non = "elsewhere"', "no host elsewhere"),
+        ('to = "127.0.0.1"', 'too = "127.0.0.1"', "missing required field `to`|unknown field `too`"),
+        ("minutes = 1", "minutes = soon", "Invalid value"),
+        ("minutes = 1", "", "missing required field `minutes`"),
+    ],
+)
+def test_a_bad_lab_says_what_is_bad(tmp_path: Path, before: str, after: str, sentence: str):
+    directory = tmp_path / "77-bad"
+    directory.mkdir()
+    (directory / "lab.toml").write_text(MINIMAL)
+    assert course.read(directory).number == 77
+
+    (directory / "lab.toml").write_text(MINIMAL.replace(before, after))
+
+    with pytest.raises(InvalidArgument, match=sentence):
+        course.read(directory)
