@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 import pytest
 
 from netplug.controller import Difference, EndpointRequest
 from netplug.controller.doctor.books import BookCheck
+from netplug.controller.doctor.kernel import looked_at
+from netplug.errors import NotFound
 from netplug.model import Endpoint
 from netplug.store import PREFIX
 from tests.unit.test_controller import Lab, lab
@@ -73,3 +77,17 @@ async def test_names_that_the_resolver_has_otherwise(lab: Lab, endpoint: Endpoin
     await treat(lab)
 
     assert await found(lab) == []
+
+
+async def test_a_look_that_fails_is_a_difference():
+    """What is gone in the middle of a look must not hide the rest."""
+
+    def fail() -> Iterator[Difference]:
+        yield from ()
+        raise NotFound("no such namespace")
+
+    (difference,) = looked_at("container web", fail())
+
+    assert (difference.subject, difference.found) == ("container web", "it could not be looked at: no such namespace")
+    with pytest.raises(NotFound):
+        await difference.remedy[1]()
