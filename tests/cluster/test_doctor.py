@@ -10,7 +10,7 @@ import re
 import pytest
 
 from netplug.plan import ROUTE_PROTOCOL
-from tests.cluster.lab import Lab, network_of
+from tests.cluster.lab import PATIENCE, Lab, network_of, remove, run, within
 from tests.hosts import Host
 
 DAMAGES = {
@@ -46,3 +46,19 @@ def test_entries_for_other_nodes(pair: Lab, damage: str):
     assert [one["Error"] for one in host.api("POST", "/netplug/doctor")] == [""]
     assert examine(host) == []
     assert host.inside("aa", "ping", "-c1", "-W2", "10.90.0.3").returncode == 0
+
+
+def test_what_is_owed_to_the_cluster(pair: Lab):
+    """A container that goes while the cluster's store is away has its address there until that is back."""
+    host = pair.hosts[0]
+    run(host, "dd")
+    for member in pair.etcd.running:
+        member.stop()
+
+    remove(host, "dd")
+
+    assert [re.sub(r"[0-9a-f]{12}", "ID", found) for found in examine(host)] == [
+        "the cluster: endpoint ID of network ID is gone here, and the cluster's store has it still"
+    ]
+    pair.etcd.heal()
+    within(PATIENCE, [], lambda: examine(host))

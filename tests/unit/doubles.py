@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from netplug.errors import NetplugError, StepFailed
 from netplug.plan import FirewallOp, Plan, Remove, Step
+from netplug.resolver.client import Compared
 from netplug.resolver.model import EndpointNames, SandboxNames
 from netplug.store import Compare, Delete, Exists, KeyValue, Lost, Missing, Put, Write
 
@@ -110,6 +111,15 @@ class MemoryResolver:
         self.endpoints = {(names.network, names.endpoint): names for names in endpoints}
         self.sandboxes = {names.id: names for names in sandboxes}
         return set()
+
+    async def compare(self, endpoints: Iterable[EndpointNames], sandboxes: Iterable[SandboxNames]) -> Compared:
+        wanted = {(names.network, names.endpoint): names for names in endpoints}
+        held = {names.id: names for names in sandboxes}
+        return Compared(
+            missing={identity for identity, names in held.items() if self.sandboxes.get(identity) != names},
+            unknown={key[1] for key, names in wanted.items() if self.endpoints.get(key) != names},
+            surplus=len(self.endpoints.keys() - wanted) + len(self.sandboxes.keys() - held),
+        )
 
     async def add_sandbox(self, names: SandboxNames, udp: socket.socket, tcp: socket.socket) -> None:
         udp.close()

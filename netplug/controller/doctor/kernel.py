@@ -15,6 +15,7 @@ from netplug.controller.joining import redirection
 from netplug.controller.nouns import noun
 from netplug.controller.restore import Restore
 from netplug.controller.routing import Routing
+from netplug.errors import NetplugError
 from netplug.kernel import contrasts, survey
 from netplug.kernel.firewall.neighbours import Neighbours
 from netplug.model import Network, Sandbox
@@ -88,10 +89,11 @@ class KernelCheck:
         found = list(look.differing("the host", look.host_plan(), ("the host", self._mend_host)))
         for number, (network, plan) in enumerate(look.networks()):
             remedy: Remedy = partial(self._mend_network, network.id)
-            found += look.differing(f"network {network.name}", plan, (f"network {network.id}", remedy))
+            subject = f"network {network.name}"
+            found += looked_at(subject, look.differing(subject, plan, (f"network {network.id}", remedy)))
             await self._breathe(number)
         for number, (sandbox, plan) in enumerate(look.sandboxes()):
-            found += self._of_sandbox(look, sandbox, plan)
+            found += looked_at(f"container {sandbox.name}", self._of_sandbox(look, sandbox, plan))
             await self._breathe(number)
         return [*found, *self._of_firewall(look), *self._of_neighbours()]
 
@@ -186,6 +188,20 @@ class KernelCheck:
     async def _mend_neighbours(self) -> None:
         if self.neighbours is not None:
             self.neighbours.adjust()
+
+
+def looked_at(subject: str, differences: Iterator[Difference]) -> list[Difference]:
+    """All of them; where a look fails, that is one: what is gone meanwhile shows in the next look."""
+    try:
+        return list(differences)
+    except NetplugError as error:
+        reason = error
+
+        async def refuse() -> None:
+            raise reason
+
+        means, repair = "whether it is as it should be is not known", by_hand("look again")
+        return [Difference(subject, f"it could not be looked at: {error}", means, repair, (subject, refuse))]
 
 
 def _rules(steps: Iterable[Step]) -> list[FirewallOp]:
