@@ -53,8 +53,8 @@ class Engined:
     async def join(self, identity: str, sandbox_id: str, namespace: str, *, takes: bool = False) -> Endpoint:
         """The endpoint is of the container whose namespace is, or will be, at that path. NotFound without `attach`; twice is fine.
 
-        Where the container runs, its link is in it at the end, and set up: the engine has nothing to take in (and would take 30 ms for
-        it). Not so one that starts, whose first link is called what the engine calls it; nor with `takes`: it wants to do that itself.
+        Where the container runs, its link is in it at the end, and set up: the engine has nothing to take in, for which it needs longer.
+        Not so one that starts, whose first link is called what the engine calls it; nor with `takes`: it wants to do that itself.
         """
         core = self._core
         async with self._locks(sandbox_id, self.endpoint(identity).sandbox):

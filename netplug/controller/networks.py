@@ -60,6 +60,7 @@ class Networks:
     async def _create_reached(self, request: NetworkRequest) -> Network:
         for _ in range(_ATTEMPTS):
             await self._routing.read()
+            before = self._core.routes
             network = await self._create_here(request)
             try:
                 await self._routing.publish(network)
@@ -69,7 +70,7 @@ class Networks:
             except BaseException:
                 await self._remove_here(network.id)
                 raise
-            await self._routing.settle()
+            await self._routing.settle(before)
             return network
         raise Unavailable(f"network {request.name} could not be made: other nodes make networks all the time; try again")
 

@@ -132,8 +132,11 @@ class Routing:
 
     # What the kernel is made to have
 
-    async def settle(self) -> None:
-        """Make routes and rules as they should be by what is known, and by what this host looks like now."""
+    async def settle(self, before: Plan | None = None) -> None:
+        """Make routes and rules as they should be by what is known, and by what this host looks like now.
+
+        `before`: what there was when the change began that this is for; what somebody else has made since is noted as part of it too.
+        """
         core = self._core
         async with core.lock("routes"):
             found = await self._look(self.own())
@@ -142,6 +145,9 @@ class Routing:
                 await core.remove("route rm", "other nodes", (*removal(gone), *_forgotten(gone)))
             come = tuple(step for step in plan if step not in core.routes)
             core.routes = tuple(step for step in core.routes if step in plan)
+            if before is not None:
+                quicker = tuple(step for step in core.routes if step not in before)
+                core.note((*quicker, *_forgotten(quicker)))
             refused = await self._make(come)
             self.ways = tuple(replace(way, reason=refused.get(way.subnet, way.reason)) for way in found)
             core.routes = self._plan(self.ways, self.own())
