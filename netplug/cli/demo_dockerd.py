@@ -13,14 +13,12 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tarfile
 import time
 from pathlib import Path
 
 from netplug.cli import demo_hosts
 from netplug.cli.demo_hosts import Lan, command
-from netplug.cli.demo_service import start_service
 
 PLUGIN = "/run/docker/plugins/netplug.sock"
 IMAGE = "busybox"
@@ -74,14 +72,6 @@ class DockerHost(demo_hosts.Host):
             return super().argv(*argv)
         here = str(self._anchor.pid)
         return ["nsenter", "--target", here, "--mount", "--uts", f"--net={self.namespace.path}", f"--wd={self.directory}", *argv]
-
-    def start(self, *flags: str, timeout: float = 20) -> None:
-        directories = ["--socket", str(self.socket), "--state-dir", str(self.state_directory), "--run-dir", str(self.run_directory)]
-        argv = self.argv(sys.executable, "-m", "netplug.cli", "daemon", *directories, *self.flags, *flags)
-        try:
-            self.daemon = start_service(argv, self.directory, self.log, self.environment, timeout)
-        except RuntimeError as error:
-            raise RuntimeError(f"the daemon did not become ready:\n{self.said()}") from error
 
     def start_dockerd(self, *flags: str, ready: bool = True) -> None:
         """It is ready when this returns, unless that is not asked for."""

@@ -76,13 +76,30 @@ class Engined:
             core.records.add_sandbox(sandbox)
             core.records.add_endpoint(joined)
             plan = handing.attached(core.driver(network).join(network, joined, sandbox), joined, sandbox)
-            if handing.arrived(joined):
-                sandbox = await self._furnish(sandbox, joined, plan)
-            else:
-                await core.apply("network connect", f"{network.name}/{sandbox.name}", plan)
+            try:
+                if handing.arrived(joined):
+                    sandbox = await self._furnish(sandbox, joined, plan)
+                else:
+                    await core.apply("network connect", f"{network.name}/{sandbox.name}", plan)
+            except BaseException:
+                await self._part(joined, endpoint, former, known)
+                raise
         core.events.send(ControllerEvent(kind="sandbox", action="remove", sandbox=former))
         core.events.send(ControllerEvent(kind="endpoint", action="update", network=network, endpoint=joined, sandbox=sandbox))
         return joined
+
+    async def _part(self, joined: Endpoint, endpoint: Endpoint, former: Sandbox, known: Sandbox | None) -> None:
+        """The opposite of a join's intent: it may be asked for again."""
+        core = self._core
+        sandbox = delete_sandbox(core.records.sandboxes[joined.sandbox]) if known is None else put_sandbox(known)
+        await core.store.txn((), [put_sandbox(former), update_endpoint(endpoint), sandbox])
+        core.records.drop_endpoint(joined)
+        if known is None:
+            core.records.drop_sandbox(core.records.sandboxes[joined.sandbox])
+        else:
+            core.records.add_sandbox(known)
+        core.records.add_sandbox(former)
+        core.records.add_endpoint(endpoint)
 
     async def leave(self, identity: str) -> None:
         """Take the endpoint away, and its container with the last one; fine if it is gone."""

@@ -55,7 +55,7 @@ def _takes(host: Host, name: str, mac: str) -> bool:
     """It may have to hear of the release first."""
     try:
         run(host, name, **FIXED, **({"MacAddress": mac} if mac else {}))
-    except Exception:
+    except ApiError:
         remove(host, name)
         return False
     return True

@@ -98,6 +98,22 @@ async def test_a_method_that_there_is_not_is_not_found(plugin: Plugin) -> None:
     assert (status, list(answer)) == (404, ["Err"])
 
 
+async def test_a_join_that_fails_in_the_kernel_may_be_asked_for_again(plugin: Plugin) -> None:
+    await plugin.network()
+    await plugin.endpoint()
+    join = {"NetworkID": NETWORK, "EndpointID": ENDPOINT, "SandboxKey": KEY, "Options": {}}
+
+    plugin.lab.executor.fail_on = Veth
+    assert "the kernel said no" in await plugin.refused(NET + "Join", join)
+    assert [sandbox.id for sandbox in plugin.lab.controller.sandboxes()] == [ENDPOINT]
+
+    plugin.lab.executor.fail_on = None
+    assert (await plugin.ok(NET + "Join", join))["InterfaceName"]["SrcName"] == f"np{ENDPOINT[:12]}"
+    assert any(isinstance(step, Veth) for step in plugin.lab.executor.applied[-1])
+    await plugin.ok(NET + "Leave", {"NetworkID": NETWORK, "EndpointID": ENDPOINT})
+    assert plugin.lab.controller.sandboxes() == []
+
+
 async def test_an_endpoint_from_its_birth_to_its_end(plugin: Plugin) -> None:
     await plugin.network()
     assert await plugin.endpoint() == {"Interface": {"Address": "10.50.0.2/24", "AddressIPv6": "", "MacAddress": "02:42:0a:32:00:02"}}
