@@ -153,13 +153,14 @@ class Node:
         return inside(self.sandbox(name), "ping", "-n", "-c1", "-W1", *options, target)
 
     def close(self) -> None:
-        with contextlib.suppress(Exception):
+        try:
             self.run(self.executor.close)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        for path in self.folder.iterdir():
-            namespaces.remove(str(path))
-        self.namespace.remove()
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(10)
+            for path in self.folder.iterdir():
+                namespaces.remove(str(path))
+            self.namespace.remove()
 
     def _live(self) -> None:
         descriptor = os.open(self.namespace.path, os.O_RDONLY)
