@@ -20,6 +20,8 @@ from netplug.labs.places import Place
 from netplug.labs.record import Record
 
 _COMMAND_PATIENCE = 120
+_ELSEWHERE = ("NETPLUG_HOST", "DOCKER_HOST", "DOCKER_CONTEXT", "ETCDCTL_ENDPOINTS")
+"""Variables by which a learner's own shell may send these commands to daemons outside the lab."""
 Say = Callable[[str], None]
 
 
@@ -211,7 +213,8 @@ class Session:
     def environment(self, place: Place) -> dict[str, str]:
         """Of a shell at a place. `netplug` is found there also if it is not installed where the shell looks."""
         path = f"{os.environ.get('PATH', os.defpath)}:{os.path.dirname(sys.executable)}"
-        return {**os.environ, hosts.MARK: str(record.directory(self.lab.name)), "LAB_PLACE": place.name, "PATH": path}
+        kept = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
+        return {**kept, hosts.MARK: str(record.directory(self.lab.name)), "LAB_PLACE": place.name, "PATH": path}
 
 
 def _require(lab: Lab) -> None:

@@ -41,8 +41,11 @@ def at(sessions: dict[str, Session], lab: Lab, number: int) -> Session:
         sessions.clear()
         sessions[lab.name] = Session.start(lab)
     session = sessions[lab.name]
-    if session.record.done != number:
+    if not 0 <= session.record.done <= number:
         session.goto(number)
+    for each in range(session.record.done + 1, number + 1):
+        session.solve(each)
+        assert session.judge().unmet is None
     return session
 
 
@@ -97,8 +100,8 @@ def test_a_step_is_not_done_and_then_it_is(sessions: dict[str, Session], lab: La
 @pytest.mark.parametrize(("lab", "number", "mistake"), MISTAKES, ids=name)
 def test_a_mistake_is_named(sessions: dict[str, Session], lab: Lab, number: int, mistake: int):
     session = at(sessions, lab, number - 1)
-    session.record.done = -1  # whatever comes next needs the lab anew
     wrong = session.step(number).mistakes[mistake]
+    session.record.done = -1  # whatever comes next needs the lab anew, unless this can be taken back
 
     for commands in (wrong, *wrong.also):
         session.shell(lab.host(commands.on), commands.run)
@@ -106,6 +109,9 @@ def test_a_mistake_is_named(sessions: dict[str, Session], lab: Lab, number: int,
     unmet = session.look(number)
     assert unmet is not None, "the check takes a mistake for the solution"
     assert wrong.says in str(unmet)
+    for commands in wrong.undo:
+        session.type(commands)
+    session.record.done = number - 1 if wrong.undo else -1
 
 
 @pytest.mark.parametrize("lab", course.labs(), ids=name)

@@ -148,6 +148,13 @@ def test_a_host_is_a_machine_of_its_own(session: Session):
     assert "A lab host" not in Path("/etc/resolv.conf").read_text()
 
 
+def test_a_lab_asks_its_own_daemons(session: Session, monkeypatch: pytest.MonkeyPatch):
+    """Whatever the learner's own shell is set to."""
+    monkeypatch.setenv("NETPLUG_HOST", "unix:///run/elsewhere.sock")
+    monkeypatch.setenv("DOCKER_HOST", "tcp://192.0.2.1:2375")
+    assert session.shell("host1", "echo ${NETPLUG_HOST-unset} ${DOCKER_HOST-unset}") == (0, "unset unset\n")
+
+
 def test_what_fails_in_a_step_is_said(session: Session):
     """Steps need those before them: nothing is pretended."""
     with pytest.raises(LabFailed, match="Network is unreachable"):
