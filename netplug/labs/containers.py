@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-NETPLUG, DOCKER = "netplug/netplug.sock", "docker.sock"
+SOCKET, DOCKER_SOCKET = "netplug/netplug.sock", "docker.sock"
 """Below /run."""
 
 
@@ -33,17 +33,17 @@ class _Connection(http.client.HTTPConnection):
 def running(run_directory: Path) -> dict[str, int]:
     """The first process of each running container by the container's name, numbered as on the host; none where no daemon ever was."""
     found: dict[str, int] = {}
-    for engine in (DOCKER, NETPLUG):
+    for engine in (DOCKER_SOCKET, SOCKET):
         if (run_directory / engine).exists():
             try:
                 found |= _told(run_directory / engine)
             except (OSError, http.client.HTTPException):
-                found |= _supervised(run_directory) if engine == NETPLUG else {}
+                found |= _supervised(run_directory) if engine == SOCKET else {}
     return found
 
 
 def _told(path: Path) -> dict[str, int]:
-    listed = [ask(path, f"/containers/{each['Id']}/json") for each in ask(path, "/containers/json")]
+    listed = [_get(path, f"/containers/{each['Id']}/json") for each in _get(path, "/containers/json")]
     return {each["Name"].lstrip("/"): each["State"]["Pid"] for each in listed if each.get("State", {}).get("Pid")}
 
 
@@ -65,8 +65,14 @@ def _command_lines(processes: Path) -> Iterator[list[str]]:
                 yield (process / "cmdline").read_text(errors="replace").split("\0")
 
 
-def ask(path: Path, what: str) -> Any:
-    """What the engine at a socket answers to a GET."""
+def network_names(run_directory: Path) -> dict[str, str]:
+    """Names of netplug's networks by their ids; none where no daemon answers."""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        return {network["Id"]: network["Name"] for network in _get(run_directory / SOCKET, "/networks")}
+    return {}
+
+
+def _get(path: Path, what: str) -> Any:
     connection = _Connection(path)
     try:
         connection.request("GET", what)

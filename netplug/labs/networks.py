@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 from pathlib import Path
 
 from netplug.labs import containers
@@ -14,16 +12,9 @@ _PREFIX = "1-"
 
 
 def inside(run_directory: Path) -> dict[str, Path]:
-    """The namespace of each by the network's name; by the beginning of its id where no daemon answers who could tell the name."""
+    """The namespace of each by the network's name; by its own name where no daemon answers who could tell the network's."""
     directory = run_directory / _DIRECTORY
     found = sorted(directory.glob(f"{_PREFIX}*")) if directory.is_dir() else []
-    names = _names(run_directory) if found else {}
+    known = containers.network_names(run_directory) if found else {}
+    names = {f"{_PREFIX}{identity[:10]}": name for identity, name in known.items()}
     return {names.get(path.name, path.name): path for path in found}
-
-
-def _names(run_directory: Path) -> dict[str, str]:
-    """The networks' names by those of their namespaces."""
-    with contextlib.suppress(OSError, http.client.HTTPException):
-        listed = containers.ask(run_directory / containers.NETPLUG, "/networks")
-        return {f"{_PREFIX}{network['Id'][:10]}": network["Name"] for network in listed}
-    return {}
