@@ -37,7 +37,7 @@ class KeyCheck(Check, frozen=True, tag="key"):
             time.sleep(0.1)
         if found:
             said = "".join(f", with {name} {value}" for name, value in self.says.items())
-            raise self.unmet(f"{'no ' if self.absent else ''}{self.what} in etcd ({_ROOT}{self.key}){said}", found)
+            raise self.unmet(f"{self.what} {'gone from' if self.absent else 'in'} etcd ({_ROOT}{self.key}){said}", found)
 
     def _found(self, place: Place) -> str:
         """What is not as it should be; empty: nothing."""
