@@ -26,13 +26,13 @@ def test_a_socket_that_was_left_is_told_from_one_that_is_served(session: Session
     path = "/run/some.sock"
     wanted = SocketCheck(at="host1", path=path, daemon="the daemon", why="it is asked there")
     unwanted = SocketCheck(at="host1", path=path, daemon="the daemon", listens=False, why="it is to be dead")
-    with pytest.raises(Unmet, match="expected the daemon on host1 to listen at /run/some.sock; found there is no such socket"):
+    with pytest.raises(Unmet, match=r"expected the daemon on host1 to listen at /run/some\.sock; found there is no such socket"):
         wanted.look(session.place)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{session.place('host1').run_directory.parent}{path}")
         listener.listen()
         wanted.look(session.place)
-        with pytest.raises(Unmet, match="to be gone: nobody listens at /run/some.sock; found somebody answers there"):
+        with pytest.raises(Unmet, match=r"to be gone: nobody listens at /run/some\.sock; found somebody answers there"):
             unwanted.look(session.place)
     with pytest.raises(Unmet, match="found the file is there, and nobody behind it"):
         wanted.look(session.place)
@@ -41,7 +41,7 @@ def test_a_socket_that_was_left_is_told_from_one_that_is_served(session: Session
 
 def test_an_etcd_that_is_not_there_is_not_an_etcd_without_the_key(session: Session):
     check = KeyCheck(at="host1", store="127.0.0.1:2379", key="nodes/*", what="a node", absent=True, why="it is asked there")
-    with pytest.raises(Unmet, match=r"expected a node gone from etcd.*; found etcd at 127.0.0.1:2379 does not answer host1 \(.+\)"):
+    with pytest.raises(Unmet, match=r"expected a node gone from etcd.*; found etcd at 127\.0\.0\.1:2379 does not answer host1 \(.+\)"):
         check.look(session.place)
 
 
