@@ -35,6 +35,11 @@ def running(run_directory: Path) -> dict[str, int]:
     return {each["Name"].lstrip("/"): each["State"]["Pid"] for each in listed if each.get("State", {}).get("Pid")}
 
 
+def differences(run_directory: Path) -> list[str]:
+    """What doctor finds, as `SUBJECT: WORDS`. OSError or HTTPException where no daemon answers."""
+    return [f"{each['Subject']}: {each['Found']}" for each in _get(run_directory / SOCKET, "/netplug/doctor")]
+
+
 def _get(path: Path, what: str) -> Any:
     connection = _Connection(path)
     try:
