@@ -9,14 +9,14 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from functools import partial
 
-from netplug.controller.core import Core
-from netplug.controller.doctor.difference import Difference, Remedy, by_hand, first, lacking, meaning
+from netplug.controller.core import Core, log
+from netplug.controller.doctor.difference import Difference, Remedy, by_hand, deviation, first, lacking, meaning
 from netplug.controller.joining import redirection
 from netplug.controller.nouns import noun
 from netplug.controller.restore import Restore
 from netplug.controller.routing import Routing
 from netplug.errors import NetplugError
-from netplug.kernel import contrasts, survey
+from netplug.kernel import contrasts, survey, traits
 from netplug.kernel.firewall.neighbours import Neighbours
 from netplug.model import Network, Sandbox
 from netplug.plan import HOST, Announce, FirewallOp, LinkOp, LinkUp, Netns, Plan, Step
@@ -71,6 +71,8 @@ class KernelLook:
                 yield Difference(subject, lacking(step), meaning(step), tuple(explain([(step,)])), remedy)
         for step, found in contrasts.elsewhere(plan):
             yield Difference(subject, f"{noun(step)} leads elsewhere: {found}", meaning(step), tuple(explain([(step,)])), remedy)
+        for trait in traits.altered(plan):
+            yield Difference(subject, f"{trait.link} has {trait.words}", deviation(trait), (trait.command,), remedy)
 
 
 class KernelCheck:
@@ -175,6 +177,8 @@ class KernelCheck:
         changed, errors = await core.executor.ensure(tuple(lost))
         core.journal.record("doctor", subject, changed, "; ".join(map(str, errors)))
         first(errors)
+        for trait in traits.put_right(plan):
+            log.info("doctor: %s: %s had %s", subject, trait.link, trait.words)
         return changed
 
     async def _mend_firewall(self) -> None:
