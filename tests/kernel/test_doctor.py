@@ -50,6 +50,15 @@ IN_HOST = {
         "nft add table ip other ; add chain ip other forward {{ type filter hook forward priority 0 ; policy drop ; }}",
         "other tools' chains: ip other forward drops what netplug allows",
     ),
+    "another backend's chains": (
+        "sh iptables-nft -N NETPLUG-FORWARD && iptables-nft -A FORWARD -j NETPLUG-FORWARD",
+        "the firewall: ip chains of iptables-nft are left",
+    ),
+    "another backend's chains of IPv6": ("ip6tables-nft -t nat -N NETPLUG", "the firewall: ip6 chains of iptables-nft are left"),
+    "another backend's legacy chains": (
+        "sh iptables-legacy -t nat -N NETPLUG && iptables-legacy -t nat -A PREROUTING -j NETPLUG",
+        "the firewall: ip chains of iptables-legacy are left",
+    ),
     "forwarding": ("sysctl -qw net.ipv4.ip_forward=0", "the host: sysctl net.ipv4.ip_forward=1 is not set"),
     "MTU of the bridge": ("ip link set {bridge} mtu 1300", "network demo: {bridge} has MTU 1300 instead of 1500"),
     "MTU of the veth": ("ip link set {veth} mtu 1300", "container aa: {veth} has MTU 1300 instead of 1500"),
@@ -77,6 +86,7 @@ IN_CONTAINER = {
     "interface": ("ip link del eth0", "container aa: veth {veth} is missing"),
     "MTU": ("ip link set eth0 mtu 1300", "container aa: eth0 has MTU 1300 instead of 1500"),
     "MAC": ("ip link set eth0 address 02:00:00:00:00:98", "container aa: eth0 has MAC 02:00:00:00:00:98 instead of"),
+    "another backend's redirection": ("iptables-nft -t nat -N NETPLUG_OUTPUT", "container aa: ip chains of iptables-nft are left"),
     "way to the resolver": ("nft flush ruleset", "container aa: the way to its resolver is missing"),
 }
 BY_IPTABLES = {
@@ -86,6 +96,10 @@ BY_IPTABLES = {
     "masquerading": ("iptables -t nat -F NETPLUG-POSTROUTING", "the firewall: masquerading of 10.75.0.0/24 is missing"),
     "bridge table": ("nft delete table bridge netplug", "the firewall: missing or changed: table bridge netplug"),
     "guard": ("nft flush map bridge netplug ports", "the firewall: .*{veth}.* is missing"),
+    "another backend's table": (
+        "nft add table inet netplug ; add chain inet netplug forward {{ type filter hook forward priority 0 ; policy drop ; }}",
+        "the firewall: table inet netplug of another firewall backend is left",
+    ),
 }
 
 
@@ -135,8 +149,10 @@ def check(host: Host, argv: list[str], expected: str, inside: str = "") -> list[
 
 
 def split(text: str) -> list[str]:
-    """One argument for nft, whose own commands are separated by `;`."""
+    """One argument for nft, whose own commands are separated by `;`, and for a shell."""
     program, _, rest = text.partition(" ")
+    if program == "sh":
+        return ["sh", "-ec", rest]
     return [program, rest] if program == "nft" else text.split()
 
 
@@ -165,6 +181,21 @@ def test_a_rule_that_nobody_asked_for_in_iptables(by_iptables: Host):
 
 def test_the_way_to_the_resolver_by_iptables(by_iptables: Host):
     check(by_iptables, ["iptables", "-t", "nat", "-F"], "container aa: the way to its resolver is missing", "aa")
+
+
+def test_another_backends_table_in_a_container(by_iptables: Host):
+    plant = ["nft", "add table ip netplug"]
+    check(by_iptables, plant, "container aa: table ip netplug of another firewall backend is left", "aa")
+
+
+def test_what_is_printed_takes_another_backends_rules_away(by_nftables: Host):
+    host = by_nftables
+    host.run("sh", "-ec", "iptables-nft -N NETPLUG-FORWARD; iptables-nft -A FORWARD -j NETPLUG-FORWARD")
+    host.inside("aa", "iptables-nft", "-t", "nat", "-N", "NETPLUG_OUTPUT")
+    found = host.api("GET", "/netplug/doctor")
+    assert [one["Subject"] for one in found] == ["the firewall", "container aa"]
+    host.run("sh", "-ec", "\n".join(line for one in found for line in one["Repair"]))
+    assert examine(host) == []
 
 
 def test_a_namespace_without_a_record(by_nftables: Host):
