@@ -1,4 +1,4 @@
-"""Does a driver that the learner has written keep to the rules of drivers? The conformance kit looks at the plans that it really returns."""
+"""Does a driver that the learner has written keep to the rules of drivers? The kit looks at the plans that it really returns."""
 
 from __future__ import annotations
 
