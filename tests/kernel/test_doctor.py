@@ -283,6 +283,14 @@ def test_what_is_printed_for_changed_links_repairs_them(by_nftables: Host):
     host.netplug("network", "rm", "small", "mac", check=True)
 
 
+def test_the_journal_has_what_was_put_right_of_a_link(by_nftables: Host):
+    host = by_nftables
+    host.inside("aa", "ip", "link", "set", "eth0", "mtu", "1300")
+    host.api("POST", "/netplug/doctor")
+    newest = host.api("GET", "/netplug/journal")[-1]
+    assert (newest["action"], newest["subject"]) == ("doctor", "container aa: eth0 had MTU 1300 instead of 1500")
+
+
 def test_what_is_under_way_is_no_difference(by_nftables: Host):
     """Containers come and go meanwhile."""
     host = by_nftables

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from functools import partial
 
-from netplug.controller.core import Core, log
+from netplug.controller.core import Core
 from netplug.controller.doctor.difference import Difference, Remedy, by_hand, deviation, first, lacking, meaning
 from netplug.controller.joining import redirection
 from netplug.controller.nouns import noun
@@ -144,6 +144,7 @@ class KernelCheck:
 
     async def _remove_leftover(self, leftover: firewall.Leftover) -> None:
         firewall.remove_leftovers([leftover])
+        self._core.journal.record("doctor", f"{leftover.words} of another firewall backend", ())
 
     def _of_neighbours(self) -> Iterator[Difference]:
         for chain in self.neighbours.lacking() if self.neighbours is not None else ():
@@ -190,7 +191,7 @@ class KernelCheck:
         core.journal.record("doctor", subject, changed, "; ".join(map(str, errors)))
         first(errors)
         for trait in traits.put_right(plan):
-            log.info("doctor: %s: %s had %s", subject, trait.link, trait.words)
+            core.journal.record("doctor", f"{subject}: {trait.link} had {trait.words}", ())
         return changed
 
     async def _mend_firewall(self) -> None:
