@@ -106,12 +106,15 @@ def status_command(name: str) -> None:
 
 @lab_command.command("check", cls=Command)
 @click.argument("step", type=INT, required=False)
+@click.option("--on", "host", default="", metavar="HOST", help="This very machine is HOST of the lab: look at it (with STEP and --lab)")
 @_lab_option
-def check_command(step: int | None, name: str) -> int:
+def check_command(step: int | None, host: str, name: str) -> int:
     """Look whether the next step is done (or STEP): exits with 1 if not, and says what is missing"""
     from netplug.labs.session import Verdict
 
     with _told():
+        if host:
+            return _check_here(name, host, step)
         session = _opened(name)
         if step is not None:
             return int(not _verdict(Verdict(step, session.step(step), session.look(step))))
@@ -119,6 +122,33 @@ def check_command(step: int | None, name: str) -> int:
         if all(verdicts):
             _show_next(session)
         return int(not all(verdicts))
+
+
+def _check_here(name: str, host: str, number: int | None) -> int:
+    from netplug.labs import course, machine
+    from netplug.labs.session import Verdict
+
+    if number is None or not name:
+        raise Failure("netplug lab: on a machine of its own, say which step of which lab: netplug lab check STEP --lab LAB --on HOST")
+    lab = course.find(name)
+    seen = machine.look(lab, host, number)
+    done = _verdict(Verdict(number, lab.step(number), seen.unmet))
+    if seen.elsewhere:
+        click.echo(f"that is how it looks from {host}; look from {', '.join(seen.elsewhere)} as well")
+    return int(not done)
+
+
+@lab_command.command("commands", cls=Command)
+@click.argument("lab")
+@click.argument("host", required=False)
+@click.option("--step", type=INT, default=0, help="What solves this step, instead of what is prepared")
+def commands_command(lab: str, host: str | None, step: int) -> None:
+    """Print the commands that prepare HOST (default: the first) of a lab, as its text has them; nothing is run"""
+    from netplug.labs import course
+
+    with _told():
+        found = course.find(lab)
+        click.echo(found.typed(host or found.hosts[0].name, step))
 
 
 def _verdict(verdict: Verdict) -> bool:

@@ -72,6 +72,11 @@ def network_names(run_directory: Path) -> dict[str, str]:
     return {}
 
 
+def differences(run_directory: Path) -> list[str]:
+    """What doctor finds, as `SUBJECT: WORDS`. OSError or HTTPException where no daemon answers."""
+    return [f"{each['Subject']}: {each['Found']}" for each in _get(run_directory / SOCKET, "/netplug/doctor")]
+
+
 def _get(path: Path, what: str) -> Any:
     connection = _Connection(path)
     try:

@@ -113,9 +113,7 @@ class Session:
     # Steps
 
     def step(self, number: int) -> Step:
-        if not 1 <= number <= len(self.lab.steps):
-            raise InvalidArgument(f"lab {self.lab.name} has steps 1 to {len(self.lab.steps)}, and no step {number}")
-        return self.lab.steps[number - 1]
+        return self.lab.step(number)
 
     @property
     def next(self) -> int:

@@ -12,6 +12,8 @@ In lab.toml a check is a table with a `kind`, the place `at` which it looks, and
 
 from netplug.labs.checks.address import AddressCheck
 from netplug.labs.checks.base import Check, Find
+from netplug.labs.checks.doctor import DoctorCheck
+from netplug.labs.checks.driver import DriverCheck
 from netplug.labs.checks.fdb import FdbCheck
 from netplug.labs.checks.key import KeyCheck
 from netplug.labs.checks.link import LinkCheck
@@ -28,6 +30,8 @@ from netplug.labs.checks.tcp import TcpCheck
 
 AnyCheck = (
     AddressCheck
+    | DoctorCheck
+    | DriverCheck
     | FdbCheck
     | KeyCheck
     | LinkCheck
