@@ -120,6 +120,9 @@ def test_what_cannot_be_is_said_and_changes_nothing(directory: Path):
     assert "192.168.205.10/24" in one.run("ip", "address", "show", "dev", "eth1").stdout
     done = one.run("netplug", "lab", "check", "1", "--lab", "3", "--on", "host1")
     assert (done.returncode, "lab 03-outside is for one machine" in done.stderr) == (1, True)
+    done = one.run("netplug", "lab", "commands", "9", "host2", "--step", "1")
+    assert (done.returncode, done.stdout) == (0, course.find("9").typed("host2", 1) + "\n")
+    assert done.stdout.startswith("ip route add 10.1.1.0/24 via 192.168.205.10")
     done = one.run("netplug", "lab", "check", "--on", "host1")
     assert (done.returncode, "say which step of which lab" in done.stderr) == (1, True)
 
