@@ -7,9 +7,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # What the daemon runs on, what a cluster needs beside it, then what tests and benchmarks hold it against.
-SYSTEM_PACKAGES := runc conmon nftables libnftables1 iproute2 conntrack procps busybox-static iputils-ping iputils-arping
+SYSTEM_PACKAGES := runc conmon nftables libnftables1 iproute2 conntrack procps busybox-static iputils-ping iputils-arping libpcap0.8
 CLUSTER_PACKAGES := etcd-client etcd-server
-TEST_PACKAGES := docker.io docker-compose iptables dnsmasq-base dnsperf $(CLUSTER_PACKAGES) ethtool iperf3 openssl ruby shellcheck tcpdump
+TEST_PACKAGES := docker.io docker-compose iptables dnsmasq-base dnsperf $(CLUSTER_PACKAGES) ethtool iperf3 openssl ruby shellcheck tcpdump tshark
 
 .PHONY: setup demo cluster-demo docker-demo labs test lint docs bench clean
 

@@ -36,6 +36,7 @@ def _containers(ctx: click.Context, running: bool) -> list[str]:
 networks = _completer(lambda ctx: sorted(str(item["Name"]) for item in _ask(ctx, "/networks")))
 containers = _completer(lambda ctx: _containers(ctx, running=False))
 running = _completer(lambda ctx: _containers(ctx, running=True))
+capturable = _completer(lambda ctx: ["host", *_containers(ctx, running=True), *(str(item["Name"]) for item in _ask(ctx, "/networks"))])
 nodes = _completer(lambda ctx: [str(item["Name"]) for item in (_ask(ctx, "/netplug/nodes") or {}).get("Nodes") or []])
 images = _completer(lambda ctx: sorted(str(tag) for item in _ask(ctx, "/images/json") for tag in item.get("RepoTags") or []))
 
