@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import ipaddress
+import re
 import struct
 from collections.abc import Callable
 from functools import cache
@@ -68,6 +69,21 @@ def matcher(expression: str, linktype: int = ETHERNET) -> Matcher:
         return bool(library.pcap_offline_filter(ctypes.byref(compiled), ctypes.byref(_Header(0, 0, len(data), length)), data))
 
     return matches
+
+
+def in_tunnel(expression: str, vni: int, port: int) -> str:
+    """What `tunnelled` does, in words that libpcap 1.11 understands."""
+    return " and ".join(filter(None, (f"udp dst port {port} and vxlan {vni}", f"({expression})" if expression else "")))
+
+
+def is_of_tunnel(words: str) -> bool:
+    """Whether what was captured by this filter are frames of a tunnel."""
+    return re.match(r"udp dst port \d+ and vxlan \d+", words) is not None
+
+
+def content(frame: bytes) -> bytes:
+    """The frame that a frame of a tunnel carries."""
+    return frame[_ETHERNET + _IP[6 if frame[12:14] == _IPV6.to_bytes(2) else 4] + _UDP_VXLAN :]
 
 
 def tunnelled(inner: bytes, underlay: str, vni: int, port: int) -> bytes:

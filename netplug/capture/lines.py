@@ -23,7 +23,7 @@ from scapy.layers.l2 import ARP, Dot1Q, Ether  # noqa: E402
 from scapy.layers.vxlan import VXLAN  # noqa: E402
 from scapy.packet import NoPayload, bind_layers  # noqa: E402
 
-LENGTH = 2048
+LENGTH = 1500
 """Bytes of a packet that a line is made of, at most."""
 _ARROW = {None: " ", True: ">", False: "<"}
 _FIRST_LINES = (b"GET ", b"POST ", b"PUT ", b"HEAD ", b"DELETE ", b"HTTP/1.")

@@ -1,7 +1,7 @@
 """Packets of many points, in the order of their times.
 
 Each point gives its own in order. A packet is given on when no other point can have an earlier one: those that were read to the end have
-none from before the reading, give or take the moment between a packet's stamp and its arrival in the socket.
+none from before the reading, give or take the moment between a packet's stamp and its being handed over.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from netplug.capture.pcapng import Interface, Losses, Packet
 from netplug.capture.points import Open, ended
 from netplug.capture.stream import Stream
 from netplug.errors import KernelError
-from netplug.kernel.tap import is_end
+from netplug.kernel.tap import PATIENCE, is_end
 
-_AT_ONCE = 256
-"""Packets of one point before others have their turn."""
-_SLACK = 0.02
+_SLACK = 3 * PATIENCE
+"""Seconds after which what a link has carried has been handed over to us."""
+_LAST_WAIT = 0.5
+"""Seconds at the end for what was not."""
 _STREAM_SLACK = 0.5
 """Seconds that packets of others wait for a stream's, which come over a network and have waited there already."""
 _LOOK = 1.0
@@ -57,6 +58,7 @@ class Live:
         self._selector.register(self._bell, selectors.EVENT_READ)
         self._pending: list[Packet] = []
         self._counts = {one.interface: (0, 0) for one in self._opened}
+        self._ranks = {one.interface: rank for rank, one in enumerate(self._opened)}
         self._told: list[Losses] = []
         self._places = {one.tap.namespace: os.stat(one.tap.namespace).st_ino for one in self._opened}
         self._stopped = False
@@ -113,7 +115,7 @@ class Live:
     def _read_tap(self, one: Open) -> int | None:
         """The time of the last packet, if more wait behind it."""
         try:
-            seen, all_of_them = one.tap.read(_AT_ONCE)
+            seen, more = one.tap.read()
         except KernelError as error:
             if not is_end(error.errno):
                 raise
@@ -121,7 +123,7 @@ class Live:
                 self._drop(one)
             return None
         self._pending += (Packet(time, one.interface, data, length, outgoing) for time, data, length, outgoing in seen)
-        return None if all_of_them else seen[-1].time
+        return seen[-1].time if seen and more else None
 
     def _read_stream(self, stream: Stream) -> None:
         items, more = stream.read()
@@ -135,7 +137,8 @@ class Live:
     def _through(self, reached: int | None) -> list[Packet]:
         """Those that are not later; None: all."""
         pending = self._pending
-        pending.sort(key=lambda packet: packet.time)
+        # What a bridge takes in keeps the stamp that its port has given it: then the order of the points decides.
+        pending.sort(key=lambda packet: (packet.time, self._ranks.get(packet.interface, 0)))
         if reached is None:
             self._pending = []
             return pending
@@ -145,10 +148,12 @@ class Live:
 
     def _drain(self) -> None:
         """What has come before this moment."""
-        now = time.time_ns()
+        now, deadline = time.time_ns(), time.monotonic() + _LAST_WAIT
         for one in list(self._opened):
-            while (last := self._read_tap(one)) is not None and last < now:
-                pass
+            while one in self._opened and one.tap.waiting() and time.monotonic() < deadline:
+                one.tap.wait(PATIENCE)
+                if (last := self._read_tap(one)) is not None and last > now:
+                    break
 
     def _check_places(self) -> None:
         """A namespace whose path leads elsewhere has ended for everybody but us."""

@@ -17,10 +17,10 @@ SECTION, INTERFACE, STATISTICS, PACKET = 0x0A0D0D0A, 1, 5, 6
 _MAGIC = 0x1A2B3C4D
 _LARGEST = 16 << 20
 """Bytes of a block; a larger one is no block."""
-_IF_NAME, _IF_DESCRIPTION, _IF_TSRESOL, _APPLICATION = 2, 3, 9, 4
+_IF_NAME, _IF_DESCRIPTION, _IF_TSRESOL, _IF_FILTER, _APPLICATION = 2, 3, 9, 11, 4
 _FLAGS, _RECEIVED, _DROPPED, _OS_DROPPED = 2, 4, 5, 7
 _INBOUND, _OUTBOUND = 1, 2
-_NANOSECONDS, _MICROSECONDS = b"\x09", b"\x06"
+_NANOSECONDS, _MICROSECONDS, _AS_TEXT = b"\x09", b"\x06", b"\x00"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -34,7 +34,9 @@ class Interface:
     snaplen: int = 0
     """Bytes that were kept of each packet; 0: no limit is known."""
     dns: tuple[int, ...] = ()
-    """Ports beside 53 that carry DNS."""
+    """Ports beside 53 that carry DNS; not in the file."""
+    filter: str = ""
+    """What was let through, in libpcap's language (that of 1.11, which knows tunnels); `""`: all, or it is not known."""
 
 
 class Packet(NamedTuple):
@@ -74,8 +76,10 @@ class Writer:
         if interface in self._numbers:
             return b""
         self._numbers[interface] = len(self._numbers)
-        about = [(_IF_DESCRIPTION, interface.about.encode())] if interface.about else []
-        options = _options((_IF_NAME, interface.name.encode()), *about, (_IF_TSRESOL, _NANOSECONDS))
+        texts = [(_IF_NAME, interface.name.encode()), (_IF_DESCRIPTION, interface.about.encode())]
+        if interface.filter:
+            texts.append((_IF_FILTER, _AS_TEXT + interface.filter.encode()))
+        options = _options(*texts, (_IF_TSRESOL, _NANOSECONDS))
         return _block(INTERFACE, struct.pack("<HHI", interface.linktype, 0, interface.snaplen) + options)
 
     def packet(self, packet: Packet) -> bytes:
@@ -153,7 +157,9 @@ class Reader:
         if resolution > 9:
             raise NoCapture(f"{self._name}: times in units of {resolution:#x} are not understood")
         name, about = (options.get(code, b"").decode(errors="replace") for code in (_IF_NAME, _IF_DESCRIPTION))
-        interface = Interface(name or f"if{len(self._interfaces)}", about, linktype, snaplen)
+        text = options.get(_IF_FILTER, b"")
+        words = text[1:].decode(errors="replace") if text.startswith(_AS_TEXT) else ""
+        interface = Interface(name or f"if{len(self._interfaces)}", about, linktype, snaplen, filter=words)
         self._interfaces.append((interface, 10 ** (9 - resolution)))
         return interface
 

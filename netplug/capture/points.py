@@ -19,6 +19,11 @@ from netplug.kernel.netlink import Socket
 from netplug.kernel.tap import Tap
 from netplug.plan import HOST
 
+MEMORY = 64 << 20
+"""Bytes for packets that wait, of all points together; each has a quarter of a megabyte at least, and 16 at most."""
+MOST = 512
+"""Points of one capture: their memory is the kernel's, and nobody else can have it meanwhile."""
+
 Said = Mapping[str, Any]
 """A point in the daemon's words."""
 
@@ -57,11 +62,14 @@ def seats(points: Sequence[Said], pid: int, prefix: str = "", only: Sequence[str
 
 def open_taps(found: Sequence[Seat], expression: str, snaplen: int) -> list[Open]:
     """All of them, or none: what fails closes those that were opened."""
+    if len(found) > MOST:
+        raise Conflict(f"there are {len(found)} interfaces, and {MOST} can be captured on at once: name some (--interface)")
     opened: list[Open] = []
     try:
         for seat in found:
-            tap = Tap(seat.namespace, seat.index)
-            opened.append(Open(tap, Interface(seat.name, seat.about, tap.linktype, snaplen, seat.dns)))
+            tap = Tap(seat.namespace, seat.index, MEMORY // len(found))
+            words = filters.in_tunnel(expression, *seat.tunnel[1:]) if seat.tunnel else expression
+            opened.append(Open(tap, Interface(seat.name, seat.about, tap.linktype, snaplen, seat.dns, words)))
             program = filters.program(expression, tap.linktype, snaplen)
             tap.open(filters.tunnelled(program, *seat.tunnel) if seat.tunnel else program)
     except BaseException:

@@ -66,7 +66,12 @@ class Stream:
         linktype = packet.interface.linktype
         if linktype not in self._matchers:
             self._matchers[linktype] = filters.matcher(self._expression, linktype)
-        return self._matchers[linktype](packet.data, packet.length)
+        data, length = packet.data, packet.length
+        if filters.is_of_tunnel(packet.interface.filter):
+            # As it was captured: the question is one for the frame inside.
+            data = filters.content(data)
+            length -= len(packet.data) - len(data)
+        return self._matchers[linktype](data, length)
 
 
 __all__ = ["Interface", "Losses", "Packet", "Stream"]

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -27,7 +29,10 @@ if TYPE_CHECKING:  # imported when the command runs, not for `netplug --help`
     from netplug.capture.pcapng import Losses, Packet
     from netplug.capture.points import Seat
 
-_KEPT_FOR_A_LINE, _WHOLE = 2048, 262144
+_KEPT_FOR_A_LINE, _WHOLE = 1024, 262144
+_AT_ONCE = 64
+_AFTER_STOP = 1.0
+"""Seconds for printing what had come before the end was asked for."""
 _DAEMON = "unix://"
 
 
@@ -144,10 +149,15 @@ def _capture(seats: Sequence[Seat], sources: Sequence[str], expression: str, pat
         live = Live(opened, streams)
         stack.callback(live.close)
         taker = _Taker(lines, _output(path, [one.interface for one in opened]), limits.count)
-        stack.enter_context(_stopped_by_signals(live.stop))
+
+        def stop() -> None:
+            taker.until = time.monotonic() + _AFTER_STOP
+            live.stop()
+
+        stack.enter_context(_stopped_by_signals(stop))
         _say(f"capturing on {', '.join([seat.name for seat in seats] + [stream.name for stream in streams])}")
         for batch in live.batches(limits.timeout):
-            if not taker.take(batch):
+            if not all(taker.take(batch[at : at + _AT_ONCE]) for at in range(0, len(batch), _AT_ONCE)):
                 break
             while live.gone:
                 _say(f"{live.gone.pop().name} is gone")
@@ -182,6 +192,9 @@ class _Taker:
     output: Output | None
     most: int
     count: int = field(default=0, init=False)
+    until: float = field(default=math.inf, init=False)
+    """When no more lines are to be printed."""
+    _skipped: int = field(default=0, init=False)
 
     def take(self, packets: Sequence[Packet]) -> bool:
         """Whether more are wanted."""
@@ -189,7 +202,9 @@ class _Taker:
         self.count += len(wanted)
         if self.output is not None:
             self.output.packets(wanted)
-        if self.lines is not None and wanted:
+        if self.lines is not None and time.monotonic() > self.until:
+            self._skipped += len(wanted)
+        elif self.lines is not None and wanted:
             click.echo("\n".join(map(self.lines.line, wanted)))
         return not self.most or self.count < self.most
 
@@ -197,7 +212,8 @@ class _Taker:
         if self.output is not None:
             self.output.close(losses)
         dropped = sum(each.dropped for each in losses)
-        _say(f"{self.count} packet{'s' * (self.count != 1)} captured, {dropped} dropped by the kernel")
+        skipped = f", {self._skipped} of them not printed" if self._skipped else ""
+        _say(f"{self.count} packet{'s' * (self.count != 1)} captured{skipped}, {dropped} dropped by the kernel")
         for each in losses:
             if each.dropped:
                 _say(f"  {each.interface.name}: {each.dropped} of {each.received} dropped")

@@ -10,7 +10,7 @@ from netplug.controller.nouns import noun
 from netplug.controller.restore import Restore
 from netplug.errors import Conflict
 from netplug.model import Network, Sandbox
-from netplug.plan import HOST, Adopt, LinkOp, Parent, PlacedOp, Step, Veth, Vxlan
+from netplug.plan import HOST, Adopt, Bridge, LinkOp, Parent, PlacedOp, Step, Veth, Vxlan
 
 
 class Point(NamedTuple):
@@ -41,13 +41,15 @@ def of_sandbox(sandbox: Sandbox) -> list[Point]:
 
 
 def of_network(core: Core, restore: Restore, network: Network) -> list[Point]:
-    """What the network itself consists of here, then the containers' ends."""
+    """In the order in which a packet from outside meets them: tunnels and parents, the containers' ends, bridges."""
     if core.place(network) and network.id not in core.joined:
         raise Conflict(f"network {network.name} has no container on this node, so nothing of it is here: ask a node that has one")
-    found = [point for step in core.network_plan(network) for point in _of_network(network, step)]
+    plan = core.network_plan(network)
+    found = [point for step in plan if not isinstance(step, Bridge) for point in _of_network(network, step)]
     for endpoint in core.records.of_network(network.id):
         sandbox = core.records.sandboxes[endpoint.sandbox]
         found += [point for step in restore.whole_plan(sandbox, endpoint) for point in _of_endpoint(network, sandbox, step)]
+    found += [point for step in plan if isinstance(step, Bridge) for point in _of_network(network, step)]
     # A parent that is made for the network is both a link of its own and what its containers are put on.
     return _once(found)
 
@@ -58,8 +60,8 @@ def _of_network(network: Network, step: Step) -> Iterator[Point]:
         case LinkOp(namespace=place, name=name):
             yield Point(place, name, network.name, about)
         case Vxlan(link_namespace=place, name=name, local=local, vni=vni, port=port):
-            yield Point(place, name, network.name, f"{about}, frames as they enter and leave the tunnel")
             yield Point(HOST, "", "", f"what nodes send one another for network {network.name}", local, vni, port)
+            yield Point(place, name, network.name, f"{about}, frames as they enter and leave the tunnel")
         case Parent(name=name):
             yield Point(HOST, name, network.name, f"what the containers of network {network.name} are put on")
 
