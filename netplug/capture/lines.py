@@ -25,6 +25,7 @@ from scapy.packet import NoPayload, bind_layers  # noqa: E402
 
 LENGTH = 1500
 """Bytes of a packet that a line is made of, at most."""
+_SMALLEST_FRAME = 14
 _ARROW = {None: " ", True: ">", False: "<"}
 _FIRST_LINES = (b"GET ", b"POST ", b"PUT ", b"HEAD ", b"DELETE ", b"HTTP/1.")
 
@@ -60,12 +61,14 @@ class Lines:
 
 def described(packet: Packet) -> str:
     data = packet.data[:LENGTH]
+    if len(data) < (_SMALLEST_FRAME if packet.interface.linktype == ETHERNET else 1):
+        return f"{packet.length} bytes, too few to be read"
     try:
         if packet.interface.linktype == ETHERNET:
             return _frame(Ether(data), packet.length)
         if packet.interface.linktype != RAW_IP:
             return f"{packet.length} bytes of link type {packet.interface.linktype}"
-        return _network(IP(data) if data[:1] and data[0] >> 4 == 4 else inet6.IPv6(data), packet.length)
+        return _network(IP(data) if data[0] >> 4 == 4 else inet6.IPv6(data), packet.length)
     except Exception as error:  # whatever scapy makes of somebody's bytes, the next packet is to be seen
         return f"{packet.length} bytes that cannot be read ({type(error).__name__})"
 
