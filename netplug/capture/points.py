@@ -104,7 +104,7 @@ def _links(netlink: Socket, point: Said) -> Sequence[links.Link]:
         having = {one.index for one in addresses.dump(netlink) if str(one.address.ip) == address}
         return [link for link in there.values() if link.index in having]
     if point["Namespace"] != HOST:
-        return sorted(there.values(), key=lambda link: (not link.loopback, link.index))
+        return sorted(there.values(), key=lambda link: (not link.loopback, link.name))
     return [there[name] for name in _uplinks() if name in there]
 
 

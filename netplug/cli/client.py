@@ -184,6 +184,8 @@ class Client:
             raise self._unreachable(error) from error
         finally:
             connection.close()
+        if not pid:
+            raise Failure(f"the daemon at {self.host} lives among processes that are not seen from here")
         return int(pid)
 
     def is_netplug(self) -> bool:
