@@ -92,7 +92,7 @@ def _seats(point: Said, pid: int, prefix: str) -> Iterator[Seat]:
                     yield Seat(place, link.index, "/".join(filter(None, (prefix, owner, link.name))), about, dns, tunnel)
     except KernelError as error:
         if error.errno in namespaces.MISSING:
-            raise Conflict(f"{about}: its network namespace is gone") from None
+            raise Conflict(f"{about}: there is no network namespace at {place}") from None
         raise
 
 

@@ -9,6 +9,7 @@ import contextlib
 import io
 import math
 import os
+import select
 import signal
 import sys
 import time
@@ -157,6 +158,8 @@ def _capture(seats: Sequence[Seat], sources: Sequence[str], expression: str, pat
         stack.enter_context(_stopped_by_signals(stop))
         _say(f"capturing on {', '.join([seat.name for seat in seats] + [stream.name for stream in streams])}")
         for batch in live.batches(limits.timeout):
+            if _is_unread(sys.stdout.fileno()):
+                raise BrokenPipeError  # as the next write would: there may be none for long
             if not all(taker.take(batch[at : at + _AT_ONCE]) for at in range(0, len(batch), _AT_ONCE)):
                 break
             while live.gone:
@@ -237,6 +240,13 @@ def _output(path: str, interfaces: Sequence[Any]) -> Output | None:
     from netplug.capture.output import Output
 
     return Output(path, interfaces)
+
+
+def _is_unread(descriptor: int) -> bool:
+    """Whether it leads into a pipe or a connection that nobody reads any more, as when ssh has ended."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
 
 
 @contextlib.contextmanager
