@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import os
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import click
@@ -10,6 +12,9 @@ import click
 from netplug.cli.command import BOOL, INT, Command, Failure
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_AUTHORITIES = "SSL_CERT_FILE"
+"""OpenSSL's environment variable."""
 
 # Name, type, whether it may be given several times, help. The names are those of `netplug.settings.Settings`.
 _TEXT: tuple[tuple[str, bool, str], ...] = (
@@ -73,7 +78,8 @@ def _settings_flags(function: F) -> F:
 def daemon_command(config: str | None, dry_run: bool, **flags: Any) -> int:
     """Run the daemon in the foreground"""
     values = {**(from_file(config) if config else {}), **{name: value for name, value in flags.items() if value not in (None, ())}}
-    from netplug import daemon  # all rooms of the daemon: half a second that no other command pays
+    with without_authorities():
+        from netplug import daemon  # all rooms of the daemon: half a second that no other command pays
     from netplug.errors import NetplugError
 
     if not dry_run:
@@ -84,6 +90,22 @@ def daemon_command(config: str | None, dry_run: bool, **flags: Any) -> int:
         raise Failure(f"netplug daemon: {error}") from None
     click.echo("\n".join(lines))
     return 0
+
+
+@contextlib.contextmanager
+def without_authorities() -> Iterator[None]:
+    """For the first import of aiohttp, which makes two TLS contexts that read every authority the machine trusts, 50 ms each.
+
+    Nobody asks for them: the API's clients come by a unix socket, and a plugin by TLS names its own.
+    """
+    known = os.environ.get(_AUTHORITIES)
+    os.environ[_AUTHORITIES] = os.devnull
+    try:
+        yield
+    finally:
+        del os.environ[_AUTHORITIES]
+        if known is not None:
+            os.environ[_AUTHORITIES] = known
 
 
 def from_file(path: str) -> dict[str, Any]:
