@@ -20,12 +20,16 @@ class Capture:
     def __init__(self, *arguments: str, environment: Mapping[str, str], stdin: IO[bytes] | None = None) -> None:
         argv = [sys.executable, "-m", "netplug.cli", "capture", *arguments]
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen(argv, env=dict(environment), stdin=stdin, stdout=pipe, stderr=pipe)
-        assert self.process.stderr is not None
-        self.began = self.process.stderr.readline().decode().strip()
+        self.process = subprocess.Popen(argv, env=dict(environment), stdin=stdin, stdout=pipe, stderr=pipe, bufsize=0)
+        self.began = self.heard()
         """`capturing on …`: every packet from now on is seen."""
         self.lines: list[str] = []
         self.said: list[str] = []
+
+    def heard(self) -> str:
+        """The next line on stderr."""
+        assert self.process.stderr is not None
+        return self.process.stderr.readline().decode().strip()
 
     def end(self, number: int | None = signal.SIGINT, timeout: float = 30) -> None:
         """By a signal, or (None) by itself."""

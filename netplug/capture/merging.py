@@ -11,6 +11,7 @@ import os
 import selectors
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from netplug.capture.pcapng import Interface, Losses, Packet
 from netplug.capture.points import Open, ended
@@ -47,28 +48,51 @@ class Live:
     """A capture that runs until `stop`, until its points are gone, or for some seconds."""
 
     def __init__(self, opened: Sequence[Open], streams: Sequence[Stream] = ()) -> None:
-        self._opened, self._streams = list(opened), list(streams)
+        self._opened: list[Open] = []
+        self._streams = list(streams)
         self._selector = selectors.DefaultSelector()
-        for one in self._opened:
-            self._selector.register(one.tap, selectors.EVENT_READ, one)
         for stream in self._streams:
             self._selector.register(stream, selectors.EVENT_READ, stream)
         self._bell, self._rope = os.pipe()
         os.set_blocking(self._rope, False)
+        os.set_blocking(self._bell, False)
         self._selector.register(self._bell, selectors.EVENT_READ)
         self._pending: list[Packet] = []
-        self._counts = {one.interface: (0, 0) for one in self._opened}
-        self._ranks = {one.interface: rank for rank, one in enumerate(self._opened)}
+        self._counts: dict[Interface, tuple[int, int]] = {}
+        self._ranks: dict[Interface, int] = {}
         self._told: list[Losses] = []
-        self._places = {one.tap.namespace: os.stat(one.tap.namespace).st_ino for one in self._opened}
-        self._stopped = False
+        self._places: dict[str, int] = {}
+        self._stopped = self._rung = False
         self.gone: list[Interface] = []
         """Whose links have gone since the caller has looked."""
+        for rank, one in enumerate(opened):
+            self.add(one, rank)
+
+    @property
+    def count(self) -> int:
+        """Points that are open."""
+        return len(self._opened)
+
+    def add(self, one: Open, rank: int = -1) -> None:
+        """One more point. Of packets with the same stamp, that of the lower rank comes first."""
+        self._opened.append(one)
+        self._selector.register(one.tap, selectors.EVENT_READ, one)
+        self._counts[one.interface], self._ranks[one.interface] = (0, 0), rank
+        self._places.setdefault(one.tap.namespace, os.stat(one.tap.namespace).st_ino)
+
+    def ring(self) -> None:
+        """From any thread: `batches` gives one soon, and `rung` is true once."""
+        self._rung = True
+        self._wake()
+
+    def rung(self) -> bool:
+        rung, self._rung = self._rung, False
+        return rung
 
     def stop(self) -> None:
         """From any thread, or a signal's handler: what has come by now is still given."""
         self._stopped = True
-        os.write(self._rope, b"x")
+        self._wake()
 
     def batches(self, seconds: float | None = None) -> Iterator[list[Packet]]:
         """In order. A batch may be empty: something else has happened."""
@@ -83,6 +107,7 @@ class Live:
                 look = now + _LOOK
             waits = [look - now, *([deadline - now] if deadline is not None else []), *([_SLACK] if self._pending else [])]
             ready = [key.data for key, _ in self._selector.select(max(min(waits), 0)) if key.data is not None]
+            self._hear()
             yield self._through(self._read(ready))
         self._drain()
         yield self._through(None)
@@ -99,8 +124,17 @@ class Live:
         for stream in self._streams:
             stream.close()
         self._selector.close()
+        rope, self._rope = self._rope, -1
         os.close(self._bell)
-        os.close(self._rope)
+        os.close(rope)
+
+    def _wake(self) -> None:
+        with suppress(BlockingIOError, OSError):  # it is full of rings, or all is over
+            os.write(self._rope, b"x")
+
+    def _hear(self) -> None:
+        with suppress(BlockingIOError):
+            os.read(self._bell, 4096)
 
     def _read(self, ready: Sequence[Open | Stream]) -> int:
         """Up to when all has been read, in nanoseconds since 1970."""

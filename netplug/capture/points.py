@@ -1,7 +1,7 @@
 """From what a daemon says of a container or a network to sockets on links.
 
 A daemon may have another network and other mounts than we: its namespaces are entered by way of its process, `/proc/<pid>/ns/net` and
-`/proc/<pid>/root/<path>`. Links are looked for here, at the moment when they are opened; what comes later is not seen.
+`/proc/<pid>/root/<path>`. Links are looked for here, at the moment when they are opened.
 """
 
 from __future__ import annotations
@@ -33,12 +33,18 @@ class Seat:
     """A link of a namespace, found and not opened yet."""
 
     namespace: str
+    inode: int
     index: int
     name: str
     about: str
     dns: tuple[int, ...] = ()
     tunnel: tuple[str, int, int] | None = None
     """The node's address, VNI and UDP port: only such frames."""
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Of the namespace and of the link in it."""
+        return self.inode, self.index
 
 
 class Open(NamedTuple):
@@ -51,23 +57,24 @@ class Open(NamedTuple):
 def seats(points: Sequence[Said], pid: int, prefix: str = "", only: Sequence[str] = ()) -> list[Seat]:
     """All links of these points that are up, in that order; `only` these links. Conflict where none is left."""
     found = [seat for point in points for seat in _seats(point, pid, prefix)]
-    found = list({(os.stat(seat.namespace).st_ino, seat.index): seat for seat in reversed(found)}.values())[::-1]
-    links = {seat.name.rpartition("/")[2] for seat in found}
-    if missing := [name for name in only if name not in links]:
-        raise Conflict(f"there is no interface {', '.join(missing)} that is up: there are {', '.join(sorted(links)) or 'none'}")
+    found = list({seat.identity: seat for seat in reversed(found)}.values())[::-1]
+    names = {seat.name.rpartition("/")[2] for seat in found}
+    if missing := [name for name in only if name not in names]:
+        raise Conflict(f"there is no interface {', '.join(missing)} that is up: there are {', '.join(sorted(names)) or 'none'}")
     if not found:
         raise Conflict("no interface is up there")
     return [seat for seat in found if not only or seat.name.rpartition("/")[2] in only]
 
 
-def open_taps(found: Sequence[Seat], expression: str, snaplen: int) -> list[Open]:
-    """All of them, or none: what fails closes those that were opened."""
-    if len(found) > MOST:
-        raise Conflict(f"there are {len(found)} interfaces, and {MOST} can be captured on at once: name some (--interface)")
+def open_taps(found: Sequence[Seat], expression: str, snaplen: int, beside: int = 0) -> list[Open]:
+    """All of them, or none: what fails closes those that were opened. `beside`: so many are open already."""
+    count = len(found) + beside
+    if count > MOST:
+        raise Conflict(f"there are {count} interfaces, and {MOST} can be captured on at once: name some (--interface)")
     opened: list[Open] = []
     try:
         for seat in found:
-            tap = Tap(seat.namespace, seat.index, MEMORY // len(found))
+            tap = Tap(seat.namespace, seat.index, MEMORY // count)
             words = filters.in_tunnel(expression, *seat.tunnel[1:]) if seat.tunnel else expression
             opened.append(Open(tap, Interface(seat.name, seat.about, tap.linktype, snaplen, seat.dns, words)))
             program = filters.program(expression, tap.linktype, snaplen)
@@ -87,9 +94,10 @@ def _seats(point: Said, pid: int, prefix: str) -> Iterator[Seat]:
     tunnel = (str(point["Address"]), int(point["VNI"]), int(point["Port"])) if point["VNI"] else None
     try:
         with namespaces.entered(place), Socket() as netlink:
+            inode = os.stat("/proc/thread-self/ns/net").st_ino
             for link in _links(netlink, point):
                 if link.up:
-                    yield Seat(place, link.index, "/".join(filter(None, (prefix, owner, link.name))), about, dns, tunnel)
+                    yield Seat(place, inode, link.index, "/".join(filter(None, (prefix, owner, link.name))), about, dns, tunnel)
     except KernelError as error:
         if error.errno in namespaces.MISSING:
             raise Conflict(f"{about}: there is no network namespace at {place}") from None

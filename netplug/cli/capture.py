@@ -20,18 +20,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from netplug.cli import completion, units
-from netplug.cli.client import Client, DaemonError, segment
+from netplug.cli.capture_places import Places
+from netplug.cli.client import Client
 from netplug.cli.command import FLAG_ERROR, INT, Command, Failure, Value
-from netplug.errors import InvalidArgument, NetplugError
+from netplug.errors import Forbidden, InvalidArgument, NetplugError
 
 if TYPE_CHECKING:  # imported when the command runs, not for `netplug --help`
     from netplug.capture.lines import Lines
     from netplug.capture.output import Output
     from netplug.capture.pcapng import Losses, Packet
-    from netplug.capture.points import Seat
 
 _KEPT_FOR_A_LINE, _WHOLE = 1024, 262144
 _AT_ONCE = 64
+_STDOUT = 1
 _AFTER_STOP = 1.0
 """Seconds for printing what had come before the end was asked for."""
 _DAEMON = "unix://"
@@ -95,8 +96,9 @@ def capture_command(
         elif words:
             daemons = [client, *(Client(other) for other in others if other.startswith(_DAEMON))]
             streams = [other for other in others if not other.startswith(_DAEMON)]
-            seats = _seats(daemons, words[0], kind, only, bool(others))
-            _capture(seats, streams, " ".join(words[1:]), path, printing, limits)
+            if os.geteuid():
+                raise Forbidden("only root may see packets")
+            _capture(Places(daemons, words[0], kind, only, bool(others)), streams, " ".join(words[1:]), path, printing, limits)
         else:
             raise InvalidArgument("say what is to be captured: a container, a network, or host")
 
@@ -110,36 +112,12 @@ def _told() -> Iterator[None]:
         raise Failure(f"netplug capture: {error}") from None
 
 
-def _seats(daemons: Sequence[Client], target: str, kind: str, only: Sequence[str], several: bool) -> list[Seat]:
-    """The links where the target's packets are to be seen, on the hosts of all these daemons."""
-    from netplug.capture import points
-
-    if os.geteuid():
-        raise Failure("netplug capture: only root may see packets")
-    found: list[Seat] = []
-    names: list[str] = []
-    for client in daemons:
-        said = _points(client, target, kind)
-        name = str(said["Host"])
-        # Hosts that are namespaces of one machine may have its name, all of them.
-        names.append(name if name not in names else f"{name}-{len(names) + 1}")
-        prefix = names[-1] if several or said["Clustered"] else ""
-        found += points.seats(said["Points"], client.process(), prefix, only)
-    return found
-
-
-def _points(client: Client, target: str, kind: str) -> Any:
-    try:
-        return client.call("GET", f"/netplug/points/{segment(target)}", {"type": kind} if kind else None)
-    except DaemonError as error:
-        raise Failure(f"netplug capture: {error.reason} (asked of {client.host})") from None
-
-
-def _capture(seats: Sequence[Seat], sources: Sequence[str], expression: str, path: str, printing: bool, limits: Limits) -> None:
+def _capture(places: Places, sources: Sequence[str], expression: str, path: str, printing: bool, limits: Limits) -> None:
     from netplug.capture.merging import Live
     from netplug.capture.points import open_taps
     from netplug.capture.stream import Stream
 
+    seats = places.seats()
     lines = _lines((seat.name for seat in seats), (seat.tunnel[2] for seat in seats if seat.tunnel), path, printing)
     snaplen = min(max(limits.snaplen, 1), _WHOLE) if limits.snaplen else _WHOLE if path else _KEPT_FOR_A_LINE
     with contextlib.ExitStack() as stack:
@@ -156,14 +134,20 @@ def _capture(seats: Sequence[Seat], sources: Sequence[str], expression: str, pat
             live.stop()
 
         stack.enter_context(_stopped_by_signals(stop))
+        places.follow(live.ring)
         _say(f"capturing on {', '.join([seat.name for seat in seats] + [stream.name for stream in streams])}")
         for batch in live.batches(limits.timeout):
-            if _is_unread(sys.stdout.fileno()):
+            if (lines or path == "-") and _is_unread(_STDOUT):
                 raise BrokenPipeError  # as the next write would: there may be none for long
             if not all(taker.take(batch[at : at + _AT_ONCE]) for at in range(0, len(batch), _AT_ONCE)):
                 break
             while live.gone:
                 _say(f"{live.gone.pop().name} is gone")
+            if live.rung():
+                with contextlib.suppress(NetplugError):  # it has gone again
+                    for one in open_taps(places.new(), expression, snaplen, beside=live.count):
+                        live.add(one)
+                        _say(f"also on {one.interface.name}")
         taker.finish(live.losses())
 
 

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from netplug.cli.demo_traffic import question
+from netplug.cli.demo_ends import question
 from netplug.kernel.namespaces import open_socket
 from tests.capturing import Capture, capturing
 from tests.hosts import Host, Lan

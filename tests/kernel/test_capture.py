@@ -90,6 +90,27 @@ def test_a_network_shows_each_place_that_a_packet_passes(host: Host, capture: Ca
     ]
 
 
+def test_what_comes_while_it_runs(host: Host, capture: Capturing):
+    """A container that comes to a network, and one that is connected to another network."""
+    network(host, "more", "--subnet", "10.76.0.0/24")
+    try:
+        with capture("demo", "icmp") as on_network:
+            run(host, "late", "--network", "demo", *IDLE)
+            name = port(host, "late")
+            assert on_network.heard() == f"also on {name}"
+            with capture("late", "icmp") as in_container:
+                host.netplug("network", "connect", "more", "late", check=True)
+                assert in_container.heard() == "also on late/eth1"
+                assert ping(host, "late", WEB)
+                assert ping(host, "late", "10.76.0.1")
+        web = port(host, "web")
+        assert [line.split()[0] for line in without_times(on_network.lines)] == [name, web, web, name]
+        assert [line.split()[0] for line in without_times(in_container.lines)] == ["late/eth0"] * 2 + ["late/eth1"] * 2
+    finally:
+        host.netplug("rm", "-f", "late", check=True)
+        host.netplug("network", "rm", "more", check=True)
+
+
 def test_what_a_rule_drops_comes_in_and_does_not_go_out(host: Host, capture: Capturing):
     network(host, "shut", "--subnet", "10.79.0.0/24", "-o", "com.docker.network.bridge.enable_icc=false")
     run(host, "shut1", "--network", "shut", *IDLE)

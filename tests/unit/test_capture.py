@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -254,3 +256,20 @@ def test_lines_are_aligned_and_harmless(monkeypatch: pytest.MonkeyPatch):
 
     assert line.split(maxsplit=1)[1] == "web/lo               < 10.0.0.2:53 → 10.0.0.53:40053 DNS A? ·[2Jdb."
     assert line.split()[0].endswith(".123456")
+
+
+def test_only_lines_need_scapy():
+    """Its import takes longer than all the rest, and a file is written without it."""
+    rooms = "netplug.cli.capture, netplug.capture.merging, netplug.capture.output, netplug.capture.points, netplug.capture.stream"
+    script = f"import sys, {rooms}; print('scapy' in sys.modules); import netplug.capture.lines; print('scapy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+
+    assert done.stdout.split() == ["False", "True"]
+
+
+def test_a_source_that_is_no_capture_ends_it(tmp_path: Path):
+    path = tmp_path / "x"
+    path.write_text("<html>not what was asked for</html>")
+
+    with pytest.raises(NoCapture, match="is no pcapng file"):
+        list(recorded([Stream(str(path))]))
