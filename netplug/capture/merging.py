@@ -78,7 +78,7 @@ class Live:
         self._opened.append(one)
         self._selector.register(one.tap, selectors.EVENT_READ, one)
         self._counts[one.interface], self._ranks[one.interface] = (0, 0), rank
-        self._places.setdefault(one.tap.namespace, os.stat(one.tap.namespace).st_ino)
+        self._places[one.tap.namespace] = os.stat(one.tap.namespace).st_ino
 
     def ring(self) -> None:
         """From any thread: `batches` gives one soon, and `rung` is true once."""

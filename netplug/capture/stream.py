@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 
 from netplug.capture import filters
-from netplug.capture.pcapng import Interface, Item, Losses, Packet, Reader
+from netplug.capture.pcapng import Item, Packet, Reader
 from netplug.errors import InvalidArgument
 
 _CHUNK = 1 << 18
@@ -72,6 +72,3 @@ class Stream:
             data = filters.content(data)
             length -= len(packet.data) - len(data)
         return self._matchers[linktype](data, length)
-
-
-__all__ = ["Interface", "Losses", "Packet", "Stream"]
