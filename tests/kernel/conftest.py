@@ -11,8 +11,9 @@ import pytest
 
 from tests.hosts import Host, Lan
 from tests.kernel.firewall_fixtures import firewall, ip, lab, protocol
+from tests.kernel.kept_host import NO_SERVER, KeptHost
 
-__all__ = ["firewall", "ip", "lab", "protocol"]
+__all__ = ["NO_SERVER", "firewall", "ip", "lab", "protocol"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -24,13 +25,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="needs root: it makes network namespaces"))
 
 
-NO_SERVER = "nameserver 127.0.0.1\n"
-"""Hosts have no DNS server unless a test gives them one: a lookup of an unknown name is refused at once, not timed out."""
+@pytest.fixture(scope="module")
+def kept_host() -> Iterator[KeptHost]:
+    with contextlib.closing(KeptHost()) as kept:
+        yield kept
 
 
 @pytest.fixture
-def lan() -> Iterator[Lan]:
-    """A switch, with a neighbour outside."""
+def lan(request: pytest.FixtureRequest) -> Iterator[Lan]:
+    """A switch, with a neighbour outside: that of `host`, where a test has one."""
+    if "host" in request.fixturenames and "hosts" not in request.fixturenames:
+        yield request.getfixturevalue("host").lan
+        return
     with Lan() as lan:
         yield lan
 
@@ -53,6 +59,13 @@ def hosts(lan: Lan) -> Iterator[Callable[..., Host]]:
 
 
 @pytest.fixture
-def host(hosts: Callable[..., Host]) -> Host:
-    """One host with a running daemon."""
-    return hosts()
+def host(request: pytest.FixtureRequest, kept_host: KeptHost) -> Iterator[Host]:
+    """One host with a running daemon, as new. A test that wants others beside it has all of them to itself."""
+    if "hosts" in request.fixturenames:
+        yield request.getfixturevalue("hosts")()
+        return
+    failures = request.session.testsfailed
+    host = kept_host.host()
+    yield host
+    print(f"daemon of {host.namespace.name}:\n{host.said()}")  # pytest shows it with a test that failed
+    kept_host.take_back(failed=request.session.testsfailed > failures)
