@@ -50,7 +50,7 @@ class KeptHost:
         try:
             if host.api("GET", "/netplug/healing") != self._first["healing"]:
                 return False  # what is damaged again and again is left alone: each test has its own count
-            tidy(host, {link["name"] for link in self._first["host"]["host"]["links"]})
+            tidy(host, self._first)
             deadline = time.monotonic() + PATIENCE
             while everything(host) != self._first:
                 if time.monotonic() > deadline:
@@ -72,7 +72,7 @@ def identity(host: Host) -> dict[str, Any]:
     return {"daemon": running, "flags": host.flags, "environment": dict(host.environment)}
 
 
-def tidy(host: Host, links: set[str]) -> None:
+def tidy(host: Host, first: dict[str, Any]) -> None:
     """Takes away what most tests leave: containers, networks, images, links beside those at first, ways from outside to containers."""
     for container in host.api("GET", "/containers/json?all=1"):
         host.api("DELETE", f"/containers/{container['Id']}?force=1")
@@ -80,8 +80,9 @@ def tidy(host: Host, links: set[str]) -> None:
         if network["Name"] not in ("bridge", "host", "none"):
             host.api("DELETE", f"/networks/{network['Id']}")
     for image in host.api("GET", "/images/json"):
-        if image["RepoTags"] != ["host:latest"]:
+        if image["Id"] not in {one["Id"] for one in first["records"]["/images/json"]}:
             host.api("DELETE", f"/images/{image['Id']}?force=1")
+    links = {link["name"] for link in first["host"]["host"]["links"]}
     for link in json.loads(host.run("ip", "-j", "link").stdout):
         if link["ifname"] not in links and link["group"] == "default":
             host.namespace.ip("link", "del", link["ifname"])
