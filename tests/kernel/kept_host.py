@@ -17,12 +17,14 @@ NO_SERVER = "nameserver 127.0.0.1\n"
 """Hosts have no DNS server unless a test gives them one: a lookup of an unknown name is refused at once, not timed out."""
 PATIENCE = 0.6
 """Seconds in which what was removed has gone."""
+CHANGING = ("/nf_conntrack_count:", "/stable_secret:", "/tcp_fastopen_key:")
 
 
 class KeptHost:
     """`host()` before a test, `take_back(host)` after it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *flags: str) -> None:
+        self._flags = flags
         self._stack = contextlib.ExitStack()
         self._host: Host | None = None
         self._first: dict[str, Any] = {}
@@ -30,7 +32,7 @@ class KeptHost:
     def host(self) -> Host:
         if self._host is None:
             lan = self._stack.enter_context(Lan())
-            self._host = self._stack.enter_context(Host(lan, resolv_conf=NO_SERVER))
+            self._host = self._stack.enter_context(Host(lan, *self._flags, resolv_conf=NO_SERVER))
             self._host.start()
             self._first = everything(self._host)
         return self._host
@@ -95,12 +97,21 @@ def everything(host: Host) -> dict[str, Any]:
     return {
         "identity": identity(host),
         "host": host.state(),
+        "rules": host.run("ip", "rule").stdout + host.run("ip", "-6", "rule").stdout,
+        "legacy tables": host.run("cat", "/proc/net/ip_tables_names", "/proc/net/ip6_tables_names", check=False).stdout,
+        "sysctls": sysctls(host),
         "lan": [namespace_state(namespace.path) for namespace in (host.lan.outside, host.lan.switch)],
         "records": {path: host.api("GET", path) for path in ("/networks", "/containers/json?all=1", "/images/json", "/netplug/ipam")},
         "healing": host.api("GET", "/netplug/healing"),
         "resolv.conf": host.resolv_conf.read_text(),
         "processes": [command_line(pid) for pid in host.processes() if not is_kept(pid)],
     }
+
+
+def sysctls(host: Host) -> list[str]:
+    """All of the network's, but what the kernel itself changes."""
+    told = host.run("grep", "-rs", "", "/proc/sys/net", check=False).stdout.splitlines()
+    return sorted(line for line in told if not any(name in line for name in CHANGING))
 
 
 def is_kept(pid: int) -> bool:
