@@ -75,7 +75,7 @@ def identity(host: Host) -> dict[str, Any]:
 
 
 def tidy(host: Host, first: dict[str, Any]) -> None:
-    """Takes away what most tests leave: containers, networks, images, links beside those at first, ways from outside to containers."""
+    """Takes away what most tests leave: containers, networks, images, links beside those at first, ways to containers."""
     for container in host.api("GET", "/containers/json?all=1"):
         host.api("DELETE", f"/containers/{container['Id']}?force=1")
     for network in host.api("GET", "/networks"):
@@ -90,6 +90,7 @@ def tidy(host: Host, first: dict[str, Any]) -> None:
             host.namespace.ip("link", "del", link["ifname"])
     for version, address in (("-4", host.address), ("-6", host.address6)):
         host.lan.outside.ip(version, "route", "flush", "via", address)
+    host.run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=0")  # the first network with IPv6 has switched it on, for good
 
 
 def everything(host: Host) -> dict[str, Any]:
