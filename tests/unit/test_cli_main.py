@@ -24,6 +24,7 @@ COMMANDS = [
     "daemon",
     "demo",
     "doctor",
+    "driver",
     "events",
     "exec",
     "explain",
