@@ -94,7 +94,7 @@ def tidy(host: Host, first: dict[str, Any]) -> None:
 
 
 def everything(host: Host) -> dict[str, Any]:
-    """Kernel, neighbours, mounts and records. The resolver and the forwarder may have come: they stay."""
+    """Kernel, neighbours, mounts, files and records. The resolver and the forwarder may have come: they stay."""
     return {
         "identity": identity(host),
         "host": host.state(),
@@ -104,6 +104,7 @@ def everything(host: Host) -> dict[str, Any]:
         "lan": [namespace_state(namespace.path) for namespace in (host.lan.outside, host.lan.switch)],
         "records": {path: host.api("GET", path) for path in ("/networks", "/containers/json?all=1", "/images/json", "/netplug/ipam")},
         "healing": host.api("GET", "/netplug/healing"),
+        "files": sorted(path.name for path in host.directory.iterdir()),
         "resolv.conf": host.resolv_conf.read_text(),
         "processes": [command_line(pid) for pid in host.processes() if not is_kept(pid)],
     }
