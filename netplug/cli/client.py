@@ -9,17 +9,16 @@ Errors: `Unreachable` (no daemon, or no permission) and `DaemonError` (its sente
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import json
 import os
 import socket
 import struct
 from collections.abc import Iterator, Mapping
-from typing import IO, Any, Literal
+from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
 from netplug.cli.command import Failure
+from netplug.cli.http1 import BadAnswer, Connection, Response
 
 DEFAULT_HOST = "unix:///run/netplug/netplug.sock"
 JSON = dict[str, Any]
@@ -50,27 +49,10 @@ def filters_query(filters: Mapping[str, Mapping[str, bool]]) -> dict[str, str]:
     return {"filters": json.dumps(filters)} if filters else {}
 
 
-class _Connection(http.client.HTTPConnection):
-    """An HTTP connection whose socket is a unix socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("netplug")
-        self._path = path
-
-    def connect(self) -> None:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            connection.connect(self._path)
-        except BaseException:
-            connection.close()
-            raise
-        self.sock = connection
-
-
 class Answer:
     """An answer whose body is read as it comes."""
 
-    def __init__(self, connection: _Connection, response: http.client.HTTPResponse) -> None:
+    def __init__(self, connection: Connection, response: Response) -> None:
         self._connection, self._response = connection, response
 
     def chunks(self) -> Iterator[bytes]:
@@ -78,7 +60,7 @@ class Answer:
         try:
             while chunk := self._response.read1(65536):
                 yield chunk
-        except http.client.HTTPException as error:  # in the middle of an answer that is as long as it takes
+        except BadAnswer as error:  # in the middle of an answer that is as long as it takes
             raise Failure("the daemon ended the connection: unexpected EOF") from error
         except OSError as error:
             raise Failure(f"the daemon ended the connection: {error}") from error
@@ -108,16 +90,15 @@ class Answer:
 class Upgraded:
     """A connection that carries a container's streams both ways."""
 
-    def __init__(self, connection: _Connection, response: http.client.HTTPResponse) -> None:
+    def __init__(self, connection: Connection, response: Response) -> None:
         # The response's file may hold bytes that came in the same packet as the header, so it is what is read from.
         self._connection, self._response = connection, response
-        self._socket: socket.socket = connection.sock
-        self._file: IO[bytes] = response.fp
+        self._socket = connection.sock
 
     def read(self, size: int) -> bytes:
         """What has arrived; b"" at the end, however it came."""
         try:
-            return self._file.read1(size)  # type: ignore[attr-defined, no-any-return]
+            return self._response.file.read1(size)  # type: ignore[no-any-return]
         except (OSError, ValueError):
             return b""
 
@@ -201,25 +182,23 @@ class Client:
         body: Any,
         headers: dict[str, str],
         stream: Iterator[bytes] | None = None,
-    ) -> tuple[_Connection, http.client.HTTPResponse]:
+    ) -> tuple[Connection, Response]:
         target = path + ("?" + urlencode(query) if query else "")
         payload: Any = stream
         if body is not None:
             payload, headers = json.dumps(body).encode(), {**headers, "Content-Type": "application/json"}
-        connection = _Connection(self._path)
         try:
-            connection.connect()
+            connection = Connection(self._path)
         except OSError as error:
             raise self._unreachable(error) from error
         try:
-            with contextlib.suppress(BrokenPipeError):  # the daemon answered before it had read all: its answer says why
-                connection.request(method, target, payload, headers)
-            response = connection.getresponse()
-        except (http.client.HTTPException, OSError) as error:
+            response = connection.exchange(method, target, payload, headers)
+            failure = DaemonError(response.status, _reason(response)) if response.status >= 400 else None
+        except (BadAnswer, OSError) as error:
             connection.close()
             raise Failure(f"the daemon at {self.host} ended the connection: {error}") from error
-        if response.status >= 400:
-            failure = DaemonError(response.status, _reason(response))
+        if failure is not None:
+            response.close()
             connection.close()
             raise failure
         return connection, response
@@ -230,7 +209,7 @@ class Client:
         return Unreachable(f"Cannot connect to the netplug daemon at {self.host}. Is the netplug daemon running?")
 
 
-def _reason(response: http.client.HTTPResponse) -> str:
+def _reason(response: Response) -> str:
     """The sentence in an error answer; the body itself if it is not Docker's JSON."""
     body = response.read().decode(errors="replace").strip()
     try:
