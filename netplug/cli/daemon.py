@@ -73,11 +73,13 @@ def _settings_flags(function: F) -> F:
 def daemon_command(config: str | None, dry_run: bool, **flags: Any) -> int:
     """Run the daemon in the foreground"""
     values = {**(from_file(config) if config else {}), **{name: value for name, value in flags.items() if value not in (None, ())}}
+    if not dry_run:
+        from netplug import start
+
+        return start.run(values)
     from netplug import daemon  # all rooms of the daemon: half a second that no other command pays
     from netplug.errors import NetplugError
 
-    if not dry_run:
-        return daemon.run(values)
     try:
         lines = daemon.explain(values)
     except NetplugError as error:

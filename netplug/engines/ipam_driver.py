@@ -10,11 +10,10 @@ from typing import Any
 
 from netplug.controller import Controller
 from netplug.engines import shapes
+from netplug.engines.greeting import GLOBAL, LOCAL
 from netplug.engines.routes import Table
 from netplug.errors import InvalidArgument
 from netplug.model import PoolConfig
-
-LOCAL, GLOBAL = "netplug", "netplug-global"
 
 
 class IpamDriver:
@@ -25,19 +24,11 @@ class IpamDriver:
 
     def table(self) -> Table:
         return {
-            "IpamDriver.GetCapabilities": (shapes.Nothing, self.capabilities),
-            "IpamDriver.GetDefaultAddressSpaces": (shapes.Nothing, self.spaces),
             "IpamDriver.RequestPool": (shapes.RequestPool, self.request_pool),
             "IpamDriver.ReleasePool": (shapes.PoolRef, self.release_pool),
             "IpamDriver.RequestAddress": (shapes.RequestAddress, self.request_address),
             "IpamDriver.ReleaseAddress": (shapes.ReleaseAddress, self.release_address),
         }
-
-    async def capabilities(self, body: shapes.Nothing) -> dict[str, Any]:
-        return {"RequiresMACAddress": False, "RequiresRequestReplay": False}
-
-    async def spaces(self, body: shapes.Nothing) -> dict[str, Any]:
-        return {"LocalDefaultAddressSpace": LOCAL, "GlobalDefaultAddressSpace": GLOBAL}
 
     async def request_pool(self, body: shapes.RequestPool) -> dict[str, Any]:
         if body.space not in (LOCAL, GLOBAL):

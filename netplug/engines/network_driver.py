@@ -37,7 +37,6 @@ class NetworkDriver:
     def table(self) -> Table:
         nothing = (shapes.Nothing, self.nothing)
         return {
-            "NetworkDriver.GetCapabilities": (shapes.Nothing, self.capabilities),
             "NetworkDriver.CreateNetwork": (shapes.CreateNetwork, self.create_network),
             "NetworkDriver.DeleteNetwork": (shapes.NetworkRef, self.delete_network),
             "NetworkDriver.CreateEndpoint": (shapes.CreateEndpoint, self.create_endpoint),
@@ -54,10 +53,6 @@ class NetworkDriver:
     async def nothing(self, body: shapes.Nothing) -> dict[str, Any]:
         """Nodes of a swarm do not concern us."""
         return {}
-
-    async def capabilities(self, body: shapes.Nothing) -> dict[str, Any]:
-        """Of the engine's host alone: which nodes have a network in common is our own affair."""
-        return {"Scope": "local", "ConnectivityScope": "local"}
 
     # Networks
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import secrets
 import ssl
 from typing import Any, TypeVar
 
@@ -16,7 +15,7 @@ import aiohttp
 import msgspec
 
 from netplug.errors import InvalidArgument, NetplugError, Unavailable
-from netplug.plugins import places
+from netplug.plugins import INSTANCE, places
 from netplug.plugins.places import Place, Tls
 
 TIMEOUT = "NETPLUG_PLUGIN_TIMEOUT"
@@ -26,9 +25,6 @@ MEDIA_TYPE = "application/vnd.docker.plugins.v1.2+json"
 _LARGEST = 1 << 20
 _LONGEST = 300
 """Characters of a plugin's words that are shown."""
-
-INSTANCE = secrets.token_hex(8)
-"""This process, should it be a plugin itself."""
 
 T = TypeVar("T")
 
