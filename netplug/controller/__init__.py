@@ -138,6 +138,7 @@ class Controller:
             await self._healing.stop()
         self._effects.end()
         await self._changes.settle()
+        await self._core.leases.settle()
         await self._farewells.close()
         await self._core.resolver.stop()
         await self._core.forwarder.stop()

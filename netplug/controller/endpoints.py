@@ -12,7 +12,7 @@ import socket
 from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import replace
 
-from netplug.controller import exits, linking
+from netplug.controller import exits, handing, linking
 from netplug.controller.core import Core, log
 from netplug.controller.effects import Effects, Prepared
 from netplug.controller.joining import Change, draft, joined, left
@@ -217,7 +217,8 @@ class Endpoints:
 
     async def _intend(self, network: Network, change: Change, new: Endpoint) -> None:
         compares, writes = put_endpoint(new)
-        compares.append(Exists(sandbox_key(new.sandbox)))
+        if handing.claimed(new):
+            compares.append(Exists(sandbox_key(new.sandbox)))
         try:
             writes += [put_sandbox(change.sandbox), *map(update_endpoint, change.updated), *self._shared.debts.cleared(new)]
             writes += self.farewells.unsaid(self.farewells.of_endpoints([new], None))

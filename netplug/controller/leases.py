@@ -7,16 +7,20 @@ until the engine gives it back, whatever becomes of the endpoint that has it. Bo
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import logging
 from collections.abc import Collection, Iterable
 
 import msgspec
 
 from netplug.addressing import Allocator, Ipams
-from netplug.errors import AddressInUse, InvalidArgument, NotFound, PoolOverlap
+from netplug.errors import AddressInUse, InvalidArgument, NetplugError, NotFound, PoolOverlap
 from netplug.kernel import routes
 from netplug.model import Family, Network, PoolConfig, Record, encode, new_id
 from netplug.store import PREFIX, Delete, Put, Store, Write
+
+log = logging.getLogger(__name__)
 
 _POOLS = f"{PREFIX}leased-pools/"
 _ADDRESSES = f"{PREFIX}leased-addresses/"
@@ -51,6 +55,8 @@ class Leases:
         """By pool."""
         self._allocators: dict[str, Allocator] = {}
         """Of pools that no network has yet."""
+        self._writing: dict[str, asyncio.Task[None]] = {}
+        """By key: addresses that the store is being told of."""
 
     async def load(self) -> None:
         for item in (await self._store.range(_POOLS))[1]:
@@ -107,6 +113,7 @@ class Leases:
         await self._forget(identity)
 
     async def _forget(self, identity: str) -> None:
+        await self.settle()
         writes: list[Write] = [Delete(_POOLS + identity)]
         writes += [Delete(f"{_ADDRESSES}{identity}/{address}") for address in self._addresses[identity]]
         for start in range(0, len(writes), 100):
@@ -140,7 +147,7 @@ class Leases:
         """
         pool = self.pool(identity)
         address = _free(self._allocator(pool, allocators), _checked(wanted), elsewhere)
-        await self._put(pool, address)
+        self._put(pool, address)
         return f"{address}/{pool.prefix}"
 
     async def request_gateway(self, identity: str, wanted: str) -> str:
@@ -161,7 +168,10 @@ class Leases:
         address = _checked(address)
         if identity not in self.pools or address not in self._addresses[identity]:
             return False
-        await self._store.txn((), [Delete(f"{_ADDRESSES}{identity}/{address}")])
+        key = f"{_ADDRESSES}{identity}/{address}"
+        if key in self._writing:
+            await asyncio.gather(self._writing[key], return_exceptions=True)
+        await self._store.txn((), [Delete(key)])
         self._addresses[identity].discard(address)
         if identity in self._allocators:
             self._allocators[identity].release(address)
@@ -180,9 +190,24 @@ class Leases:
                 allocator.take(address)
         return self._allocators[pool.id]
 
-    async def _put(self, pool: LeasedPool, address: str) -> None:
-        await self._store.txn((), [Put(f"{_ADDRESSES}{pool.id}/{address}", b"")])
+    def _put(self, pool: LeasedPool, address: str) -> None:
+        """Nobody waits for the store: what is lost with a daemon that dies in this moment, the endpoint that asks for it finds free."""
         self._note(pool.id, address)
+        key = f"{_ADDRESSES}{pool.id}/{address}"
+        task = asyncio.get_running_loop().create_task(self._written(key))
+        self._writing[key] = task
+        task.add_done_callback(lambda _: self._writing.pop(key, None))
+
+    async def _written(self, key: str) -> None:
+        try:
+            await self._store.txn((), [Put(key, b"")])
+        except NetplugError as error:
+            log.error("%s: held until the daemon ends, for the store cannot note it: %s", key.removeprefix(_ADDRESSES), error)
+
+    async def settle(self) -> None:
+        """Once the store has all."""
+        while self._writing:
+            await asyncio.gather(*self._writing.values(), return_exceptions=True)
 
     async def _change(self, pools: Collection[LeasedPool]) -> None:
         await self._store.txn((), [Put(_POOLS + pool.id, encode(pool)) for pool in pools])
