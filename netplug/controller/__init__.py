@@ -222,12 +222,12 @@ class Controller:
     def leases(self) -> Leases:
         return self._core.leases
 
-    async def request_pool(self, wanted: PoolConfig | None, family: Family) -> LeasedPool:
-        """A pool that is held until it is given back, whether or not there will be a network of it."""
-        return await self._changes.finish(self._lease_pool(wanted, family))
+    async def request_pool(self, wanted: PoolConfig | None, family: Family, word: str = "") -> LeasedPool:
+        """A pool that is held until it is given back, whether or not there will be a network of it; by the same word, the same."""
+        return await self._changes.finish(self._lease_pool(wanted, family, word))
 
-    async def request_address(self, pool: str, wanted: str = "") -> str:
-        """An address of that pool with its prefix, held until it is given back."""
+    async def request_address(self, pool: str, wanted: str = "", word: str = "") -> str:
+        """An address of that pool with its prefix, held until it is given back; by the same word, the same."""
         core = self._core
         identity = core.leases.pool(pool).network
         network, elsewhere = core.records.networks.get(identity), frozenset[str]()
@@ -235,7 +235,7 @@ class Controller:
             # What this node does not know it would lose when it claims the address for an endpoint.
             _, endpoints = await self._membership.cluster().endpoints(identity)
             elsewhere = frozenset(text.split("/")[0] for one in endpoints for text in (one.address, one.address6))
-        return await self._changes.finish(core.leases.request_address(pool, wanted, core.allocators.get(identity, ()), elsewhere))
+        return await self._changes.finish(core.leases.request_address(pool, wanted, core.allocators.get(identity, ()), elsewhere, word))
 
     async def release_address(self, pool: str, address: str) -> None:
         await self._changes.finish(self._release_address(pool, address))
@@ -272,9 +272,9 @@ class Controller:
         """Its own resolver may be elsewhere in its containers now."""
         await self._changes.finish(self._renaming.resolvers(engine))
 
-    async def _lease_pool(self, wanted: PoolConfig | None, family: Family) -> LeasedPool:
+    async def _lease_pool(self, wanted: PoolConfig | None, family: Family, word: str) -> LeasedPool:
         async with self._core.lock("networks"):
-            return await self._core.leases.request_pool(wanted, family, self.networks())
+            return await self._core.leases.request_pool(wanted, family, self.networks(), word)
 
     async def _release_address(self, pool: str, address: str) -> None:
         leases = self._core.leases

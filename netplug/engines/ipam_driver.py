@@ -33,12 +33,14 @@ class IpamDriver:
     async def request_pool(self, body: shapes.RequestPool) -> dict[str, Any]:
         if body.space not in (LOCAL, GLOBAL):
             raise InvalidArgument(f"no address space {body.space!r}: there are {LOCAL} and {GLOBAL}")
-        if body.options:
-            raise InvalidArgument(f"unknown --ipam-opt {', '.join(sorted(body.options))}: there are none")
+        options = dict(body.options or {})
+        word = str(options.pop(shapes.REQUEST, ""))
+        if options:
+            raise InvalidArgument(f"unknown --ipam-opt {', '.join(sorted(options))}: there are none")
         if body.sub_pool and not body.pool:
             raise InvalidArgument(f"ip-range {body.sub_pool}: a --subnet that it is part of is needed")
         wanted = PoolConfig(subnet=body.pool, ip_range=body.sub_pool) if body.pool else None
-        pool = await self._controller.request_pool(wanted, 6 if body.v6 else 4)
+        pool = await self._controller.request_pool(wanted, 6 if body.v6 else 4, word)
         return {"PoolID": pool.id, "Pool": pool.subnet, "Data": {}}
 
     async def release_pool(self, body: shapes.PoolRef) -> dict[str, Any]:
@@ -46,10 +48,11 @@ class IpamDriver:
         return {}
 
     async def request_address(self, body: shapes.RequestAddress) -> dict[str, Any]:
-        if (body.options or {}).get(shapes.ADDRESS_TYPE) == shapes.GATEWAY:
+        options = body.options or {}
+        if options.get(shapes.ADDRESS_TYPE) == shapes.GATEWAY:
             address = await self._controller.leases.request_gateway(body.identity, body.address)
         else:
-            address = await self._controller.request_address(body.identity, body.address)
+            address = await self._controller.request_address(body.identity, body.address, str(options.get(shapes.REQUEST, "")))
         return {"Address": address, "Data": {}}
 
     async def release_address(self, body: shapes.ReleaseAddress) -> dict[str, Any]:
