@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import secrets
+import os
 import socket
 import time
 from functools import lru_cache
@@ -24,9 +24,24 @@ Family = Literal[4, 6]
 def new_id() -> str:
     """64 random hex digits, never all decimal in the first 12 (a hostname of digits only confuses resolvers)."""
     while True:
-        candidate = secrets.token_hex(32)
+        candidate = _random(32).hex()
         if not candidate[:12].isdigit():
             return candidate
+
+
+_store = bytearray()
+
+
+def _random(count: int) -> bytes:
+    """The kernel is asked for many at a time: each question lets the interpreter's lock go, and other threads are slow to give it back."""
+    if len(_store) < count:
+        _store.extend(os.urandom(64 * count))
+    found = bytes(_store[-count:])
+    del _store[-count:]
+    return found
+
+
+os.register_at_fork(after_in_child=_store.clear)
 
 
 def now() -> str:

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from collections.abc import Iterator
 
 from netplug.engines.listener import opened
 from netplug.engines.reception import Reception
 from netplug.errors import NetplugError
 
 
-def run(values: dict[str, Any]) -> int:
-    """Run the daemon until told to end; the exit code. `values` are settings by name."""
-    reception = _reception(values.get("docker_plugin"))
-    try:
-        from netplug import daemon
-
-        return daemon.run(values, reception)
-    finally:
-        if reception is not None:
-            reception.close()
-
-
-def _reception(path: object) -> Reception | None:
-    """None without a plugin, and where it cannot listen: the daemon will say why, once it has looked at everything else."""
+@contextlib.contextmanager
+def reception(path: object) -> Iterator[Reception | None]:
+    """Listens at the plugin's `path`. None without one, and where it cannot: the daemon will say why, once it has looked at the rest."""
     if not isinstance(path, str) or not path:
-        return None
+        yield None
+        return
     try:
-        return Reception(opened(path))
+        early = Reception(opened(path))
     except NetplugError:
-        return None
+        yield None
+        return
+    try:
+        yield early
+    finally:
+        early.close()

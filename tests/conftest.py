@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,12 @@ from tests.hosts import untouched_machine
 
 if TYPE_CHECKING:  # it imports gRPC, which most tests never need
     from tests.etcd_members import Cluster
+
+# Some machines forbid Python to keep what it has compiled: thousands of daemons and commands would compile everything anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+# Where it names a bundle, aiohttp reads all authorities of the machine at import (twice, 50 ms each); a service's environment has none.
+os.environ.pop("SSL_CERT_FILE", None)
 
 # How long an example takes says how busy the machine is.
 hypothesis.settings.register_profile("netplug", deadline=None)

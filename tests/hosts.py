@@ -46,8 +46,10 @@ __all__ = [
 ]
 
 SYSCTLS = (
-    r"^net\.(ipv4\.(ip_forward|conf\.[^.]+\.(forwarding|route_localnet|rp_filter|arp_notify))|ipv6\.conf\.[^.]+\.disable_ipv6|bridge\..*)$"
+    "ipv4/ip_forward ipv4/conf/*/forwarding ipv4/conf/*/route_localnet ipv4/conf/*/rp_filter ipv4/conf/*/arp_notify "
+    "ipv6/conf/*/disable_ipv6 bridge/*"
 )
+"""Below /proc/sys/net, as a shell expands it."""
 
 
 class ApiError(Exception):
@@ -131,7 +133,7 @@ class Host(demo_hosts.Host):
 
 
 def namespace_state(path: str = "", *, sysctls: bool = True) -> dict[str, Any]:
-    """What ip, bridge, nft and (with a thousand links it takes a minute) sysctl say in the namespace at `path` (`""`: this process's)."""
+    """What ip, bridge, nft and (optionally) /proc/sys say in the namespace at `path` (`""`: this process's)."""
     enter = ["nsenter", f"--net={path}"] if path else []
 
     def told(*argv: str) -> Any:
@@ -154,8 +156,15 @@ def namespace_state(path: str = "", *, sysctls: bool = True) -> dict[str, Any]:
         "addresses": _addresses(told("ip", "-j", "address")),
         "routes": sorted(_routes(told("ip", "-4", "-j", "route") + told("ip", "-6", "-j", "route")), key=str),
         "nft": _without_noise(told("nft", "-j", "list", "ruleset")),
-        "sysctls": command(*enter, "sysctl", "--all", "--pattern", SYSCTLS, check=False).stdout.splitlines() if sysctls else [],
+        "sysctls": _sysctls(enter) if sysctls else [],
     }
+
+
+def _sysctls(enter: list[str]) -> list[str]:
+    """As sysctl(8) tells them: `net.ipv4.ip_forward = 1`. That walks all there are to find these, which takes 0.1 s."""
+    told = command(*enter, "sh", "-c", f"cd /proc/sys/net && grep -s '' {SYSCTLS}", check=False).stdout
+    pairs = (line.split(":", 1) for line in told.splitlines())
+    return sorted(f"net.{name.replace('.', '?').replace('/', '.').replace('?', '/')} = {value}" for name, value in pairs)
 
 
 ROUTE = ("dst", "gateway", "dev", "protocol", "scope", "prefsrc", "metric")

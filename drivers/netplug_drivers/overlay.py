@@ -40,6 +40,8 @@ class Overlay:
 
     def validate(self, network: Network) -> None:
         Options.of(network)
+        if network.ipam_driver == "null":
+            raise InvalidArgument("ipv4 pool is empty: an overlay network needs addresses, and the IPAM driver null gives none")
         for family in (4, 6):
             if len(_pools(network, family)) > 1:
                 raise InvalidArgument("overlay driver doesn't support multiple subnets")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any, TypeVar
 
 import click
@@ -10,6 +13,9 @@ import click
 from netplug.cli.command import BOOL, INT, Command, Failure
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_AUTHORITIES = "SSL_CERT_FILE"
+"""OpenSSL's environment variable."""
 
 # Name, type, whether it may be given several times, help. The names are those of `netplug.settings.Settings`.
 _TEXT: tuple[tuple[str, bool, str], ...] = (
@@ -76,16 +82,40 @@ def daemon_command(config: str | None, dry_run: bool, **flags: Any) -> int:
     if not dry_run:
         from netplug import start
 
-        return start.run(values)
-    from netplug import daemon  # all rooms of the daemon: half a second that no other command pays
+        with start.reception(values.get("docker_plugin")) as early:
+            code: int = _rooms().run(values, early)
+            return code
     from netplug.errors import NetplugError
 
     try:
-        lines = daemon.explain(values)
+        lines = _rooms().explain(values)
     except NetplugError as error:
         raise Failure(f"netplug daemon: {error}") from None
     click.echo("\n".join(lines))
     return 0
+
+
+def _rooms() -> ModuleType:
+    """All rooms of the daemon: half a second that no other command pays."""
+    with without_authorities():
+        from netplug import daemon
+    return daemon
+
+
+@contextlib.contextmanager
+def without_authorities() -> Iterator[None]:
+    """For the first import of aiohttp, which makes two TLS contexts that read every authority the machine trusts, 50 ms each.
+
+    Nobody asks for them: the API's clients come by a unix socket, and a plugin by TLS names its own.
+    """
+    known = os.environ.get(_AUTHORITIES)
+    os.environ[_AUTHORITIES] = os.devnull
+    try:
+        yield
+    finally:
+        del os.environ[_AUTHORITIES]
+        if known is not None:
+            os.environ[_AUTHORITIES] = known
 
 
 def from_file(path: str) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Traffic for demos and tests: a server that says who called, and streams of pings and DNS questions whose losses are counted.
 
-Run as a module it is the other end of these: `serve ADDRESS PORT` (TCP and UDP: says who called, then echoes), `lookups NAME` (asks
-127.0.0.11 until SIGTERM, then prints the counts).
+`demo_ends` has the programs at the other end.
 """
 
 from __future__ import annotations
@@ -9,24 +8,19 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import select
 import signal
-import socket
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from typing import Self
 
+from netplug.cli.demo_ends import program
 from netplug.cli.demo_hosts import Namespace
-
-MODULE = "netplug.cli.demo_traffic"
 
 
 @contextlib.contextmanager
 def serving(namespace: Namespace, port: int, address: str = "0.0.0.0") -> Iterator[None]:
     """A TCP and UDP server in `namespace` that answers with the caller's address, then echoes."""
-    argv = namespace.argv(sys.executable, "-m", MODULE, "serve", address, str(port))
+    argv = namespace.argv(*program("serve", address, str(port)))
     server = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     assert server.stdout is not None
     try:
@@ -79,7 +73,7 @@ class Lookups:
     """A stream of DNS questions for one name. After the block: `asked` and `answered`."""
 
     def __init__(self, name: str, namespace: str) -> None:
-        self._argv = ["nsenter", f"--net={namespace}", sys.executable, "-m", MODULE, "lookups", name]
+        self._argv = ["nsenter", f"--net={namespace}", *program("lookups", name)]
         self.asked = self.answered = 0
 
     def __enter__(self) -> Self:
@@ -99,77 +93,3 @@ class Lookups:
         self._client.wait(10)
         counts = json.loads(said)
         self.asked, self.answered = counts["asked"], counts["answered"]
-
-
-def serve(address: str, port: int) -> None:
-    """The server itself, until killed: a line with the caller's address, then everything back. `::` serves both IP versions."""
-    poll = select.poll()
-    ipv6 = ":" in address
-    tcp = socket.create_server((address, port), family=socket.AF_INET6 if ipv6 else socket.AF_INET, dualstack_ipv6=ipv6)
-    udp = socket.socket(tcp.family, socket.SOCK_DGRAM)
-    if ipv6:
-        udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    udp.bind((address, port))
-    clients: dict[int, socket.socket] = {}
-    for listener in (tcp, udp):
-        poll.register(listener, select.POLLIN)
-    print("ready", flush=True)
-    while True:
-        for handle, _ in poll.poll():
-            if handle == tcp.fileno():
-                client, peer = tcp.accept()
-                clients[client.fileno()] = client
-                poll.register(client, select.POLLIN)
-                client.sendall(_caller(peer))
-            elif handle == udp.fileno():
-                data, peer = udp.recvfrom(65535)
-                udp.sendto(_caller(peer) + data, peer)
-            elif not _echo(clients[handle]):
-                poll.unregister(handle)
-                clients.pop(handle).close()
-
-
-def _caller(peer: tuple[str, int]) -> bytes:
-    """An IPv4 caller of a socket for both IP versions is told by his IPv4 address."""
-    return f"{peer[0].removeprefix('::ffff:')}\n".encode()
-
-
-def _echo(client: socket.socket) -> bool:
-    """Send back what came; False when the caller has hung up."""
-    try:
-        data = client.recv(65536)
-        client.sendall(data)
-    except OSError:
-        return False
-    return bool(data)
-
-
-def question(name: str, number: int) -> bytes:
-    """A DNS query for the A record of `name` (RFC 1035, section 4)."""
-    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
-    return number.to_bytes(2, "big") + b"\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00" + labels + b"\x00\x00\x01\x00\x01"
-
-
-def lookups(name: str, pause: float = 0.01) -> None:
-    """Ask 127.0.0.11 for `name` again and again until SIGTERM; then print, as JSON, how often and how often there was an answer."""
-    asked = answered = 0
-    ended: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, frame: ended.append(number))
-    print("ready", flush=True)
-    while not ended:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client, contextlib.suppress(OSError):
-            client.settimeout(2)
-            asked += 1
-            client.connect(("127.0.0.11", 53))
-            client.send(question(name, asked & 0xFFFF))
-            answer = client.recv(512)
-            answered += answer[3] & 0xF == 0 and answer[6:8] != b"\x00\x00"
-        time.sleep(pause)
-    print(json.dumps({"asked": asked, "answered": answered}), flush=True)
-
-
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["serve"]:
-        serve(sys.argv[2], int(sys.argv[3]))
-    else:
-        lookups(sys.argv[2])

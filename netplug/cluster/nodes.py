@@ -78,8 +78,8 @@ class Nodes:
         return self._me.name
 
     def all(self) -> list[tuple[Node, bool]]:
-        """Every node by name, and whether it lives."""
-        return [(node, self.lives(node.name)) for _, node in sorted(self._known.items())]
+        """Every node by name, and whether it lives: this one too, which does not as long as it is not registered."""
+        return [(node, self.lives(node.name)) for _, node in sorted({self.name: self._me, **self._known}.items())]
 
     def get(self, name: str) -> Node:
         if name not in self._known:

@@ -1,8 +1,7 @@
 """What this host has in common with other nodes: the cluster's store, and what is kept there of global networks and their endpoints.
 
-Keys are those of `records`, with two more: `vnis/<number>` is a network's, and `members/<network>` changes with each endpoint that comes or
-goes, so that a network is removed only while nobody joins it; `pools` changes with each network, so that two nodes never choose subnets
-that overlap. What is below our prefix and is no record of ours is passed over, and the log says so.
+Keys are those of `records`, with two more: `vnis/<number>` is a network's, and `pools` changes with each network, so that two nodes never
+choose subnets that overlap. What is below our prefix and is no record of ours is passed over, and the log says so.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from netplug.controller.records import (
 )
 from netplug.errors import NetworkInUse, NotFound
 from netplug.model import Endpoint, Network, Node, Record, encode
-from netplug.store import MAX_OPERATIONS, PREFIX, Compare, Delete, Event, Exists, KeyValue, Lost, Missing, Put, Store, Unchanged, Write
+from netplug.store import MAX_OPERATIONS, PREFIX, Compare, Empty, Event, Exists, KeyValue, Lost, Missing, Put, Store, Unchanged, Write
 
 log = logging.getLogger(__name__)
 
@@ -71,17 +70,15 @@ class Cluster:
 
     async def remove_network(self, network: Network) -> int:
         """The revision. NetworkInUse names who is on it, on whatever node."""
-        members = f"{PREFIX}members/{network.id}"
+        nobody = Empty(f"{PREFIX}endpoints/{network.id}/")
         while True:
-            seen = await self.store.get(members)
-            if endpoints := (await self.endpoints(network.id))[1]:
-                raise in_use(network, endpoints)
-            compares = [Exists(network_key(network.id)), Unchanged(members, seen.revision) if seen else Missing(members)]
             try:
-                return await self.store.txn(compares, [*delete_network(network, ()), Delete(members)], durable=True)
-            except Lost as lost:  # else somebody has joined or left meanwhile
+                return await self.store.txn([Exists(network_key(network.id)), nobody], delete_network(network, ()), durable=True)
+            except Lost as lost:
                 if isinstance(lost.failed, Exists):
                     raise NotFound(f"network {network.name} not found") from lost
+            if endpoints := (await self.endpoints(network.id))[1]:  # else they have left since
+                raise in_use(network, endpoints)
 
     # Endpoints
 
@@ -92,8 +89,7 @@ class Cluster:
 
     async def claim(self, endpoint: Endpoint) -> None:
         """Name and addresses are this endpoint's, on all nodes. Lost says which was not free, or that the network has gone."""
-        compares, writes = put_endpoint(endpoint)
-        await self.store.txn(compares, [*writes, _membership(endpoint)])
+        await self.store.txn(*put_endpoint(endpoint))
 
     def here(self, endpoint: Endpoint) -> Endpoint:
         """As one of this node, as this is now: it may have had another name or address."""
@@ -120,7 +116,7 @@ class Cluster:
         """The same in one question, where its record is known; False if that is not (or not so) in the cluster."""
         condition = Unchanged(endpoint_key(endpoint), revision) if revision else Exists(endpoint_key(endpoint))
         try:
-            await self.store.txn([condition], [*delete_endpoint(endpoint), _membership(endpoint)])
+            await self.store.txn([condition], delete_endpoint(endpoint))
         except Lost:
             return False
         return True
@@ -201,14 +197,9 @@ def in_use(network: Network, endpoints: list[Endpoint]) -> NetworkInUse:
     return NetworkInUse(f"error while removing network: network {network.name} id {network.id} has active endpoints ({names}{more})")
 
 
-def _membership(endpoint: Endpoint) -> Write:
-    """Somebody has joined, or left."""
-    return Put(f"{PREFIX}members/{endpoint.network}", endpoint.id.encode())
-
-
 def _releases(endpoints: Iterable[Endpoint]) -> list[Write]:
-    """A key is written once in a transaction: also that of a network which several of them leave."""
-    writes = [write for endpoint in endpoints for write in (*delete_endpoint(endpoint), _membership(endpoint))]
+    """A key is written once in a transaction, whatever two records say."""
+    writes = [write for endpoint in endpoints for write in delete_endpoint(endpoint)]
     return list({write.key: write for write in writes}.values())
 
 

@@ -1,7 +1,8 @@
 """What this host owes the cluster: endpoints that must not stay in its store unless there is a record of them here.
 
-One that is being made, one that went while the cluster was away, one of which nobody could say whether it was claimed. They are noted in
-the host's own store below `owed/<network>/<endpoint>` before anything is done about them, and paid in the background until none is left.
+One that is being made, one that went while the cluster was away, one of which nobody could say whether it was claimed. They are paid in
+the background until none is left. What is owed beyond a moment is noted in the host's own store below `owed/<network>/<endpoint>`; of a
+claim or a release that this daemon dies in the middle of, the next one finds in the cluster's store what is ours there and has no record.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ class Debts:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._owed: dict[str, str] = {}
+        self._noted: set[str] = set()
+        """Those of them that are in the store."""
         self._due = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -34,6 +37,7 @@ class Debts:
         for item in (await self._core.store.range(_KEYS))[1]:
             network, _, identity = item.key.removeprefix(_KEYS).partition("/")
             self._owed[identity] = network
+            self._noted.add(identity)
             if identity in self._core.records.endpoints:
                 await self.paid(identity)
         self._due.set()
@@ -49,7 +53,12 @@ class Debts:
         """What notes that these are owed, for a transaction that forgets them."""
         shared = [endpoint for endpoint in endpoints if endpoint.node]
         self._owed |= {endpoint.id: endpoint.network for endpoint in shared}
+        self._noted |= {endpoint.id for endpoint in shared}
         return [Put(_key(endpoint.network, endpoint.id), b"") for endpoint in shared]
+
+    def expect(self, endpoint: Endpoint) -> None:
+        """It is owed for as long as this daemon lives, unless it is cleared, or there is a record of it in the end."""
+        self._owed.setdefault(endpoint.id, endpoint.network)
 
     async def owe(self, *endpoints: Endpoint) -> None:
         writes = self.written(endpoints)
@@ -64,15 +73,17 @@ class Debts:
 
     def cleared(self, endpoint: Endpoint) -> list[Write]:
         """What notes that this one is owed no more, for a transaction after which that is so; then `forget` it."""
-        return [Delete(_key(endpoint.network, endpoint.id))] if endpoint.id in self._owed else []
+        return [Delete(_key(endpoint.network, endpoint.id))] if endpoint.id in self._noted else []
 
     def forget(self, identity: str) -> None:
         """It has been cleared."""
         self._owed.pop(identity, None)
+        self._noted.discard(identity)
 
     async def paid(self, identity: str) -> None:
-        network = self._owed.pop(identity, None)
-        if network is not None:
+        network, noted = self._owed.pop(identity, ""), identity in self._noted
+        self._noted.discard(identity)
+        if noted:
             await self._core.store.txn((), [Delete(_key(network, identity))])
 
     async def settle(self, endpoint: Endpoint) -> None:

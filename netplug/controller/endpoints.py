@@ -113,7 +113,7 @@ class Endpoints:
             change = self._leaving(network, sandbox, core.records.of_sandbox(sandbox.id), endpoint)
             writes: list[Write] = [*delete_endpoint(endpoint), *map(update_endpoint, change.updated)]
             writes += [put_sandbox(change.sandbox)] if change.sandbox != sandbox else []
-            writes += self._shared.debts.cleared(endpoint) if at_once else []
+            writes += self._shared.debts.cleared(endpoint) if at_once else self._shared.debts.written([endpoint])
             farewells = self.farewells.of_endpoints([endpoint], sandbox)
             writes += self.farewells.written(farewells)
             try:

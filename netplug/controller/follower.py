@@ -144,6 +144,8 @@ class Follower:
         unknown: dict[str, Endpoint] = {}
         for event in events:
             identity = event.key.rpartition("/")[2]
+            if event.value is not None and (identity in self._core.records.endpoints or identity in self._cluster.claiming):
+                continue  # our own, which we know
             endpoint = decoded(event, Endpoint) if event.value is not None else None
             if event.value is None:
                 unknown.pop(identity, None)

@@ -1,7 +1,7 @@
 """Global networks on this node: made and removed for all nodes, and what endpoints here claim and give back.
 
-Order, as far as it is not the cluster's own transaction that decides: this host's store first (what is owed), then the cluster's, then the
-record, then the kernel. So whatever this daemon dies in the middle of, the next start knows what to look for in the cluster.
+Order, as far as it is not the cluster's own transaction that decides: the cluster's store first, then the record, then the kernel. So
+whatever this daemon dies in the middle of, the next one finds in the cluster what is this node's there and has no record here.
 """
 
 from __future__ import annotations
@@ -207,11 +207,11 @@ class Shared:
         """`""`, or which of its addresses is another's already, where other addresses may do."""
         cluster.claiming.add(endpoint.id)
         try:
-            await self.debts.owe(endpoint)
+            self.debts.expect(endpoint)
             await cluster.claim(endpoint)
         except Lost as lost:
             cluster.claiming.discard(endpoint.id)
-            await self.debts.paid(endpoint.id)
+            self.debts.forget(endpoint.id)
             return _taken(network, endpoint, lost)
         except BaseException:
             cluster.claiming.discard(endpoint.id)
@@ -232,7 +232,7 @@ class Shared:
         cluster = self._membership.cluster()
         cluster.leaving.add(endpoint.id)
         try:
-            await self.debts.owe(endpoint)
+            self.debts.expect(endpoint)
             if at_once:
                 await cluster.release_known(endpoint)
             yield

@@ -1,7 +1,7 @@
 """The store: a small ordered key-value interface that sqlite (here) and etcd (clusters) both keep.
 
 Keys are paths below `/netplug/v1/`; values are JSON. Uniqueness of a name, an address or a port is a key created in the same
-transaction as the record: `Missing(key)` among the compares. Revisions grow with every transaction.
+transaction as the record: `Missing(key)` among the compares. Revisions grow; transactions that were made together may share one.
 """
 
 from __future__ import annotations
@@ -40,6 +40,12 @@ class Unchanged(msgspec.Struct, frozen=True):
     revision: int
 
 
+class Empty(msgspec.Struct, frozen=True):
+    """Holds if no key starts with `key`."""
+
+    key: str
+
+
 class Put(msgspec.Struct, frozen=True):
     key: str
     value: bytes
@@ -58,7 +64,7 @@ class Event(msgspec.Struct, frozen=True):
     revision: int
 
 
-Compare: TypeAlias = Missing | Exists | Unchanged
+Compare: TypeAlias = Missing | Exists | Unchanged | Empty
 Write: TypeAlias = Put | Delete
 
 
@@ -87,7 +93,7 @@ class Store(Protocol):
         """
 
     def watch(self, prefix: str, from_revision: int) -> AsyncIterator[list[Event]]:
-        """Changes from that revision on (inclusive), a list per transaction, for ever."""
+        """Changes from that revision on (inclusive), a list per revision, for ever."""
 
     async def lease(self, ttl: float) -> int:
         """A lease id. Keys put with it vanish `ttl` seconds after the last keep_alive."""

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from netplug.errors import Conflict, NotFound, Unavailable
 
-from . import Compare, Delete, Event, Exists, KeyValue, Lost, Missing, Put, Unchanged, Write
+from . import Compare, Delete, Empty, Event, Exists, KeyValue, Lost, Missing, Put, Unchanged, Write
 
 VERSION = 1
 SCHEMA = """
@@ -85,12 +85,8 @@ class Database:
 
     def range(self, prefix: str) -> tuple[int, list[KeyValue]]:
         """All of them when the prefix is empty. Text sorts by code point in sqlite as it does here."""
-        end = _behind(prefix)
-        select = "SELECT key, value, revision FROM kv WHERE key >= ?"
-        if end is None:
-            rows = self._execute(f"{select} ORDER BY key", prefix)
-        else:
-            rows = self._execute(f"{select} AND key < ? ORDER BY key", prefix, end)
+        condition, values = _under(prefix)
+        rows = self._execute(f"SELECT key, value, revision FROM kv WHERE {condition} ORDER BY key", *values)
         return self.revision, [KeyValue(*row) for row in rows]
 
     def txn(self, compares: Sequence[Compare], writes: Sequence[Write]) -> list[Event]:
@@ -136,6 +132,9 @@ class Database:
 
     def _holds(self, compare: Compare) -> bool:
         """A missing key has revision 0, as in etcd."""
+        if isinstance(compare, Empty):
+            condition, values = _under(compare.key)
+            return self._execute(f"SELECT 1 FROM kv WHERE {condition} LIMIT 1", *values).fetchone() is None
         row = self._execute("SELECT revision FROM kv WHERE key = ?", compare.key).fetchone()
         match compare:
             case Missing():
@@ -224,6 +223,12 @@ def _damaged(path: Path, problem: str) -> Unavailable:
     return Unavailable(
         f"the store {path} is damaged ({reason}) and was left as it is: put a copy of it in its place, or move it away to start empty"
     )
+
+
+def _under(prefix: str) -> tuple[str, tuple[str, ...]]:
+    """The condition of all keys that start with `prefix`, and its values."""
+    end = _behind(prefix)
+    return ("key >= ?", (prefix,)) if end is None else ("key >= ? AND key < ?", (prefix, end))
 
 
 def _behind(prefix: str) -> str | None:

@@ -21,6 +21,7 @@ from netplug import faults
 from netplug.errors import NotFound, Unavailable, Undecided
 
 from . import Compare, Event, KeyValue, Lost, Put, Write, require_one_txn
+from .etcd_batches import Batches
 from .etcd_client import pb
 from .etcd_members import Members, Method, Refused, Tls, Unsure
 from .etcd_messages import Keys, Transaction
@@ -53,6 +54,7 @@ class EtcdStore:
         self._keys = Keys(prefix)
         self._members = Members(members, tls, user, password, timeout)
         self._watches = Watches(self._members, self._keys)
+        self._batches = Batches(self._send)
         self._seen = 0
         self._asking = 0
         self._idle = asyncio.Event()
@@ -194,12 +196,16 @@ class EtcdStore:
     async def _txn(self, transaction: Transaction) -> int:
         until, since = self._members.until(), self._seen
         try:
-            answer = await self._ask(lambda member: member.kv.Txn, transaction.request(), until=until, repeatable=False)
+            outcome = await self._batches.make(transaction, until)
         except Unsure as doubt:
             return await self._settle(transaction, until, since, str(doubt))
-        if not answer.succeeded:
-            raise Lost(transaction.failed(answer))
-        return int(answer.header.revision)
+        if not outcome.answer.succeeded:
+            raise Lost(transaction.failed(outcome.answer))
+        return outcome.revision
+
+    async def _send(self, request: Any, until: float) -> Any:
+        """Transactions, which may not be made twice."""
+        return await self._ask(lambda member: member.kv.Txn, request, until=until, repeatable=False)
 
     async def _settle(self, transaction: Transaction, until: float, since: int, doubt: str) -> int:
         """What became of a transaction that was sent after revision `since` and not answered."""

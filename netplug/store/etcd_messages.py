@@ -6,10 +6,10 @@ through unharmed as surrogates.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
-from . import Compare, Delete, Event, Exists, KeyValue, Missing, Put, Unchanged, Write
+from . import Compare, Delete, Empty, Event, Exists, KeyValue, Missing, Put, Unchanged, Write
 from .etcd_client import pb
 
 
@@ -46,8 +46,28 @@ class Transaction:
     """
 
     def __init__(self, keys: Keys, compares: Sequence[Compare], writes: Sequence[Write]) -> None:
+        self._keys = keys
         self._compares = [(compare, keys.to_bytes(compare.key)) for compare in compares]
         self._writes = [(write, keys.to_bytes(write.key)) for write in writes]
+
+    @property
+    def read(self) -> Set[bytes]:
+        """The keys that it depends on."""
+        return {key for _, key in self._compares}
+
+    @property
+    def written(self) -> Set[bytes]:
+        return {key for _, key in self._writes}
+
+    @property
+    def size(self) -> int:
+        """etcd's count: of compares, writes, or what is read after a loss, whichever is more."""
+        return max(len(self._compares), len(self._writes))
+
+    @property
+    def joins(self) -> bool:
+        """Whether it may go to etcd together with others: what it depends on are single keys."""
+        return not any(isinstance(compare, Empty) for compare, _ in self._compares)
 
     @property
     def once_only(self) -> bool:
@@ -59,13 +79,12 @@ class Transaction:
         return any(key in written and _undoes(written[key], compare) for compare, key in self._compares)
 
     def request(self) -> Any:
-        reads = [_read(key, keys_only=True) for key in dict.fromkeys(key for _, key in self._compares)]
-        return self._message(reads)
+        return self._message(self._reads_of_compares(keys_only=True))
 
     def request_again(self) -> Any:
         """For a copy of one that may have been done: on a loss it reads the written keys too."""
-        keys = dict.fromkeys(key for _, key in [*self._compares, *self._writes])
-        return self._message([_read(key) for key in keys])
+        reads = self._reads_of_compares(keys_only=False)
+        return self._message([*reads, *(_read(key) for key in self.written - self.read)])
 
     def inspection(self) -> Any:
         """Writes nothing, reads what was to be written."""
@@ -74,7 +93,7 @@ class Transaction:
     def failed(self, answer: Any) -> Compare:
         """The first compare that did not hold."""
         found = _pairs(answer)
-        return next(compare for compare, key in self._compares if not _holds(compare, found.get(key)))
+        return next(compare for compare, key in self._compares if not _holds(compare, key, found))
 
     def made(self, answer: Any, since: int) -> int | None:
         """The revision at which what `answer` found was written by this transaction, after revision `since`.
@@ -99,10 +118,28 @@ class Transaction:
 
     def _message(self, reads: list[Any]) -> Any:
         return pb.TxnRequest(
-            compare=[_compare(compare, key) for compare, key in self._compares],
+            compare=[self._compare(compare, key) for compare, key in self._compares],
             success=[_write(write, key) for write, key in self._writes],
             failure=reads,
         )
+
+    def _compare(self, compare: Compare, key: bytes) -> Any:
+        equal, greater = pb.Compare.EQUAL, pb.Compare.GREATER
+        match compare:
+            case Missing():
+                return pb.Compare(key=key, target=pb.Compare.VERSION, result=equal, version=0)
+            case Exists():
+                return pb.Compare(key=key, target=pb.Compare.VERSION, result=greater, version=0)
+            case Unchanged(revision=revision):
+                return pb.Compare(key=key, target=pb.Compare.MOD, result=equal, mod_revision=revision)
+            case Empty():
+                start, end = self._keys.bounds(compare.key)
+                return pb.Compare(key=start, range_end=end, target=pb.Compare.VERSION, result=equal, version=0)
+
+    def _reads_of_compares(self, *, keys_only: bool) -> list[Any]:
+        ranges = [self._keys.bounds(compare.key) for compare, _ in self._compares if isinstance(compare, Empty)]
+        keys = {key for compare, key in self._compares if not isinstance(compare, Empty)}
+        return [*(_read_one(start, end) for start, end in ranges), *(_read(key, keys_only=keys_only) for key in keys)]
 
 
 def changes(keys: Keys, events: Iterable[Any]) -> list[list[Event]]:
@@ -111,17 +148,6 @@ def changes(keys: Keys, events: Iterable[Any]) -> list[list[Event]]:
     for event in events:
         grouped.setdefault(event.kv.mod_revision, []).append(keys.event(event))
     return [grouped[revision] for revision in sorted(grouped)]
-
-
-def _compare(compare: Compare, key: bytes) -> Any:
-    equal, greater = pb.Compare.EQUAL, pb.Compare.GREATER
-    match compare:
-        case Missing():
-            return pb.Compare(key=key, target=pb.Compare.VERSION, result=equal, version=0)
-        case Exists():
-            return pb.Compare(key=key, target=pb.Compare.VERSION, result=greater, version=0)
-        case Unchanged(revision=revision):
-            return pb.Compare(key=key, target=pb.Compare.MOD, result=equal, mod_revision=revision)
 
 
 def _write(write: Write, key: bytes) -> Any:
@@ -134,11 +160,17 @@ def _read(key: bytes, *, keys_only: bool = False) -> Any:
     return pb.RequestOp(request_range=pb.RangeRequest(key=key, keys_only=keys_only))
 
 
+def _read_one(start: bytes, end: bytes) -> Any:
+    """Whichever is there."""
+    return pb.RequestOp(request_range=pb.RangeRequest(key=start, range_end=end, keys_only=True, limit=1))
+
+
 def _pairs(answer: Any) -> dict[bytes, Any]:
     return {pair.key: pair for response in answer.responses for pair in response.response_range.kvs}
 
 
-def _holds(compare: Compare, pair: Any) -> bool:
+def _holds(compare: Compare, key: bytes, found: Mapping[bytes, Any]) -> bool:
+    pair = found.get(key)
     match compare:
         case Missing():
             return pair is None
@@ -146,6 +178,8 @@ def _holds(compare: Compare, pair: Any) -> bool:
             return pair is not None
         case Unchanged(revision=revision):
             return bool(revision == (pair.mod_revision if pair else 0))
+        case Empty():
+            return not any(other.startswith(key) for other in found)
 
 
 def _undoes(write: Write, compare: Compare) -> bool:
@@ -156,3 +190,5 @@ def _undoes(write: Write, compare: Compare) -> bool:
             return isinstance(write, Delete)
         case Unchanged(revision=revision):
             return isinstance(write, Put) or revision > 0
+        case Empty():
+            return isinstance(write, Put)

@@ -46,6 +46,7 @@ def pairs(lan: Lan) -> Iterator[Pair]:
         pair.start()
         pair.start_dockerd()
         pair.import_image()
+        pair.install_away()
         yield pair
 
 

@@ -12,7 +12,7 @@ import struct
 import sys
 import time
 
-from netplug.cli.demo_traffic import question
+from netplug.cli.demo_ends import question
 
 PAUSE = 0.001
 

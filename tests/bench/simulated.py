@@ -50,15 +50,27 @@ class NoKernel(MemoryExecutor):
         return (), [], 0
 
 
+def _cookie(*_: object) -> int:
+    return 4711
+
+
+def _nothing(**_: object) -> list[object]:
+    return []
+
+
+def _sockets(_: Sandbox) -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair()
+
+
 @contextlib.contextmanager
 def without_kernel() -> Iterator[None]:
     """While nodes are simulated. As many signs of life as ever; but all nodes share a core, so none is dead that is late by seconds."""
     with (
         mock.patch("netplug.cluster.nodes.TTL", 60.0),
         mock.patch("netplug.cluster.nodes._SIGNS", 24),
-        mock.patch("netplug.kernel.namespaces.cookie", return_value=4711),
-        mock.patch("netplug.kernel.routes.host_subnets", return_value=[]),
-        mock.patch("netplug.controller.endpoints.open_resolver_sockets", side_effect=lambda sandbox: socket.socketpair()),
+        mock.patch("netplug.kernel.namespaces.cookie", _cookie),  # plain functions: a Mock takes a tenth of a millisecond
+        mock.patch("netplug.kernel.routes.host_subnets", _nothing),
+        mock.patch("netplug.controller.endpoints.open_resolver_sockets", _sockets),
     ):
         yield
 

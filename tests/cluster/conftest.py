@@ -8,6 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster.lab import LENIENT, TTL, Lab, cluster, populate, recover, settled
+from tests.cluster.stores import store, stores
+
+__all__ = ["store", "stores"]
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from netplug.cli.demo_ends import question
 from netplug.cli.demo_hosts import end_processes, mounts_below, owned_processes
-from netplug.cli.demo_traffic import question
 from netplug.kernel import namespaces
 from tests.etcd_members import Cluster, Place, require_etcd
 from tests.hosts import OUTSIDE_ADDRESS, ApiError, Host, Lan, command

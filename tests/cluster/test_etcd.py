@@ -1,4 +1,4 @@
-"""The etcd store on bad days: members that die, hang or are strangers, certificates, passwords, lost answers."""
+"""The etcd store on bad days: members that die, hang or are strangers, watches that are cut; and what it promises of ranges."""
 
 from __future__ import annotations
 
@@ -7,22 +7,18 @@ import itertools
 import subprocess
 import sys
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from netplug.errors import InvalidArgument, NotFound, Unavailable, Undecided
-from netplug.store import Compacted, Delete, Event, Exists, KeyValue, Lost, Missing, Put, Unchanged, etcd_watch
-from netplug.store.etcd import EtcdStore, Tls
+from netplug.errors import InvalidArgument, Unavailable, Undecided
+from netplug.store import Compacted, Event, KeyValue, Missing, Put, etcd_watch
+from netplug.store.etcd import EtcdStore
 from netplug.store.etcd_client import pb
-from tests.cluster.wire import Wire, babbler
-from tests.etcd_members import Certificates, Cluster, etcd_cluster, free_port
-
-PATIENCE = 20
-A, B = "/netplug/v1/things/a", "/netplug/v1/things/b"
-
-Open = Callable[..., Coroutine[Any, Any, EtcdStore]]
+from tests.cluster.stores import PATIENCE, A, B, following, in_thread, until_made
+from tests.cluster.wire import babbler
+from tests.etcd_members import Cluster, etcd_cluster, free_port
 
 
 @pytest.fixture(scope="module")
@@ -41,44 +37,11 @@ def three(three_members: Cluster) -> Iterator[Cluster]:
     three_members.ctl("del", "--prefix", "")
 
 
-@pytest.fixture
-async def stores() -> AsyncIterator[Open]:
-    """`stores(cluster, …)` opens one that is closed at the end."""
-    opened: list[EtcdStore] = []
-
-    async def open_one(cluster: Cluster, **options: Any) -> EtcdStore:
-        opened.append(await cluster.store(**options))
-        return opened[-1]
-
-    yield open_one
-    await asyncio.gather(*(store.close() for store in opened))
-
-
-@pytest.fixture
-async def store(etcd, stores) -> EtcdStore:
-    return await stores(etcd)
-
-
-async def following(store: EtcdStore, prefix: str, revision: int, count: int) -> list[list[Event]]:
-    seen: list[list[Event]] = []
-    async with asyncio.timeout(PATIENCE):
-        async for events in store.watch(prefix, revision):
-            seen.append(events)
-            if len(seen) == count:
-                break
-    return seen
-
-
 def states(store: EtcdStore) -> asyncio.Queue[bool]:
     """What the store says of its health from now on."""
     heard: asyncio.Queue[bool] = asyncio.Queue()
     store.on_state(heard.put_nowait)
     return heard
-
-
-async def in_thread(act: Callable[[], None]) -> None:
-    """What waits for a process must not hold up the loop."""
-    await asyncio.wait_for(asyncio.to_thread(act), PATIENCE)
 
 
 class Writer:
@@ -222,17 +185,6 @@ def etcd_apart() -> Iterator[Cluster]:
         yield cluster
 
 
-async def until_made(store: EtcdStore, key: str) -> None:
-    """The cluster takes writes again."""
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            try:
-                await store.txn([], [Put(key, b"")])
-            except Unavailable:
-                continue
-            return
-
-
 async def check_state(store: EtcdStore, writer: Writer) -> list[KeyValue]:
     """What was said to be made is there at that revision; of the others, only what was in doubt may be."""
     _, pairs = await store.range("/n/")
@@ -241,88 +193,6 @@ async def check_state(store: EtcdStore, writer: Writer) -> list[KeyValue]:
     assert {key: there.get(key) for key in writer.made} == writer.made
     assert set(there) - set(writer.made) <= doubtful
     return pairs
-
-
-class TestLostAnswers:
-    """Between the store and its only member is a wire that breaks when a transaction was sent."""
-
-    @pytest.fixture
-    async def wire(self, etcd: Cluster) -> AsyncIterator[Wire]:
-        async with Wire(etcd.addresses[0]) as wire:
-            yield wire
-
-    @pytest.fixture
-    async def far(self, etcd, wire, stores) -> EtcdStore:
-        return await stores(etcd, members=[wire.address])
-
-    @pytest.fixture(params=["question", "answer"])
-    def lose(self, request, wire) -> Callable[[], None]:
-        return {"question": wire.lose_next_question, "answer": wire.lose_next_answer}[request.param]
-
-    async def test_what_can_be_made_only_once_is_made_once(self, store, far, lose):
-        revision = await store.txn([], [Put(B, b"old")])
-        lose()
-        made = await far.txn([Missing(A), Unchanged(B, revision)], [Put(A, b"mine"), Delete(B)])
-        assert made == revision + 1
-        assert await store.range("") == (made, [KeyValue(A, b"mine", made)])
-
-    async def test_a_real_loss_is_told_apart(self, store, far, lose):
-        revision = await store.txn([], [Put(A, b"somebody's")])
-        lose()
-        with pytest.raises(Lost) as caught:
-            await far.txn([Missing(B), Missing(A)], [Put(A, b"mine"), Put(B, b"mine")])
-        assert caught.value.failed == Missing(A)
-        assert await store.range("") == (revision, [KeyValue(A, b"somebody's", revision)])
-
-    async def test_a_plain_write_is_never_repeated(self, store, far, wire):
-        wire.lose_next_answer()
-        made = await far.txn([], [Put(A, b"mine")])
-        assert await store.range("") == (made, [KeyValue(A, b"mine", made)])
-
-        wire.lose_next_question()
-        with pytest.raises(Undecided, match=r"did not say whether it made a change .*look whether it is there"):
-            await far.txn([], [Put(A, b"next")])
-        assert await store.range("") == (made, [KeyValue(A, b"mine", made)])
-
-    async def test_what_was_there_before_with_the_same_value_is_not_taken_for_ours(self, store, far, wire):
-        made = await far.txn([], [Put(A, b"mine")])
-        wire.lose_next_question()
-        with pytest.raises(Undecided):
-            await far.txn([], [Put(A, b"mine")])
-        assert (await store.get(A)).revision == made
-
-    async def test_who_deleted_cannot_be_told(self, store, far, wire):
-        await store.txn([], [Put(A, b"1")])
-        wire.lose_next_answer()
-        with pytest.raises(Undecided):
-            await far.txn([Exists(A)], [Delete(A)])
-        assert await store.get(A) is None
-
-    async def test_a_lease_is_made_once(self, etcd, far, wire):
-        await far.get(A)
-        wire.lose_next_answer()
-        await far.lease(60)
-        assert etcd.ctl("lease", "list").splitlines()[0] == "found 1 leases"
-
-    async def test_reading_and_leases_just_go_on(self, store, far, lose):
-        lease = await far.lease(60)
-        lose()
-        await far.keep_alive(lease)
-        lose()
-        await far.revoke(lease)
-        lose()
-        assert await far.get(A) is None
-        with pytest.raises(NotFound):
-            await far.keep_alive(lease)
-
-    async def test_a_watch_goes_on_where_it_was(self, store, far, wire):
-        revision, _ = await store.range("")
-        watching = asyncio.create_task(following(far, "", revision + 1, 30))
-        for number in range(30):
-            if number % 10 == 5:
-                wire.lose_next_answer()
-            await store.txn([], [Put(f"/{number}", b"")])
-        assert await watching == [[Event(f"/{number}", b"", revision + 1 + number)] for number in range(30)]
 
 
 class TestWatches:
@@ -464,80 +334,6 @@ class TestRanges:
         revision = await store.txn([], [Put("/a\udcff", b"\xff\x00")])
         assert await store.range("/a") == (revision, [KeyValue("/a\udcff", b"\xff\x00", revision)])
         assert await following(store, "/a", revision, 1) == [[Event("/a\udcff", b"\xff\x00", revision)]]
-
-
-@pytest.fixture(scope="module")
-def secured(tmp_path_factory) -> Iterator[Cluster]:
-    with etcd_cluster(tls=Certificates.make(tmp_path_factory.mktemp("certificates"))) as cluster:
-        yield cluster
-
-
-class TestTls:
-    async def test_with_a_certificate_it_works(self, secured, stores):
-        store = await stores(secured, members=[f"https://{secured.addresses[0]}"])
-        assert await store.txn([], [Put(A, b"1")])
-
-    async def test_without_one_it_is_refused(self, secured):
-        client, stranger = secured.tls.client, secured.tls.stranger
-        foreign_ca = stranger.cert
-        for tls in (None, Tls(client.ca), stranger, Tls(foreign_ca, client.cert, client.key)):
-            with pytest.raises(Unavailable, match=f"does not answer .*{secured.addresses[0]}: "):
-                await EtcdStore.open(secured.addresses, tls=tls, timeout=0.5)
-
-    async def test_files_that_are_not_there_or_hold_something_else(self, secured, tmp_path):
-        with pytest.raises(Unavailable, match=r"the file .*/none for the etcd cluster cannot be read: No such file"):
-            await EtcdStore.open(secured.addresses, tls=Tls(tmp_path / "none"))
-        (tmp_path / "garbage").write_bytes(bytes(range(256)))
-        with pytest.raises(Unavailable):
-            await EtcdStore.open(secured.addresses, tls=Tls(tmp_path / "garbage"), timeout=0.5)
-
-
-@pytest.fixture(scope="module")
-def guarded() -> Iterator[Cluster]:
-    with etcd_cluster() as cluster:
-        cluster.require_passwords("netplug", "secret", "/ours/")
-        yield cluster
-
-
-class TestPasswords:
-    async def test_with_the_right_one_it_works_and_goes_on_when_the_member_has_forgotten_it(self, guarded, stores):
-        """Tokens live in the member's memory."""
-        store = await stores(guarded, prefix="/ours", user="netplug", password="secret")
-        revision = await store.txn([], [Put(A, b"1")])
-        watching = asyncio.create_task(following(store, A, revision, 2))
-        await following(store, A, revision, 1)
-        await in_thread(guarded.members[0].restart)
-        async with asyncio.timeout(PATIENCE):
-            await until_made(store, A)
-            assert [events[0].value for events in await watching] == [b"1", b""]
-        lease = await store.lease(60)
-        await store.keep_alive(lease)
-
-    async def test_with_a_wrong_one_it_is_refused(self, guarded):
-        for user, password in (("netplug", "wrong"), ("nobody", "secret")):
-            with pytest.raises(Unavailable) as caught:
-                await EtcdStore.open(guarded.addresses, user=user, password=password)
-            assert str(caught.value) == (
-                f"the etcd member {guarded.addresses[0]} refuses user {user}: wrong name or password, correct them"
-            )
-
-    async def test_without_one_it_says_what_is_wanted(self, guarded):
-        with pytest.raises(Unavailable, match="refuses: user name is empty: give the cluster's user and password"):
-            await EtcdStore.open(guarded.addresses)
-
-    async def test_what_is_not_the_users_is_refused(self, guarded, stores):
-        with pytest.raises(Unavailable, match="refuses: permission denied"):
-            await EtcdStore.open(guarded.addresses, user="netplug", password="secret")
-        store = await stores(guarded, prefix="/ours", user="netplug", password="secret")
-        theirs = EtcdStore(guarded.addresses, user="netplug", password="secret")
-        with pytest.raises(Unavailable, match=r"etcd refuses to watch /: .*permission denied"):
-            await following(theirs, "", 1, 1)
-        await theirs.close()
-        assert await store.get(A + "none") is None
-
-    async def test_a_cluster_that_asks_nobody_takes_everybody(self, etcd, stores):
-        store = await stores(etcd, user="netplug", password="secret")
-        assert await store.txn([], [Put(A, b"1")])
 
 
 def test_the_daemon_does_not_carry_the_client_without_a_cluster():

@@ -11,13 +11,12 @@ import json
 import os
 import re
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 
 import pytest
 
-from netplug.cli.demo_traffic import MODULE
+from netplug.cli.demo_ends import program
 from tests.cluster.route_nodes import Node, eventually, lan, members, nodes
 from tests.etcd_members import Cluster
 from tests.hosts import INTERNET_ADDRESS, INTERNET_ADDRESS6, OUTSIDE_ADDRESS, ApiError, Host, Lan, Namespace, command, serving
@@ -320,7 +319,7 @@ def test_the_page_by_hand(lan: Lan):
         with serving(lan.outside, 7):
             assert ask(webs[0], INTERNET_ADDRESS, 7) == addresses[0]
         paste(route)
-        argv = ["nsenter", f"--net={webs[1]}", sys.executable, "-m", MODULE, "serve", "0.0.0.0", "80"]
+        argv = ["nsenter", f"--net={webs[1]}", *program("serve", "0.0.0.0", "80")]
         with subprocess.Popen(argv, stdout=subprocess.PIPE) as server:
             assert server.stdout is not None
             assert server.stdout.readline() == b"ready\n"

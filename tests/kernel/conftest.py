@@ -12,7 +12,7 @@ import pytest
 from tests.hosts import Host, Lan
 from tests.kernel.firewall_fixtures import firewall, ip, lab, protocol
 
-__all__ = ["firewall", "ip", "lab", "protocol"]
+__all__ = ["both_backends", "firewall", "ip", "lab", "protocol"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,13 +36,23 @@ def lan() -> Iterator[Lan]:
 
 
 @pytest.fixture
-def hosts(lan: Lan) -> Iterator[Callable[..., Host]]:
+def backend() -> str:
+    """The firewall backend of the test's hosts, the daemon's own choice unless the test is one of `both_backends`."""
+    return ""
+
+
+both_backends = pytest.mark.parametrize("backend", ["nftables", "iptables"])
+
+
+@pytest.fixture
+def hosts(lan: Lan, backend: str) -> Iterator[Callable[..., Host]]:
     """Makes hosts on the LAN: `hosts(*daemon_flags, resolv_conf=…, environment=…)`; their daemons run already."""
+    chosen = ("--firewall-backend", backend) if backend else ()
     made: list[Host] = []
     with contextlib.ExitStack() as stack:
 
         def make(*flags: str, resolv_conf: str | None = NO_SERVER, environment: dict[str, str] | None = None) -> Host:
-            host = stack.enter_context(Host(lan, *flags, resolv_conf=resolv_conf, environment=environment))
+            host = stack.enter_context(Host(lan, *chosen, *flags, resolv_conf=resolv_conf, environment=environment))
             made.append(host)
             host.start()
             return host

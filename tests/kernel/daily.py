@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import socket
-import sys
 from pathlib import Path
 from typing import Any
 
-from netplug.cli.demo_traffic import MODULE
+from netplug.cli.demo_ends import program
 from netplug.kernel.namespaces import open_socket
 from tests.hosts import Host
 
 ROOT = Path(__file__).parents[2]
-SERVER = ("host", sys.executable, "-m", MODULE, "serve", "::")
+SERVER = ("host", *program("serve", "::"))
 IDLE = ("host", "busybox", "sleep", "1000")
 PATIENCE = 0.4
 """Seconds after which a packet counts as dropped; within one machine an answer takes microseconds."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.hosts import INTERNET_ADDRESS, INTERNET_ADDRESS6, OUTSIDE_ADDRESS, OUTSIDE_ADDRESS6, Host, Lan, serving
+from tests.kernel.conftest import both_backends
 from tests.kernel.daily import IDLE, SERVER, address, address6, ask, network, run, serve
 
 OPTION = "com.docker.network."
@@ -58,6 +59,7 @@ def bridge_addresses(host: Host, name: str) -> list[str]:
     return [f"{one['local']}/{one['prefixlen']}" for one in found if not (one["local"].startswith("fe80") and "ff:fe" in one["local"])]
 
 
+@both_backends
 @pytest.mark.parametrize("family", [4, 6])
 def test_nat(host: Host, lan: Lan, family: int):
     """In by published ports of the host only, out with the host's address."""
@@ -76,6 +78,7 @@ def test_nat(host: Host, lan: Lan, family: int):
     assert pings(lan, side.own)
 
 
+@both_backends
 @pytest.mark.parametrize("family", [4, 6])
 def test_nat_unprotected(host: Host, lan: Lan, family: int):
     """In by published ports and by every port of the container's own address; other networks by the host's address only."""
@@ -90,6 +93,7 @@ def test_nat_unprotected(host: Host, lan: Lan, family: int):
         assert ask(host.sandbox("web"), side.internet, 7) == side.host
 
 
+@both_backends
 @pytest.mark.parametrize("family", [4, 6])
 def test_routed(host: Host, lan: Lan, family: int):
     """In by the published ports of the container's own address, and ping; out with that address; no port of the host is taken."""
@@ -114,6 +118,7 @@ def test_routed(host: Host, lan: Lan, family: int):
     assert ask(lan.outside.path, address(host, "web") if family == 4 else address6(host, "web"), 80) == side.outside
 
 
+@both_backends
 def test_isolated(host: Host, lan: Lan):
     """The host has no address on the bridge, and containers no way to it: they have each other only."""
     network(host, *SUBNETS, "--internal", *opt(gateway_mode_ipv4="isolated", gateway_mode_ipv6="isolated", name="lab0"), "demo")
@@ -133,6 +138,7 @@ def test_isolated(host: Host, lan: Lan):
     assert ask(host.sandbox("client"), address6(host, "web"), 80) != ""
 
 
+@both_backends
 def test_isolated_in_ipv4_only(host: Host):
     network(host, *SUBNETS, "--internal", *opt(gateway_mode_ipv4="isolated", name="lab0"), "demo")
     assert bridge_addresses(host, "lab0") == ["fd70::1/64", "fe80::1/64"]
@@ -141,6 +147,7 @@ def test_isolated_in_ipv4_only(host: Host):
     assert ask(host.namespace.path, address6(host, "web"), 80) == "fd70::1"
 
 
+@both_backends
 def test_inhibited_ipv4(host: Host, lan: Lan):
     """The bridge keeps what it has; the containers' gateway is somebody else: here the neighbour, who is plugged into the bridge."""
     host.run("ip", "link", "add", "lab0", "up", "type", "bridge")
@@ -155,6 +162,7 @@ def test_inhibited_ipv4(host: Host, lan: Lan):
     assert ask(lan.outside.path, address(host, "web"), 80) == "10.70.0.254"
 
 
+@both_backends
 @pytest.mark.parametrize("family", [4, 6])
 def test_trusted_interfaces(host: Host, lan: Lan, family: int):
     """Who is behind one reaches every port by the container's own address."""
@@ -165,6 +173,7 @@ def test_trusted_interfaces(host: Host, lan: Lan, family: int):
     assert ask(lan.outside.path, side.host, 8080) == side.outside
 
 
+@both_backends
 def test_a_source_of_its_own(host: Host, lan: Lan):
     """Containers go out with an address of the host that the network has been given."""
     host.namespace.ip("address", "add", "203.0.113.99/24", "dev", "uplink")
@@ -191,6 +200,7 @@ class TestUsersBridge:
         sysctls = [host.run("sysctl", "-n", f"net.ipv6.conf.lab0.{name}").stdout for name in names[:2]]
         return {"addresses": bridge_addresses(host, "lab0"), "group": link["group"], "mac": link["address"], "sysctls": sysctls}
 
+    @both_backends
     def test_its_addresses_become_the_gateways(self, host: Host, lan: Lan):
         host.run("ip", "link", "add", "lab0", "type", "bridge")
         for one in ("10.71.0.7/24", "fd71::7/64", "192.0.2.1/32"):
@@ -233,6 +243,7 @@ class TestUsersBridge:
         assert "gateway 10.71.0.1 is not an address of bridge lab0, which has 10.71.0.7 in 10.71.0.0/24" in refused.stderr
         assert host.state() == before
 
+    @both_backends
     def test_without_icc_on_a_bridge_whose_mac_would_change(self, host: Host):
         """Its ports may speak to its MAC only, which must stay what it was when they were made."""
         host.run("ip", "link", "add", "lab0", "up", "type", "bridge")
@@ -262,6 +273,7 @@ def test_mtu(host: Host, mtu: int):
             assert (done.returncode == 0) == reached, done.stdout
 
 
+@both_backends
 def test_the_guard_can_be_switched_off(host: Host):
     """An address that the container gives itself is heard only where nobody guards the port."""
     for name, options in (("guarded", ()), ("open", ("--opt", "netplug.antispoof=false"))):

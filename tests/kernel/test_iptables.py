@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import logging
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,62 +12,40 @@ import pytest
 from netplug import faults
 from netplug.errors import InvalidArgument, KernelError
 from netplug.kernel import namespaces
-from netplug.kernel.firewall import backend, clean_up_others
 from netplug.kernel.firewall.iptables import Iptables
 from netplug.kernel.firewall.iptables_bridge import BridgeTable
 from netplug.kernel.firewall.iptables_programs import Programs
-from netplug.plan import HOST, AllowPeer, Direct, DnsRedirect, FirewallOp, Guard, Isolate, Masquerade, Publish, Remove
+from netplug.plan import HOST, DnsRedirect, Guard, Isolate, Publish, Remove
 from tests.kernel.firewall_rules import removal
-
-NETWORK: list[FirewallOp] = [
-    Isolate(bridge="br-one", subnets=("172.20.0.0/24", "fd20::/64")),
-    Masquerade(subnet="172.20.0.0/24", bridge="br-one"),
-    Masquerade(subnet="fd20::/64", bridge="br-one", source="fd99::1"),
-    Isolate(bridge="br-two", subnets=("10.0.0.1/32",), mode4="routed", icc=False, trusted=("tun0",)),
-    Isolate(bridge="br-three", subnets=("10.3.0.0/16",), internal=True),
-    Guard(link="veth1", bridge="br-two", bridge_mac="02:42:AC:14:00:01", icc=False),
-    AllowPeer(client="10.0.0.2", server="10.0.0.3", protocol="tcp", port=80),
-]
-WEB = Publish(protocol="tcp", host_port=8080, address="172.20.0.2", port=80)
-ELSEWHERE = Publish(protocol="tcp", host_port=8080, address="172.20.0.3", port=80)
-DIRECT = Direct(protocol="tcp", address="172.20.0.2", port=80)
-PORTS: list[FirewallOp] = [
-    WEB,
+from tests.kernel.iptables_lab import (
     DIRECT,
-    Publish(protocol="udp", host_port=53, address="172.20.0.2", port=5353, host_ip="127.0.0.1"),
-    Publish(protocol="tcp", host_port=8000, address="172.20.0.2", port=8000, count=11),
-    Publish(protocol="sctp", host_port=8080, address="fd20::2", port=80),
-    Publish(protocol="tcp", host_port=8080, address="fd20::2", port=80, host_ip="fd99::1", count=3),
-    Direct(protocol="udp", address="fd20::2", port=80, count=2),
-]
-DNS = DnsRedirect(udp_port=40001, tcp_port=40002)
-REFUSED = Masquerade(subnet="172.29.0.0/16", source="nonsense")
-"""The programs refuse it, not we."""
-VARIANTS = ("nft", "legacy")
-
-_numbers = itertools.count()
+    DNS,
+    ELSEWHERE,
+    NETWORK,
+    PORTS,
+    REFUSED,
+    VARIANTS,
+    WEB,
+    bridge_table,
+    ours,
+    own_namespace,
+    paste,
+    run,
+    saved,
+)
 
 
 @pytest.fixture
 def host() -> Iterator[str]:
     """The namespace that the test runs in."""
-    path = f"/run/netns/i{os.getpid()}-h{next(_numbers)}"
-    namespaces.create(path)
-    try:
-        with namespaces.entered(path):
-            yield path
-    finally:
-        namespaces.remove(path)
+    with own_namespace() as path, namespaces.entered(path):
+        yield path
 
 
 @pytest.fixture
 def sandbox() -> Iterator[str]:
-    path = f"/run/netns/i{os.getpid()}-s{next(_numbers)}"
-    namespaces.create(path)
-    try:
+    with own_namespace() as path:
         yield path
-    finally:
-        namespaces.remove(path)
 
 
 @pytest.fixture(params=VARIANTS)
@@ -83,33 +58,6 @@ def firewall(host: str, variant: str) -> Iptables:
     firewall = Iptables(variant=variant)
     firewall.start()
     return firewall
-
-
-def run(*argv: str) -> str:
-    return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=10).stdout
-
-
-def saved(variant: str) -> list[str]:
-    """Everything in the tables of both IP versions and in the table of the bridge, without counters and dates."""
-    lines: list[str] = []
-    for program in (f"iptables-{variant}-save", f"ip6tables-{variant}-save"):
-        text = "".join(line.split(" [")[0].strip() + "\n" for line in run(program).splitlines() if not line.startswith("#"))
-        lines += "COMMIT\n".join(sorted(text.split("COMMIT\n"))).splitlines()  # legacy tables are listed as they were made
-    return [*lines, *bridge_table().splitlines()]
-
-
-def bridge_table() -> str:
-    done = subprocess.run(["nft", "-s", "list", "table", "bridge", "netplug"], capture_output=True, text=True, timeout=10)
-    return done.stdout
-
-
-def ours(variant: str) -> list[str]:
-    return [line for line in saved(variant) if "NETPLUG" in line or "netplug" in line]
-
-
-def paste(commands: list[str]) -> None:
-    """Type them into a shell, as a reader of --explain does."""
-    subprocess.run(["sh", "-e"], input="\n".join(commands) + "\n", check=True, text=True, timeout=60)
 
 
 NAT = """\
@@ -492,75 +440,3 @@ def test_iptables_variant_is_where_the_hosts_rules_are(host: str) -> None:
     for _ in range(2):
         run("iptables-nft", "-A", "INPUT", "-s", "192.0.2.1", "-j", "DROP")
     assert Programs().variant == ""
-
-
-def test_iptables_is_missed_with_a_remedy(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "/nowhere")
-
-    with pytest.raises(InvalidArgument, match=r"needs iptables.*install iptables, or use --firewall-backend nftables"):
-        backend("iptables").start()
-
-
-@pytest.mark.parametrize("old", ["nftables", "iptables-nft", "iptables-legacy"])
-@pytest.mark.parametrize("new", ["nftables", "iptables", "none"])
-def test_switch_from_a_backend_to_another_with_iptables(host: str, sandbox: str, old: str, new: str) -> None:
-    """Nothing of the old one stays, in sandboxes neither; what is somebody else's does."""
-    tool, _, variant = old.partition("-")
-    before = Iptables(variant=variant) if variant else backend(tool)
-    before.start()
-    before.apply(HOST, [*NETWORK, WEB])
-    before.apply(sandbox, [DNS])
-    run("nft", "add", "table", "inet", "other")
-    if variant:
-        run(old, "-A", "FORWARD", "-s", "192.0.2.1", "-j", "DROP")
-
-    after = Iptables(variant=variant) if tool == new and variant else backend(new)
-    after.start()
-    after.replace([*NETWORK, WEB])
-    after.apply(sandbox, [DNS])
-    words = clean_up_others(new, [sandbox, "/run/netns/no-such"])
-
-    same = tool == new
-    assert bool(words) == (not same)
-    remains = {"nftables": ("inet netplug", "bridge netplug"), "iptables": ("bridge netplug",), "none": ()}[new]
-    assert netplug_tables() == set(remains)
-    kept_variant = (variant or "nft") if new == "iptables" else ""
-    for other in VARIANTS:
-        assert bool([line for line in saved(other) if "NETPLUG" in line]) == (other == kept_variant)
-    if variant:
-        assert "-A FORWARD -s 192.0.2.1/32 -j DROP" in saved(variant)
-    assert "table inet other" in run("nft", "list", "tables")
-    with namespaces.entered(sandbox):
-        assert netplug_tables() == (set() if new == "iptables" else {"ip netplug"})
-        for other in VARIANTS:
-            assert bool([line for line in saved(other) if "NETPLUG" in line]) == (other == kept_variant)
-    assert clean_up_others(new, [sandbox]) == []
-
-
-def netplug_tables() -> set[str]:
-    return {line.removeprefix("table ") for line in run("nft", "list", "tables").splitlines() if line.endswith(" netplug")}
-
-
-def test_cleaning_up_starts_no_process_where_there_is_no_iptables(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    backend("nftables").start()
-    monkeypatch.setenv("PATH", "/nowhere")
-
-    assert clean_up_others("nftables") == []
-
-
-def test_no_backend_of_iptables_nor_nftables(host: str, sandbox: str, caplog: pytest.LogCaptureFixture) -> None:
-    """`--iptables=false`: names work, all else is left to the administrator, who is told so."""
-    firewall = backend("none")
-    with caplog.at_level(logging.WARNING):
-        firewall.start()
-
-    assert firewall.apply(HOST, [*NETWORK, WEB]) == []
-    firewall.replace([*NETWORK, WEB])
-    assert firewall.heal() == []
-    assert firewall.explain(HOST, [*NETWORK, WEB]) == []
-    assert all(line.startswith("# ") for line in firewall.explain_base())
-    assert run("nft", "list", "ruleset") == ""
-    assert firewall.apply(sandbox, [DNS]) == [DNS]
-    with namespaces.entered(sandbox):
-        assert netplug_tables() == {"ip netplug"}
-    assert len([record for record in caplog.records if "masquerade" in record.message and "DNAT" in record.message]) == 1

@@ -11,6 +11,7 @@ import pytest
 
 from netplug.cli.demo_hosts import end_processes
 from tests.hosts import INTERNET_ADDRESS6, OUTSIDE_ADDRESS6, Host, Lan, command, serving
+from tests.kernel.conftest import both_backends
 from tests.kernel.daily import IDLE, address, address6, ask, inspected, network, run, serve
 
 PREFIX = "com.docker.network."
@@ -45,6 +46,7 @@ def neighbour(host: Host, name: str, target: str) -> str:
     return str(found[0].get("lladdr", "")) if found else ""
 
 
+@both_backends
 def test_dual_stack(host: Host, lan: Lan):
     """Everything that IPv4 does, IPv6 does too: neighbours, the host, out with the host's address, in by a published port."""
     network(host, "--ipv6", "--subnet", "10.80.0.0/24", "--subnet", "fd80::/64", "demo")
@@ -66,6 +68,7 @@ def test_dual_stack(host: Host, lan: Lan):
     assert ask(host.sandbox("web"), "::1", 80) == "::1"
 
 
+@both_backends
 def test_only_published_ports_are_reached_from_outside(host: Host, lan: Lan):
     """The container's own address is not, even when the neighbour has a route to it; nor by another network."""
     network(host, "--ipv6", "demo")
@@ -82,6 +85,7 @@ def test_only_published_ports_are_reached_from_outside(host: Host, lan: Lan):
     assert ask(lan.outside.path, own, 80) != "", "the control: without rules it is reached"
 
 
+@both_backends
 def test_without_ipv4(host: Host, lan: Lan):
     network(host, "--ipv4=false", "--ipv6", "six")
     serve(host, "web", "--network", "six", "-p", "8080:80")
@@ -215,6 +219,7 @@ def test_an_ipv6_address_beside_another_ipv4_address(host: Host):
         assert host.netplug("rm", "-f", "web").returncode == 0
 
 
+@both_backends
 def test_an_internal_network_has_no_way_in_or_out(host: Host, lan: Lan):
     network(host, "--ipv6", "--internal", "--subnet", "fd86::/64", "inner")
     serve(host, "web", "--network", "inner", "-p", "8086:80")
@@ -233,6 +238,7 @@ def test_an_internal_network_has_no_way_in_or_out(host: Host, lan: Lan):
     assert ask(lan.outside.path, host.address6, 8086) == ""
 
 
+@both_backends
 def test_without_icc_neighbours_are_apart_in_ipv6_too(host: Host):
     network(host, "--ipv6", "--opt", f"{PREFIX}bridge.enable_icc=false", "strict")
     serve(host, "server", "--network", "strict", "-p", "8085:80")
@@ -242,6 +248,7 @@ def test_without_icc_neighbours_are_apart_in_ipv6_too(host: Host):
     assert ask(host.namespace.path, address6(host, "server", "strict"), 80) != ""
 
 
+@both_backends
 def test_everything_is_given_back(host: Host):
     """By disconnecting, removing, a failed start, and a daemon that dies meanwhile: the lowest address is free again each time."""
     before = host.state()

@@ -14,6 +14,7 @@ from netplug.cli.demo_hosts import OUTSIDE_ADDRESS, OUTSIDE_ADDRESS6, Lan
 from netplug.kernel.namespaces import open_socket
 from tests.differences import differences
 from tests.hosts import Host
+from tests.kernel.conftest import both_backends
 from tests.kernel.daily import IDLE, ask, inspected, network, run, serve
 
 FIRST, LAST = 20000, 29999
@@ -65,6 +66,7 @@ def caller(server: socket.socket, namespace: str, target: str, port: int) -> str
         return str(peer[0]).removeprefix("::ffff:")
 
 
+@both_backends
 def test_ten_thousand_ports_on_both_ip_versions(host: Host, lan: Lan):
     network(host, "--ipv6", "demo")
     run(host, "idle", "--network", "demo", "-p", "8080:80", *IDLE)
@@ -108,6 +110,7 @@ def test_ten_thousand_ports_on_both_ip_versions(host: Host, lan: Lan):
         assert not held(host, "::", port)
 
 
+@both_backends
 def test_a_range_may_lead_to_other_numbers(host: Host, lan: Lan):
     network(host, "demo")
     run(host, "web", "--network", "demo", "-p", "127.0.0.1:9000-9099:80-179", "-p", "8000-8099:80-179/tcp", *IDLE)
@@ -117,6 +120,7 @@ def test_a_range_may_lead_to_other_numbers(host: Host, lan: Lan):
     assert "127.0.0.1:9099->179/tcp" in host.netplug("ps", "--format", "{{.Ports}}").stdout
 
 
+@both_backends
 def test_a_port_in_the_middle_is_somebody_elses(host: Host, lan: Lan):
     network(host, "demo")
     serve(host, "web", "--network", "demo", "-p", "24567:80")
@@ -145,6 +149,7 @@ def test_more_than_the_daemon_may_open(hosts: Callable[..., Host]):
     run(host, "web", "--network", "demo", "-p", f"{FIRST}-{FIRST + 999}:{FIRST}-{FIRST + 999}", *IDLE)
 
 
+@both_backends
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
 def test_flows_by_any_port_of_the_range_end_with_it(host: Host, lan: Lan, kind: str):
     network(host, "demo")

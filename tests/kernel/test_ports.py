@@ -15,6 +15,7 @@ from netplug.cli.demo_traffic import serving
 from netplug.kernel.namespaces import open_socket
 from tests.differences import differences
 from tests.hosts import Host
+from tests.kernel.conftest import both_backends
 from tests.kernel.daily import IDLE, address, address6, ask, inspected, network, run, serve
 
 ANY4, ANY6 = "0.0.0.0", "::"
@@ -68,6 +69,7 @@ def refused(host: Host, *argv: str) -> str:
     return str(lines[0])
 
 
+@both_backends
 def test_every_form(host: Host, lan: Lan):
     """One container on both IP versions, asked from outside by TCP and UDP."""
     network(host, "--ipv6", "demo")
@@ -105,6 +107,7 @@ def test_every_form(host: Host, lan: Lan):
     assert "0.0.0.0:8085->80/tcp, 0.0.0.0:8086->80/tcp" in host.netplug("ps", "--format", "{{.Ports}}").stdout
 
 
+@both_backends
 def test_publish_all_takes_what_is_exposed(host: Host, lan: Lan):
     network(host, "demo")
     serve(host, "web", "--network", "demo", "-P", "--expose", "80", "--expose", "7000-7002/udp", "-p", "9000:7001/udp")
@@ -136,6 +139,7 @@ def test_numbers_of_our_choice(host: Host):
     assert "Bind for 80/tcp failed: all ports of the host's range for outgoing connections are allocated" in said
 
 
+@both_backends
 def test_a_chosen_number_stays_where_it_can(host: Host):
     """Over a restart of the container and of its connection, but it never becomes a demand."""
     network(host, "demo")
@@ -243,6 +247,7 @@ def test_sctp_as_far_as_the_kernel_has_it(host: Host):
         assert shown(host, "web") == ["80/sctp -> 0.0.0.0:8080"]
 
 
+@both_backends
 def test_who_calls_is_seen_as_he_is(host: Host, lan: Lan):
     """From outside and from other networks, in both IP versions; a neighbour on the same network comes by way of the gateway."""
     for name in ("demo", "other"):
@@ -260,6 +265,7 @@ def test_who_calls_is_seen_as_he_is(host: Host, lan: Lan):
             assert ask(host.sandbox("near"), target, 8080, kind) in gateways
 
 
+@both_backends
 def test_routed_ports_take_none_of_the_host(host: Host, lan: Lan):
     mode = "com.docker.network.bridge.gateway_mode_ipv6=routed"
     network(host, "--ipv6", "--opt", mode, "demo")
@@ -277,6 +283,7 @@ def test_routed_ports_take_none_of_the_host(host: Host, lan: Lan):
     assert not is_free(host, 8080)
 
 
+@both_backends
 def test_each_ip_version_is_published_where_its_replies_leave(host: Host, lan: Lan):
     """A network for IPv4 and another for IPv6: the second brings its ports, and takes them along when it goes."""
     network(host, "four")
@@ -316,6 +323,7 @@ def test_a_port_that_cannot_come_along_is_told_of(host: Host):
     assert not is_free(host, 8080)
 
 
+@both_backends
 def test_datagrams_follow_a_replaced_container_at_once(host: Host, lan: Lan):
     """A client that keeps one source port: each IP version has a tracked flow to the old container."""
     network(host, "--ipv6", "demo")
@@ -347,6 +355,7 @@ def test_datagrams_follow_a_replaced_container_at_once(host: Host, lan: Lan):
                     client.recv(100)
 
 
+@both_backends
 def test_only_flows_by_the_removed_port_are_forgotten(host: Host, lan: Lan):
     """Other containers' connections to the same number elsewhere go on."""
     network(host, "demo")
@@ -374,6 +383,7 @@ def tracked(host: Host, port: int) -> int:
     return len([line for line in listed if "ESTABLISHED" in line])
 
 
+@both_backends
 def test_ports_are_held_again_after_the_daemon_died(host: Host, lan: Lan):
     network(host, "--ipv6", "demo")
     serve(host, "web", "--network", "demo", "-p", "8080:80", "-p", "80", "-p", "5353:53/udp")
@@ -389,6 +399,7 @@ def test_ports_are_held_again_after_the_daemon_died(host: Host, lan: Lan):
     assert ask(lan.outside.path, host.address6, 8080) == OUTSIDE_ADDRESS6
 
 
+@both_backends
 def test_a_port_that_was_taken_meanwhile_still_leads_there(host: Host, lan: Lan):
     network(host, "demo")
     serve(host, "web", "--network", "demo", "-p", "8080:80")
@@ -418,6 +429,7 @@ def test_a_server_that_has_just_stopped_leaves_its_port(host: Host, lan: Lan):
     assert ask(lan.outside.path, host.address, 8080) == OUTSIDE_ADDRESS
 
 
+@both_backends
 def test_the_address_that_a_network_publishes_on(hosts: Callable[..., Host], lan: Lan):
     host = hosts("--ip", "127.0.0.1")
     network(host, "--ipv6", "--opt", "com.docker.network.bridge.host_binding_ipv4=127.0.0.1", "demo")

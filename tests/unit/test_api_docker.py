@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from api_fakes import Api, FakeSession, eventually, serving
+from api_fake_containers import FakeSession
+from api_fakes import Api, eventually, serving
 
 COMMANDS = [path for path in ("/usr/local/bin/docker", "/usr/bin/docker") if os.access(path, os.X_OK)] or [shutil.which("docker") or ""]
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import aiohttp.web_protocol
 import pytest
-from api_fakes import Api, FakeSession, eventually, serving
+from api_fake_containers import FakeSession
+from api_fakes import Api, eventually, serving
 
 from netplug.api.hijack import MULTIPLEXED_STREAM, RAW_STREAM
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +120,24 @@ def test_a_dry_run_prints_what_a_first_start_runs(cli: Cli, ran: list[dict[str, 
 
     assert cli("daemon", "--dry-run", "--bridge", "br0").out.splitlines() == ["sysctl -w net.ipv4.ip_forward=1", "# br0"]
     assert ran == []
+
+
+def test_its_start_reads_no_certificate_authorities(tmp_path: Path) -> None:
+    """In a process that has not imported aiohttp yet; with what the environment says before and afterwards as a control."""
+    authority = str(tmp_path / "authority.pem")
+    asked = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=authority"]
+    subprocess.run([*asked, "-keyout", os.devnull, "-out", authority], check=True, capture_output=True)
+    code = """if True:
+        import ssl
+        from netplug.cli.daemon import without_authorities
+        def trusted(context):
+            return context.cert_store_stats()["x509_ca"]
+        print(trusted(ssl.create_default_context()))
+        with without_authorities():
+            from netplug import daemon
+        from aiohttp import connector
+        print(trusted(connector._SSL_CONTEXT_VERIFIED), trusted(ssl.create_default_context()))"""
+    environment = {**os.environ, "SSL_CERT_FILE": authority}
+    told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
+
+    assert told.split() == ["1", "0", "1"]

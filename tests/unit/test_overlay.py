@@ -214,6 +214,11 @@ def test_one_subnet_of_each_ip_version():
         DRIVER.validate(span(pools=(*span().pools, PoolConfig(subnet="172.31.0.0/16"))))
 
 
+def test_addresses_are_needed():
+    with pytest.raises(InvalidArgument, match=r"ipv4 pool is empty.*null gives none"):
+        DRIVER.validate(span(pools=(), ipam_driver="null"))
+
+
 def test_ports_are_not_published_here():
     assert DRIVER.publish(span(), peer()) == DRIVER.unpublish(span(), peer()) == ()
 

@@ -18,6 +18,7 @@ from netplug.store import (
     MAX_OPERATIONS,
     Compacted,
     Delete,
+    Empty,
     Event,
     Exists,
     KeyValue,
@@ -133,21 +134,22 @@ class TestReadingAndWriting:
         asked = [asyncio.ensure_future(store.txn([], [Put(f"/{number}", b"")])) for number in range(20)]
         await asyncio.sleep(0)  # lets each of them ask
         await store.close()
-        assert len(set(await asyncio.gather(*asked))) == 20
+        revisions = await asyncio.gather(*asked)
 
         store = await reopen()
+        assert (await store.range(""))[0] == max(revisions)
         assert len((await store.range(""))[1]) == 20
         await store.close()
 
 
 class TestCompares:
-    @pytest.mark.parametrize("compare", [Missing(B), Exists(A), Unchanged(B, 0)])
+    @pytest.mark.parametrize("compare", [Missing(B), Exists(A), Unchanged(B, 0), Empty(B), Empty(f"{A}/")])
     async def test_writes_happen_if_it_holds(self, store, compare):
         await store.txn([], [Put(A, b"1")])
         await store.txn([compare], [Put(C, b"3")])
         assert await store.get(C) is not None
 
-    @pytest.mark.parametrize("compare", [Missing(A), Exists(B), Unchanged(A, 0), Unchanged(B, 1)])
+    @pytest.mark.parametrize("compare", [Missing(A), Exists(B), Unchanged(A, 0), Unchanged(B, 1), Empty(A), Empty(A[:-1]), Empty("")])
     async def test_nothing_happens_if_it_does_not(self, store, compare):
         before = await store.txn([], [Put(A, b"1")])
         with pytest.raises(Lost) as caught:
