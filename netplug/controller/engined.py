@@ -116,10 +116,10 @@ class Engined:
         endpoint = core.records.endpoints.get(identity)
         if endpoint is None:
             return
-        with contextlib.suppress(NotFound):  # its container was found gone just now
-            await self._endpoints.disconnect(endpoint.network, endpoint.sandbox)
-        if not core.records.of_sandbox(endpoint.sandbox):
-            await self._sandboxes.remove(endpoint.sandbox)
+        # Together: a daemon that dies in between would leave a container of which the engine says nothing any more.
+        if not await self._sandboxes.remove(endpoint.sandbox, last=identity):
+            with contextlib.suppress(NotFound):  # its container was found gone just now
+                await self._endpoints.disconnect(endpoint.network, endpoint.sandbox)
 
     async def carry(self, identity: str, ports: tuple[PortBinding, ...]) -> None:
         """The container goes out by this endpoint, and is reached by it on these ports."""

@@ -146,6 +146,11 @@ class Leases:
             if pool.released:
                 await self._forget(pool.id)
 
+    async def agree(self, networks: Collection[str]) -> None:
+        """These are all networks that there are: an earlier daemon may have died between a network's end and its pools'."""
+        for network in {pool.network for pool in self.pools.values() if pool.network} - set(networks):
+            await self.unbind(network)
+
     async def request_address(
         self,
         identity: str,

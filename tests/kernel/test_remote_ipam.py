@@ -276,7 +276,7 @@ def test_the_daemon_dies_around_what_it_asks(lab: Lab, change: str):
     points = [number for number, name in enumerate(passed, 1) if name.startswith("driver")]
     points += [number for number, name in enumerate(passed, 1) if name == "store.after"][:1]
     assert points
-    for number in points[:4]:
+    for number in points[:3]:
         told = complaints(host)
         changed(number)
         host.kill9()
