@@ -54,6 +54,10 @@ class Pair(DockerHost, Host):
         self.held = None
         Path(self.seen(PLUGIN)).unlink()
 
+    def run_here(self, *argv: str) -> str:
+        """What a command says that sees the daemons' mounts, the engine's namespaces among them."""
+        return command(*self.argv(*argv)).stdout
+
     def install_away(self) -> None:
         """What `netplug install docker` writes for engines that find no socket."""
         upper, work = self.directory / "etc", self.directory / "work"
