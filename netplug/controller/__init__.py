@@ -22,6 +22,7 @@ from netplug.controller.endpoints import Endpoints
 from netplug.controller.engined import Engined
 from netplug.controller.farewells import Farewells
 from netplug.controller.healing import Healing
+from netplug.controller.holding import Holding
 from netplug.controller.leases import LeasedPool, Leases
 from netplug.controller.membership import Membership
 from netplug.controller.networks import PUBLISHED, Networks
@@ -87,6 +88,7 @@ class Controller:
         self._sandboxes = Sandboxes(core, self._endpoints, self._shared)
         self._planning = Planning(core, self._membership, self._networks, self._endpoints, self._sandboxes)
         self._engined = Engined(core, self._endpoints, self._sandboxes)
+        self._holding = Holding(core, self._membership)
         self._renaming = Renaming(core, self._endpoints, self._peers)
         self._shared.renamed = self._renaming.heard
         self._restore = Restore(core, self._endpoints, self._sandboxes, self._membership, self._peers, self._routing)
@@ -228,14 +230,7 @@ class Controller:
 
     async def request_address(self, pool: str, wanted: str = "", word: str = "") -> str:
         """An address of that pool with its prefix, held until it is given back; by the same word, the same."""
-        core = self._core
-        identity = core.leases.pool(pool).network
-        network, elsewhere = core.records.networks.get(identity), frozenset[str]()
-        if network is not None and network.scope == "global":
-            # What this node does not know it would lose when it claims the address for an endpoint.
-            _, endpoints = await self._membership.cluster().endpoints(identity)
-            elsewhere = frozenset(text.split("/")[0] for one in endpoints for text in (one.address, one.address6))
-        return await self._changes.finish(core.leases.request_address(pool, wanted, core.allocators.get(identity, ()), elsewhere, word))
+        return await self._changes.finish(self._holding.request(pool, wanted, word))
 
     async def release_address(self, pool: str, address: str) -> None:
         await self._changes.finish(self._release_address(pool, address))
@@ -282,6 +277,8 @@ class Controller:
         used = {text.split("/")[0] for one in self.endpoints(network=network) for text in (one.address, one.address6)} if network else set()
         if await leases.release_address(pool, address) and network and address not in used:
             self._core.give_back(network, address)
+            if self._core.cluster is not None:
+                await self._core.cluster.let_go(network, address)
 
     async def sandbox_vanished(self, identity: str) -> bool:
         """If the sandbox's namespace is gone, take back all it had; whether it was."""
