@@ -21,7 +21,7 @@ class Farewell(Record, frozen=True, kw_only=True):
     address: str = ""
     """Without prefix; `""`: likewise."""
     wanted: str = ""
-    """The address that was asked for; `""`: any."""
+    """The address that was asked for; `""`: any. Of a pool: its IP version."""
     word: str = ""
     """By which it was asked for."""
 
