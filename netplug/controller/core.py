@@ -262,7 +262,7 @@ class Core:
 
     def open_pools(self, network: Network) -> None:
         """Make the network's allocators, with nothing in them but what the pools reserve."""
-        ipam = self.ipams.get(network.ipam_driver)
+        ipam = self.ipams.get(network.ipam_driver, network.ipam_finder)
         self.allocators[network.id] = [(pool, ipam.allocator(pool)) for pool in network.pools]
         for address in self.leases.of(network.id):
             for allocator in self._allocators(network.id, address):

@@ -13,10 +13,11 @@ from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from netplug.controller import exits, linking
+from netplug.controller import exits, handing, linking
 from netplug.controller.core import Core, log
 from netplug.controller.effects import Effects, Prepared
 from netplug.controller.joining import Change, draft, joined, left
+from netplug.controller.lending import Lending
 from netplug.controller.names import endpoint_names, needs_resolver
 from netplug.controller.networks import Networks
 from netplug.controller.publishing import Ports, Publishing
@@ -36,6 +37,7 @@ class Endpoints:
     def __init__(self, core: Core, shared: Shared, networks: Networks, effects: Effects) -> None:
         self._core, self._shared, self._networks = core, shared, networks
         self.farewells, self._effects = effects.farewells, effects
+        self._lending = Lending(core, effects)
         self.publishing = Publishing(core)
 
     async def connect(self, reference: str, sandbox_id: str, request: EndpointRequest) -> Endpoint:
@@ -43,7 +45,11 @@ class Endpoints:
         self.sandbox(sandbox_id)
         network = core.records.network(reference)
         exits.check_asked(network)
-        async with self._effects.attached(network, sandbox_id, request) as prepared, core.lock(sandbox_id):
+        async with (
+            self._lending.addresses(network, sandbox_id, request) as request,
+            self._effects.attached(network, sandbox_id, request) as prepared,
+            core.lock(sandbox_id),
+        ):
             sandbox = self.sandbox(sandbox_id)
             if network.scope == "global":
                 endpoint = await self._join_shared(network, sandbox, request)
@@ -231,7 +237,8 @@ class Endpoints:
 
     async def _intend(self, network: Network, change: Change, new: Endpoint) -> None:
         compares, writes = put_endpoint(new)
-        compares.append(Exists(sandbox_key(new.sandbox)))
+        if handing.claimed(new):
+            compares.append(Exists(sandbox_key(new.sandbox)))
         try:
             writes += [put_sandbox(change.sandbox), *map(update_endpoint, change.updated), *self._shared.debts.cleared(new)]
             writes += self.farewells.unsaid(self.farewells.of_endpoints([new], None))
