@@ -205,12 +205,12 @@ def goto_command(step: int, name: str) -> None:
 @click.argument("command", nargs=-1)
 @_lab_option
 def shell_command(place: str | None, command: Sequence[str], name: str) -> None:
-    """Open a shell on a host of the lab, or in a namespace there (HOST/NAME, HOST/@CONTAINER); or run one COMMAND"""
+    """Open a shell on a host of the lab, or in a namespace there (HOST/NAME, HOST/@CONTAINER, HOST/%NETWORK); or run one COMMAND"""
     with _told():
         session = _opened(name or (_lab_of(place) if place else ""))
         where = session.place(place or session.lab.hosts[0].name)
         if not where.exists:
-            there = ", ".join((*where.namespaces(), *where.containers())) or "none"
+            there = ", ".join((*where.namespaces(), *where.containers(), *where.networks())) or "none"
             raise Failure(f"netplug lab: host {where.host} has no namespace {where.inner}: it has {there}")
         argv = where.argv(*(command or ("bash", "--rcfile", "/run/lab.rc", "-i")))
         os.execvpe(argv[0], argv, session.environment(where))

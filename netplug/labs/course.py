@@ -57,6 +57,8 @@ class Mistake(Commands, frozen=True, forbid_unknown_fields=True, kw_only=True):
     text: str
     also: list[Commands] = []
     """What is typed elsewhere."""
+    undo: list[Commands] = []
+    """How to come back from it; none: the lab is built anew (`netplug lab goto`)."""
     says: str
     """What stands in the check's finding, letter by letter."""
 
@@ -130,7 +132,7 @@ def _validate(lab: Lab, path: Path) -> None:
     spoken |= {lab.host(commands.on) for commands in lab.prepare}
     for step in lab.steps:
         spoken |= {lab.host(commands.on) for commands in (*step.solution, *step.looks, *step.mistakes)}
-        spoken |= {lab.host(commands.on) for mistake in step.mistakes for commands in mistake.also}
+        spoken |= {lab.host(commands.on) for mistake in step.mistakes for commands in (*mistake.also, *mistake.undo)}
         spoken |= {place.partition("/")[0] for check in step.checks for place in check.places()}
     if strangers := spoken - known:
         raise InvalidArgument(f"{path}: no host {', '.join(sorted(strangers))}; its hosts are {', '.join(sorted(known))}")

@@ -88,6 +88,10 @@ def _mistake(lab: Lab, mistake: Mistake) -> Iterator[str]:
     for commands in (mistake, *mistake.also):
         yield from _commands(lab, commands)
     yield f"`netplug lab check` finds it: *{mistake.says}*"
+    if mistake.undo:
+        yield "To come back from it:"
+    for commands in mistake.undo:
+        yield from _commands(lab, commands)
     yield "</details>"
 
 

@@ -97,7 +97,7 @@ class _Box:
 def words(picture: str) -> list[str]:
     """What a picture says, sorted, without the numbers that an engine has drawn by lot: interfaces are named after identifiers."""
     found: list[str] = re.findall(r"<text[^>]*>([^<]*)</text>", picture)
-    return sorted(re.sub(r"\b(veth|br-)[0-9a-f]{7,12}\b", r"\1…", text) for text in found)
+    return sorted(re.sub(r"\b(veth|br-|vx-)[0-9a-f]{7,12}\b", r"\1…", text) for text in found)
 
 
 def _across(widths: Sequence[float]) -> float:

@@ -15,6 +15,7 @@ from netplug.labs.checks.base import Check, Find
 from netplug.labs.checks.doctor import DoctorCheck
 from netplug.labs.checks.driver import DriverCheck
 from netplug.labs.checks.fdb import FdbCheck
+from netplug.labs.checks.key import KeyCheck
 from netplug.labs.checks.link import LinkCheck
 from netplug.labs.checks.name import NameCheck
 from netplug.labs.checks.namespace import NamespaceCheck
@@ -22,6 +23,7 @@ from netplug.labs.checks.neighbour import NeighbourCheck
 from netplug.labs.checks.ping import PingCheck
 from netplug.labs.checks.route import RouteCheck
 from netplug.labs.checks.rule import RuleCheck
+from netplug.labs.checks.socket import SocketCheck
 from netplug.labs.checks.source import SourceCheck
 from netplug.labs.checks.sysctl import SysctlCheck
 from netplug.labs.checks.tcp import TcpCheck
@@ -31,6 +33,7 @@ AnyCheck = (
     | DoctorCheck
     | DriverCheck
     | FdbCheck
+    | KeyCheck
     | LinkCheck
     | NameCheck
     | NamespaceCheck
@@ -38,6 +41,7 @@ AnyCheck = (
     | PingCheck
     | RouteCheck
     | RuleCheck
+    | SocketCheck
     | SourceCheck
     | SysctlCheck
     | TcpCheck
