@@ -138,16 +138,21 @@ class Core:
         return applied
 
     async def establish(
-        self, action: str, subject: str, plan: Plan, record: Coroutine[Any, Any, object], opposite: Callable[[], Awaitable[object]]
+        self,
+        action: str,
+        subject: str,
+        plan: Callable[[], Plan],
+        record: Coroutine[Any, Any, object],
+        opposite: Callable[[], Awaitable[object]],
     ) -> None:
-        """Make plan and `record` true, or neither. `opposite` takes a record back.
+        """Make plan and `record` true, or neither. `opposite` takes a record back. The plan is asked for when nobody comes in between.
 
         The disk and the kernel work side by side: what a daemon that dies has in one of them only, the next one makes or removes.
         """
         writing = asyncio.create_task(record)
         await asyncio.sleep(0)  # it is on its way
         try:
-            applied = await self.apply(action, subject, plan)
+            applied = await self.apply(action, subject, plan())
         except BaseException:
             await asyncio.wait([writing])
             if writing.cancelled() or writing.exception() is None:

@@ -27,6 +27,7 @@ from netplug.controller.shared import Shared
 from netplug.errors import Conflict, NetplugError, NotFound, PortTaken, Unavailable
 from netplug.kernel import namespaces
 from netplug.model import Endpoint, Network, Sandbox
+from netplug.plan import Plan
 from netplug.resolver.model import SandboxNames
 from netplug.store import Exists, Lost, Write
 
@@ -213,7 +214,10 @@ class Endpoints:
                 sockets = open_resolver_sockets(change.sandbox)
             else:
                 names = asyncio.create_task(self._publish_names(change.sandbox, new, None))
-            plan = (*change.plan, *linking.rules(core, network, new, change.sandbox))
+
+            def plan() -> Plan:
+                return (*change.plan, *linking.rules(core, network, new, change.sandbox))
+
             subject, record = f"{network.name}/{sandbox.name}", self._intend(network, change, new)
             await core.establish("network connect", subject, plan, record, partial(self._withdraw, before, old, new))
         except BaseException:
