@@ -99,7 +99,7 @@ unit() {
 
 # Packages. (Their lists are the Makefile's; the script does nothing where all are there.)
 # shellcheck disable=SC2046  # the lists are meant to be split
-sh "$source/packaging/install-packages.sh" python3 $(packages SYSTEM_PACKAGES) $(packages CLUSTER_PACKAGES)
+sh "$source/packaging/install-packages.sh" python3 $(packages SYSTEM_PACKAGES) $(packages CLUSTER_PACKAGES) $(packages LAB_PACKAGES)
 
 # netplug, in a virtual environment of its own, anew when its sources are.
 changed_netplug=

@@ -14,6 +14,7 @@ import http.client
 import json
 import os
 import socket
+import struct
 from collections.abc import Iterator, Mapping
 from typing import IO, Any, Literal
 from urllib.parse import quote, urlencode
@@ -172,6 +173,20 @@ class Client:
         """POST, and take the connection over."""
         connection, response = self._send("POST", path, query, body, {"Connection": "Upgrade", "Upgrade": "tcp"})
         return Upgraded(connection, response)
+
+    def process(self) -> int:
+        """The daemon's pid, as this process sees it (SO_PEERCRED)."""
+        connection = _Connection(self._path)
+        try:
+            connection.connect()
+            pid, _, _ = struct.unpack("=iII", connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        except OSError as error:
+            raise self._unreachable(error) from error
+        finally:
+            connection.close()
+        if not pid:
+            raise Failure(f"the daemon at {self.host} lives among processes that are not seen from here")
+        return int(pid)
 
     def is_netplug(self) -> bool:
         """Whether this is a netplug daemon, and not another that speaks Docker's API."""

@@ -106,12 +106,15 @@ def status_command(name: str) -> None:
 
 @lab_command.command("check", cls=Command)
 @click.argument("step", type=INT, required=False)
+@click.option("--on", "host", default="", metavar="HOST", help="This very machine is HOST of the lab: look at it (with STEP and --lab)")
 @_lab_option
-def check_command(step: int | None, name: str) -> int:
+def check_command(step: int | None, host: str, name: str) -> int:
     """Look whether the next step is done (or STEP): exits with 1 if not, and says what is missing"""
     from netplug.labs.session import Verdict
 
     with _told():
+        if host:
+            return _check_here(name, host, step)
         session = _opened(name)
         if step is not None:
             return int(not _verdict(Verdict(step, session.step(step), session.look(step))))
@@ -119,6 +122,33 @@ def check_command(step: int | None, name: str) -> int:
         if all(verdicts):
             _show_next(session)
         return int(not all(verdicts))
+
+
+def _check_here(name: str, host: str, number: int | None) -> int:
+    from netplug.labs import course, machine
+    from netplug.labs.session import Verdict
+
+    if number is None or not name:
+        raise Failure("netplug lab: on a machine of its own, say which step of which lab: netplug lab check STEP --lab LAB --on HOST")
+    lab = course.find(name)
+    seen = machine.look(lab, host, number)
+    done = _verdict(Verdict(number, lab.step(number), seen.unmet))
+    if seen.elsewhere:
+        click.echo(f"that is how it looks from {host}; look from {', '.join(seen.elsewhere)} as well")
+    return int(not done)
+
+
+@lab_command.command("commands", cls=Command)
+@click.argument("lab")
+@click.argument("host", required=False)
+@click.option("--step", type=INT, default=0, help="What solves this step, instead of what is prepared")
+def commands_command(lab: str, host: str | None, step: int) -> None:
+    """Print the commands that prepare HOST (default: the first) of a lab, as its text has them; nothing is run"""
+    from netplug.labs import course
+
+    with _told():
+        found = course.find(lab)
+        click.echo(found.typed(host or found.hosts[0].name, step))
 
 
 def _verdict(verdict: Verdict) -> bool:
@@ -175,12 +205,12 @@ def goto_command(step: int, name: str) -> None:
 @click.argument("command", nargs=-1)
 @_lab_option
 def shell_command(place: str | None, command: Sequence[str], name: str) -> None:
-    """Open a shell on a host of the lab, or in a namespace there (HOST/NAME, HOST/@CONTAINER); or run one COMMAND"""
+    """Open a shell on a host of the lab, or in a namespace there (HOST/NAME, HOST/@CONTAINER, HOST/%NETWORK); or run one COMMAND"""
     with _told():
         session = _opened(name or (_lab_of(place) if place else ""))
         where = session.place(place or session.lab.hosts[0].name)
         if not where.exists:
-            there = ", ".join((*where.namespaces(), *where.containers())) or "none"
+            there = ", ".join((*where.namespaces(), *where.containers(), *where.networks())) or "none"
             raise Failure(f"netplug lab: host {where.host} has no namespace {where.inner}: it has {there}")
         argv = where.argv(*(command or ("bash", "--rcfile", "/run/lab.rc", "-i")))
         os.execvpe(argv[0], argv, session.environment(where))

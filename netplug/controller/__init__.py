@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from netplug.controller import points
 from netplug.controller.cluster import in_use
 from netplug.controller.core import Core, log, recording
 from netplug.controller.debts import Debts
@@ -28,6 +29,7 @@ from netplug.controller.membership import Membership
 from netplug.controller.networks import PUBLISHED, Networks
 from netplug.controller.peers import Peers
 from netplug.controller.planning import Planning
+from netplug.controller.points import Point
 from netplug.controller.renaming import Renaming
 from netplug.controller.requests import (
     ControllerEvent,
@@ -189,6 +191,13 @@ class Controller:
         sandbox = self._endpoints.sandbox(identity)
         endpoint = self._endpoints.find(self.network(network), sandbox) if network else None
         return self._restore.whole_plan(sandbox, endpoint)
+
+    def points_of_network(self, reference: str) -> list[Point]:
+        """Where its packets can be seen on this host; Conflict where the network has nothing here."""
+        return points.of_network(self._core, self._restore, self.network(reference))
+
+    def points_of_sandbox(self, identity: str) -> list[Point]:
+        return points.of_sandbox(self._endpoints.sandbox(identity))
 
     # Changes
 

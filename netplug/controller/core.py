@@ -8,11 +8,12 @@ import ipaddress
 import itertools
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 from weakref import WeakValueDictionary
 
 from netplug.addressing import Allocator, Ipams
@@ -28,6 +29,7 @@ from netplug.forwarder.client import Forwarder
 from netplug.kernel.executor import Executor
 from netplug.kernel.firewall import Firewall
 from netplug.kernel.journal import Journal
+from netplug.kernel.outcome import Applied
 from netplug.model import Endpoint, Network, PoolConfig, mac_of
 from netplug.plan import IPV6_FORWARDING, Direct, FirewallOp, Plan, Publish, Remove, Step, Sysctl, removal
 from netplug.registry import Drivers
@@ -124,7 +126,7 @@ class Core:
             found = self._here[place] = driver.on(self.underlay) if isinstance(driver, PeerAware) else driver
         return found
 
-    async def apply(self, action: str, subject: str, plan: Plan) -> None:
+    async def apply(self, action: str, subject: str, plan: Plan) -> Applied:
         """Make the plan true, or raise with everything undone; noted in the journal either way."""
         self.note(plan)
         try:
@@ -133,6 +135,30 @@ class Core:
             self.journal.record(action, subject, (), str(error))
             raise
         self.journal.record(action, subject, applied.changed)
+        return applied
+
+    async def establish(
+        self, action: str, subject: str, plan: Plan, record: Coroutine[Any, Any, object], opposite: Callable[[], Awaitable[object]]
+    ) -> None:
+        """Make plan and `record` true, or neither. `opposite` takes a record back.
+
+        The disk and the kernel work side by side: what a daemon that dies has in one of them only, the next one makes or removes.
+        """
+        writing = asyncio.create_task(record)
+        await asyncio.sleep(0)  # it is on its way
+        try:
+            applied = await self.apply(action, subject, plan)
+        except BaseException:
+            await asyncio.wait([writing])
+            if writing.cancelled() or writing.exception() is None:
+                await opposite()
+            raise
+        try:
+            await writing
+        except BaseException as error:
+            errors = [error, *await self.executor.remove(applied.undo)]
+            self.journal.record(action, subject, (), "; ".join(map(str, errors)))
+            raise
 
     async def remove(self, action: str, subject: str, plan: Plan) -> None:
         """Take the plan's things away as far as possible; what resists is logged and is swept away at the next start."""

@@ -1,8 +1,8 @@
 """Connect and disconnect: the order of the steps.
 
-Connect: address, ports held, one transaction (the intent), the plan, names, event. If a step fails, the kernel has been put back by the
-executor, the opposite transaction frees name and address, and the error says which step it was. Disconnect: the transaction first, so
-that a daemon that dies in between ends it at its next start; then names, kernel, address.
+Connect: address, ports held; then one transaction (the intent), the plan and the names, side by side; event. If a step fails, the kernel
+has been put back by the executor, the opposite transaction frees name and address, and the error says which step it was. Disconnect: the
+transaction first, so that a daemon that dies in between ends it at its next start; then names, kernel, address.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from netplug.controller import exits, handing, linking
 from netplug.controller.core import Core, log
@@ -197,27 +198,40 @@ class Endpoints:
         sandbox, ports = self._hold_ports(sandbox, present, endpoint)
         try:
             change = joined(core, network, sandbox, present, endpoint, ports)
-            new = next(candidate for candidate in change.endpoints if candidate.id == endpoint.id)
-            await self._intend(network, change, new)
         except BaseException:
             self.publishing.keep(sandbox, present)
             raise
+        new = next(candidate for candidate in change.endpoints if candidate.id == endpoint.id)
         core.records.add_endpoint(new)
         core.records.add_sandbox(change.sandbox)
         self._remember(change.updated)
+        old = [endpoint for endpoint in present if endpoint.id in {updated.id for updated in change.updated}]
+        names: asyncio.Task[None] | None = None
         sockets = None
         try:
             if change.sandbox.resolver_udp != sandbox.resolver_udp:
                 sockets = open_resolver_sockets(change.sandbox)
+            else:
+                names = asyncio.create_task(self._publish_names(change.sandbox, new, None))
             plan = (*change.plan, *linking.rules(core, network, new, change.sandbox))
-            await core.apply("network connect", f"{network.name}/{sandbox.name}", plan)
+            subject, record = f"{network.name}/{sandbox.name}", self._intend(network, change, new)
+            await core.establish("network connect", subject, plan, record, partial(self._withdraw, before, old, new))
         except BaseException:
             for opened in sockets or ():
                 opened.close()
-            await self._withdraw(before, present, new, change)
+            core.records.drop_endpoint(new)
+            core.records.add_sandbox(before)
+            self._remember(old)
+            self.publishing.keep(before, present)
+            if names is not None:
+                await names
+                await self.forget_names(new, before)
             raise
         core.announced(new)
-        await self._publish_names(change.sandbox, new, sockets)
+        if names is not None:
+            await names
+        else:
+            await self._publish_names(change.sandbox, new, sockets)
         await self.publishing.settle(change.sandbox, change.endpoints)
         return new
 
@@ -234,17 +248,11 @@ class Endpoints:
                 raise NotFound(f"network {network.name} not found") from lost
             raise Conflict(f"endpoint with name {new.container_name} already exists in network {network.name}") from lost
 
-    async def _withdraw(self, sandbox: Sandbox, present: list[Endpoint], new: Endpoint, change: Change) -> None:
-        """The opposite of the intent."""
-        core = self._core
-        old = [endpoint for endpoint in present if endpoint.id in {updated.id for updated in change.updated}]
-        core.records.drop_endpoint(new)
-        core.records.add_sandbox(sandbox)
-        self._remember(old)
+    async def _withdraw(self, sandbox: Sandbox, old: Sequence[Endpoint], new: Endpoint) -> None:
+        """The opposite of the intent, in the store."""
         writes = [*delete_endpoint(new), put_sandbox(sandbox), *map(update_endpoint, old), *self._shared.debts.written([new])]
         writes += self.farewells.written(self.farewells.of_endpoints([new], sandbox))
-        await core.store.txn((), writes)
-        self.publishing.keep(sandbox, present)
+        await self._core.store.txn((), writes)
 
     def _leaving(self, network: Network, sandbox: Sandbox, present: Sequence[Endpoint], endpoint: Endpoint) -> Change:
         """What disconnecting means. Host ports that other endpoints will need are held."""

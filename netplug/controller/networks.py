@@ -1,14 +1,16 @@
 """Create and remove networks: the order of the steps.
 
-Create: pools from IPAM, one durable transaction (record, name, claims), the driver's plan. Remove: the records first, so that nothing new
-can join, then the kernel. A daemon that dies in between finds either a record whose plan it makes true, or marked links without a record.
-One that other nodes have routes to is published when it is made, and made with the next free subnet where another node was quicker.
+Create: pools from IPAM, then one durable transaction (record, name, claims) beside the driver's plan. Remove: the records first, so that
+nothing new can join, then the kernel. A daemon that dies in between finds either a record whose plan it makes true, or marked links without
+a record. One that other nodes have routes to is published when it is made, and made with the next free subnet where another node was
+quicker.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
+from functools import partial
 
 import msgspec
 
@@ -106,23 +108,20 @@ class Networks:
         """Record and plan of one that is in the memory already; out of it again where that fails."""
         core = self._core
         claims, farewell = self._claims(network), self._effects.farewells.of_network(network)
-        try:
-            compares, writes = put_network(network, claims)
-            await core.store.txn(compares, [*writes, *self._effects.farewells.unsaid(farewell)], durable=True)
-        except Lost as lost:
-            core.records.drop_network(network)
-            raise self._taken(network, lost) from lost
-        except BaseException:
-            core.records.drop_network(network)
-            raise
+        compares, writes = put_network(network, claims)
+        writes += self._effects.farewells.unsaid(farewell)
+        opposite = [*delete_network(network, claims), *self._effects.farewells.written(farewell)]
         core.open_pools(network)
         try:
-            await core.apply("network create", network.name, core.network_plan(network))
-        except BaseException:
+            plan = core.network_plan(network)
+            record = core.store.txn(compares, writes, durable=True)
+            take_back = partial(core.store.txn, (), opposite, durable=True)
+            await core.establish("network create", network.name, plan, record, take_back)
+        except BaseException as error:
             core.records.drop_network(network)
             core.allocators.pop(network.id, None)
-            writes = [*delete_network(network, claims), *self._effects.farewells.written(farewell)]
-            await core.store.txn((), writes, durable=True)
+            if isinstance(error, Lost):
+                raise self._taken(network, error) from error
             raise
 
     async def drafted(self, request: NetworkRequest) -> Network:

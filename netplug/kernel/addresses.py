@@ -7,6 +7,7 @@ import socket
 import struct
 from collections.abc import Container
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 from netplug.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Message, Socket, attribute, parse_attributes
@@ -79,11 +80,21 @@ def _body(family: int, packed: bytes, prefix: int, index: int) -> bytes:
 
 
 def _parse(body: bytes) -> Assigned:
-    family, prefix, _, _, index = _INFO.unpack_from(body)
+    _, prefix, _, _, index = _INFO.unpack_from(body)
     found = parse_attributes(body, _INFO.size)
     far = found[_IFA_ADDRESS]
     # IPv6 tells the own address apart only where there is a far end too.
     own = found.get(_IFA_LOCAL, far)
-    if family == socket.AF_INET6:
-        return Assigned(index, ipaddress.IPv6Interface((own, prefix)), ipaddress.IPv6Network((far, prefix), strict=False))
-    return Assigned(index, ipaddress.IPv4Interface((own, prefix)), ipaddress.IPv4Network((far, prefix), strict=False))
+    return Assigned(index, _interface(own, prefix), network_of(far, prefix))
+
+
+@lru_cache(maxsize=4096)
+def network_of(packed: bytes, prefix: int) -> IPNetwork:
+    """That an address of so many bytes is in. Kept: to make one takes as long as the kernel's answer, and the same ones come again."""
+    kind = ipaddress.IPv4Network if len(packed) == 4 else ipaddress.IPv6Network
+    return kind((packed, prefix), strict=False)
+
+
+@lru_cache(maxsize=4096)
+def _interface(packed: bytes, prefix: int) -> IPInterface:
+    return ipaddress.IPv4Interface((packed, prefix)) if len(packed) == 4 else ipaddress.IPv6Interface((packed, prefix))

@@ -41,9 +41,9 @@ _IFLA_IFALIAS, _IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD, _IFLA_EXT_MASK = 20, 2
 _INET6_ADDR_GEN_MODE = 8
 _IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES = 31, 32
 _WANTED = frozenset({IFLA_ADDRESS, IFLA_IFNAME, _IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO, _IFLA_IFALIAS, IFLA_GROUP})
-INFO_KIND, INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
+INFO_KIND, INFO_DATA, INFO_SLAVE_KIND, INFO_SLAVE_DATA = 1, 2, 4, 5
 _VETH_INFO_PEER = 1
-_IFLA_BRPORT_MODE = 4
+IFLA_BRPORT_MODE = 4
 _RTEXT_FILTER_SKIP_STATS = 8
 
 _INFO = struct.Struct("=BxHiII")  # family, type, index, flags, change
@@ -124,8 +124,8 @@ def dress(op: Veth, index: int) -> Message:
     """
     body = header(index) + _alias(op.alias)
     if op.master:
-        hairpin = nested(_INFO_SLAVE_DATA, attribute(_IFLA_BRPORT_MODE, b"\1"))
-        body += nested(IFLA_LINKINFO, attribute(_INFO_SLAVE_KIND, b"bridge"), hairpin)
+        hairpin = nested(INFO_SLAVE_DATA, attribute(IFLA_BRPORT_MODE, b"\1"))
+        body += nested(IFLA_LINKINFO, attribute(INFO_SLAVE_KIND, b"bridge"), hairpin)
         if has_ipv6(op.mtu):
             body += nested(_IFLA_AF_SPEC, nested(socket.AF_INET6, attribute(_INET6_ADDR_GEN_MODE, b"\1")))
     return Message(RTM_NEWLINK, body)
@@ -219,8 +219,8 @@ def parse(body: bytes) -> Link:
     _, _, index, flags, _ = _INFO.unpack_from(body)
     found = parse_attributes(body, _INFO.size, _WANTED)
     info = parse_attributes(found.get(IFLA_LINKINFO, b""))
-    slave_kind = parse_text(info.get(_INFO_SLAVE_KIND, b""))
-    slave = parse_attributes(info.get(_INFO_SLAVE_DATA, b"")) if slave_kind == "bridge" else {}
+    slave_kind = parse_text(info.get(INFO_SLAVE_KIND, b""))
+    slave = parse_attributes(info.get(INFO_SLAVE_DATA, b"")) if slave_kind == "bridge" else {}
     return Link(
         index,
         parse_text(found.get(IFLA_IFNAME, b"")),
@@ -229,11 +229,17 @@ def parse(body: bytes) -> Link:
         parse_number(found.get(IFLA_MASTER, b"")),
         parse_text(info.get(INFO_KIND, b"")),
         parse_text(found.get(_IFLA_IFALIAS, b"")),
-        slave.get(_IFLA_BRPORT_MODE) == b"\1",
+        slave.get(IFLA_BRPORT_MODE) == b"\1",
         parse_number(found.get(_IFLA_MTU, b"")),
         slave_kind,
         found.get(IFLA_ADDRESS, b"").hex(":"),
     )
+
+
+def port(body: bytes) -> dict[int, bytes]:
+    """What a link message says of the link as a bridge's port: IFLA_BRPORT_…"""
+    info = parse_attributes(parse_attributes(body, _INFO.size, (IFLA_LINKINFO,)).get(IFLA_LINKINFO, b""))
+    return parse_attributes(info.get(INFO_SLAVE_DATA, b""))
 
 
 def parse_index(body: bytes) -> tuple[int, int]:

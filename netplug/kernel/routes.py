@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import socket
 import struct
 from collections.abc import Collection, Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from netplug.kernel import addresses, links
@@ -60,9 +60,7 @@ class Existing(NamedTuple):
 
     @property
     def subnet(self) -> IPNetwork:
-        if self.family == socket.AF_INET6:
-            return ipaddress.IPv6Network((self.destination or bytes(16), self.prefix))
-        return ipaddress.IPv4Network((self.destination or bytes(4), self.prefix))
+        return addresses.network_of(self.destination or bytes(16 if self.family == socket.AF_INET6 else 4), self.prefix)
 
     @property
     def way(self) -> int:
@@ -127,7 +125,13 @@ def host_subnets(beside: Collection[str] = ()) -> list[str]:
         ours = links.our_indexes(netlink, beside)
         found = {one.network for one in addresses.dump(netlink, without=ours)}
         found |= {one.subnet for one in reachable(netlink) if one.link not in ours}
-    return [str(subnet) for subnet in sorted(found, key=lambda subnet: (subnet.version, subnet)) if counts(subnet)]
+    return list(_described(frozenset(found)))
+
+
+@lru_cache(maxsize=16)
+def _described(subnets: frozenset[IPNetwork]) -> list[str]:
+    """Those that count, in order. A host's change seldom."""
+    return [str(subnet) for subnet in sorted(subnets, key=lambda subnet: (subnet.version, subnet)) if counts(subnet)]
 
 
 def counts(subnet: IPNetwork) -> bool:

@@ -57,6 +57,8 @@ class Mistake(Commands, frozen=True, forbid_unknown_fields=True, kw_only=True):
     text: str
     also: list[Commands] = []
     """What is typed elsewhere."""
+    undo: list[Commands] = []
+    """How to come back from it; none: the lab is built anew (`netplug lab goto`)."""
     says: str
     """What stands in the check's finding, letter by letter."""
 
@@ -84,6 +86,8 @@ class Lab(_Part, frozen=True, forbid_unknown_fields=True, kw_only=True):
     cables: list[Cable] = []
     prepare: list[Commands] = []
     """What is done before the learner's first step."""
+    machines: bool = False
+    """Whether it is done on the Vagrantfile's machines as well: its first host is node1, its second node2."""
     needs: list[str] = []
     """Commands beside iproute2 and util-linux, each as COMMAND or COMMAND:DEBIAN-PACKAGE."""
     name: str = ""
@@ -92,6 +96,18 @@ class Lab(_Part, frozen=True, forbid_unknown_fields=True, kw_only=True):
     @property
     def number(self) -> int:
         return int(self.name[:2])
+
+    def typed(self, host: str, number: int = 0) -> str:
+        """Lines that are typed on a host: the preparations, or the solution of a step."""
+        if host not in (known := [each.name for each in self.hosts]):
+            raise NotFound(f"lab {self.name} has no host {host}: its hosts are {', '.join(known)}")
+        commands = self.step(number).solution if number else self.prepare
+        return "\n".join(each.run.strip() for each in commands if self.host(each.on) == host)
+
+    def step(self, number: int) -> Step:
+        if not 1 <= number <= len(self.steps):
+            raise InvalidArgument(f"lab {self.name} has steps 1 to {len(self.steps)}, and no step {number}")
+        return self.steps[number - 1]
 
     def host(self, name: str) -> str:
         """The host that commands with `on = name` run on."""
@@ -116,7 +132,7 @@ def _validate(lab: Lab, path: Path) -> None:
     spoken |= {lab.host(commands.on) for commands in lab.prepare}
     for step in lab.steps:
         spoken |= {lab.host(commands.on) for commands in (*step.solution, *step.looks, *step.mistakes)}
-        spoken |= {lab.host(commands.on) for mistake in step.mistakes for commands in mistake.also}
+        spoken |= {lab.host(commands.on) for mistake in step.mistakes for commands in (*mistake.also, *mistake.undo)}
         spoken |= {place.partition("/")[0] for check in step.checks for place in check.places()}
     if strangers := spoken - known:
         raise InvalidArgument(f"{path}: no host {', '.join(sorted(strangers))}; its hosts are {', '.join(sorted(known))}")

@@ -1,11 +1,12 @@
 """A network namespace of a running lab, and eyes for it: `ip -j` and its kin, which show what the learner's own commands show.
 
-A place's name is the host's (`host1`), HOST/NAME for a namespace that was made on the host with `ip netns add NAME`, or HOST/@NAME for that
-of a running container.
+A place's name is the host's (`host1`), HOST/NAME for a namespace that was made on the host with `ip netns add NAME`, HOST/@NAME for that
+of a running container, or HOST/%NAME for that of an overlay network.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from netplug.labs import containers
+from netplug.labs import containers, networks
 from netplug.labs.finding import Unmet
 
 
@@ -37,6 +38,8 @@ class Place:
         """Of the network namespace, as this process reaches it."""
         if self.container:
             return f"{self._container_process}/ns/net"
+        if self.network:
+            return str(networks.inside(self.run_directory).get(self.network, ""))
         return f"{self.run_directory}/netns/{self.inner}" if self.inner else f"/proc/{self.pid}/ns/net"
 
     @property
@@ -53,6 +56,11 @@ class Place:
     def container(self) -> str:
         """The name of the container whose network this is."""
         return self.inner.removeprefix("@") if self.inner.startswith("@") else ""
+
+    @property
+    def network(self) -> str:
+        """The name of the network whose namespace this is."""
+        return self.inner.removeprefix("%") if self.inner.startswith("%") else ""
 
     @property
     def run_directory(self) -> Path:
@@ -79,16 +87,21 @@ class Place:
         return {link["ifname"]: link for link in self.json("ip", "-j", "-d", "address")}
 
     def link(self, name: str, why: str = "") -> dict[str, Any]:
-        """One interface; Unmet where it is not here."""
+        """One interface; Unmet where it is not here. An engine's own names have a part that nobody can know: `vx-*` is the first such."""
         links = self.links()
-        if name not in links:
+        found = fnmatch.filter(links, name)
+        if not found:
             raise Unmet(f"an interface {name} in {self.name}", f"{self.name} has {', '.join(links) or 'no interface'}", why)
-        return links[name]
+        return links[found[0]]
 
     def namespaces(self) -> list[str]:
         """Names that `ip netns` shows on this host."""
         directory = self.run_directory / "netns"
         return sorted(entry.name for entry in directory.iterdir()) if directory.is_dir() else []
+
+    def networks(self) -> list[str]:
+        """Overlay networks that this host is on, each as %NAME."""
+        return sorted(f"%{name}" for name in networks.inside(self.run_directory))
 
     def containers(self) -> list[str]:
         """Running containers of this host, each as @NAME; not those whose network has a name already: the host's, or one of `ip netns`."""
@@ -103,6 +116,8 @@ class Place:
     def exists(self) -> bool:
         if self.container:
             return self.container in containers.running(self.run_directory)
+        if self.network:
+            return self.inner in self.networks()
         return not self.inner or self.inner in self.namespaces()
 
     def require(self, why: str = "") -> None:
@@ -110,6 +125,9 @@ class Place:
         if self.container and not self.exists:
             names = ", ".join(containers.running(self.run_directory)) or "none"
             raise Unmet(f"a running container {self.container} on {self.host}", f"running on {self.host}: {names}", why)
-        if not self.container and self.inner and self.inner not in self.namespaces():
+        if self.network and not self.exists:
+            names = ", ".join(name.removeprefix("%") for name in self.networks()) or "none"
+            raise Unmet(f"the overlay network {self.network} on {self.host}", f"overlay networks on {self.host}: {names}", why)
+        if not self.container and not self.network and self.inner and self.inner not in self.namespaces():
             names = ", ".join(self.namespaces()) or "none"
             raise Unmet(f"a network namespace {self.inner} on {self.host}", f"namespaces on {self.host}: {names}", why)

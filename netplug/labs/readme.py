@@ -26,6 +26,7 @@ def _page(lab: Lab) -> Iterator[str]:
     yield _block(f"netplug lab start {lab.number}", *(f"netplug lab shell {host.name}" for host in lab.hosts))
     yield "Each host has a shell of its own: open one terminal per host.\n" if len(lab.hosts) > 1 else ""
     yield "\n".join(f"- `{host.name}`: {host.about}" for host in lab.hosts if host.about)
+    yield from _machines(lab)
     if lab.prepare:
         yield "**Prepared for you**, by these commands:"
         for commands in lab.prepare:
@@ -35,6 +36,22 @@ def _page(lab: Lab) -> Iterator[str]:
     yield "## The end"
     yield lab.end
     yield _block("netplug lab diagram", "netplug lab stop")
+
+
+def _machines(lab: Lab) -> Iterator[str]:
+    if not lab.machines:
+        return
+    nodes = {f"node{number}": host.name for number, host in enumerate(lab.hosts, 1)}
+    yield (
+        "**On machines of their own.** Instead, the hosts can be the virtual machines of the [Vagrantfile](../../Vagrantfile); the text is "
+        "the same:\n"
+    )
+    prepared = (f"vagrant ssh {node} -c 'sudo sh /vagrant/packaging/lab-machine.sh {lab.number} {host}'" for node, host in nodes.items())
+    yield _block(f"NODES={len(nodes)} vagrant up", *prepared)
+    node, host = next(iter(nodes.items()))
+    yield f"`vagrant ssh {node}`, then `sudo -i`, is your shell on `{host}`. There, this looks at what of step 1 can be seen from {host}:"
+    yield _block(f"netplug lab check 1 --lab {lab.number} --on {host}")
+    yield "`vagrant reload` takes everything away again."
 
 
 def _step(lab: Lab, number: int, step: Step) -> Iterator[str]:
@@ -71,6 +88,10 @@ def _mistake(lab: Lab, mistake: Mistake) -> Iterator[str]:
     for commands in (mistake, *mistake.also):
         yield from _commands(lab, commands)
     yield f"`netplug lab check` finds it: *{mistake.says}*"
+    if mistake.undo:
+        yield "To come back from it:"
+    for commands in mistake.undo:
+        yield from _commands(lab, commands)
     yield "</details>"
 
 

@@ -20,6 +20,8 @@ from netplug.labs.places import Place
 from netplug.labs.record import Record
 
 _COMMAND_PATIENCE = 120
+_ELSEWHERE = ("NETPLUG_HOST", "DOCKER_HOST", "DOCKER_CONTEXT", "ETCDCTL_ENDPOINTS")
+"""Variables by which a learner's own shell may send these commands to daemons outside the lab."""
 Say = Callable[[str], None]
 
 
@@ -111,9 +113,7 @@ class Session:
     # Steps
 
     def step(self, number: int) -> Step:
-        if not 1 <= number <= len(self.lab.steps):
-            raise InvalidArgument(f"lab {self.lab.name} has steps 1 to {len(self.lab.steps)}, and no step {number}")
-        return self.lab.steps[number - 1]
+        return self.lab.step(number)
 
     @property
     def next(self) -> int:
@@ -168,18 +168,18 @@ class Session:
     # Places and commands
 
     def place(self, name: str) -> Place:
-        """HOST, HOST/NAMESPACE or HOST/@CONTAINER."""
+        """HOST, HOST/NAMESPACE, HOST/@CONTAINER or HOST/%NETWORK."""
         host = name.partition("/")[0]
         if host not in self.record.hosts:
             raise NotFound(f"lab {self.lab.name} has no host {host}: its hosts are {', '.join(self.record.hosts)}")
         return Place(name, self.record.hosts[host])
 
     def places(self) -> list[Place]:
-        """All hosts, each followed by the namespaces and containers on it."""
+        """All hosts, each followed by the namespaces, containers and overlay networks on it."""
         found = []
         for name in self.record.hosts:
             host = self.place(name)
-            found += [host, *(self.place(f"{name}/{inner}") for inner in (*host.namespaces(), *host.containers()))]
+            found += [host, *(self.place(f"{name}/{inner}") for inner in (*host.namespaces(), *host.containers(), *host.networks()))]
         return found
 
     def type(self, commands: Commands, say: Say = _silent) -> str:
@@ -211,7 +211,8 @@ class Session:
     def environment(self, place: Place) -> dict[str, str]:
         """Of a shell at a place. `netplug` is found there also if it is not installed where the shell looks."""
         path = f"{os.environ.get('PATH', os.defpath)}:{os.path.dirname(sys.executable)}"
-        return {**os.environ, hosts.MARK: str(record.directory(self.lab.name)), "LAB_PLACE": place.name, "PATH": path}
+        kept = {name: value for name, value in os.environ.items() if name not in _ELSEWHERE}
+        return {**kept, hosts.MARK: str(record.directory(self.lab.name)), "LAB_PLACE": place.name, "PATH": path}
 
 
 def _require(lab: Lab) -> None:
@@ -223,7 +224,8 @@ def _require(lab: Lab) -> None:
     wanted = ["ip:iproute2", "nsenter:util-linux", "ping:iputils-ping", "sysctl:procps", *lab.needs]
     missing = [command.rpartition(":")[2] for command in wanted if shutil.which(command.partition(":")[0]) is None]
     if missing:
-        raise InvalidArgument(f"lab {lab.name} needs commands that are not here: apt-get install {' '.join(missing)}")
+        packages = " ".join(dict.fromkeys(missing))
+        raise InvalidArgument(f"lab {lab.name} needs commands that are not here: apt-get install {packages}")
 
 
 def _remove(name: str) -> None:

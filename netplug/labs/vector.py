@@ -97,7 +97,7 @@ class _Box:
 def words(picture: str) -> list[str]:
     """What a picture says, sorted, without the numbers that an engine has drawn by lot: interfaces are named after identifiers."""
     found: list[str] = re.findall(r"<text[^>]*>([^<]*)</text>", picture)
-    return sorted(re.sub(r"\b(veth|br-)[0-9a-f]{7,12}\b", r"\1…", text) for text in found)
+    return sorted(re.sub(r"\b(veth|br-|vx-)[0-9a-f]{7,12}\b", r"\1…", text) for text in found)
 
 
 def _across(widths: Sequence[float]) -> float:
@@ -122,15 +122,15 @@ def picture(hosts: Sequence[Drawn]) -> str:
 
 
 def _box(drawn: Drawn) -> _Box:
-    """Ports of bridges first, then bridges, then what stands alone: so lines are short. `lo` only where there is something to see."""
+    """Ports of bridges first, then their bridges, then what stands alone: so lines are short. `lo` only where there is something to see."""
     shown = sorted(drawn.interfaces, key=lambda link: link.name)
     links = [link for link in shown if link.name != "lo" or len(drawn.interfaces) == 1 or not _usual(link)]
     order = [inner.name for inner in drawn.inner]
     ports = sorted((link for link in links if link.master), key=lambda port: (*_towards(port, order), port.master, port.name))
     bridges = list(dict.fromkeys(port.master for port in ports))
-    masters = [link for link in links if link.name in bridges or link.kind == "bridge"]
-    masters.sort(key=lambda link: bridges.index(link.name) if link.name in bridges else len(bridges))
+    masters = sorted((link for link in links if link.name in bridges), key=lambda link: bridges.index(link.name))
     alone = [link for link in links if link not in ports and link not in masters]
+    alone.sort(key=lambda link: _towards(link, order)[0])
     rows = [[_chip(link) for link in row] for row in (ports, masters, alone) if row]
     return _Box(drawn, [_box(inner) for inner in drawn.inner], rows)
 

@@ -20,6 +20,8 @@ DAMAGES = {
         f"ip neigh replace 10.90.0.3 lladdr 02:00:00:00:00:99 dev {{link}} nud permanent proto {ROUTE_PROTOCOL}",
         "neighbour 10.90.0.3 leads elsewhere: 02:00:00:00:00:99",
     ),
+    "MTU of the tunnel": ("ip link set {link} mtu 1300", "{link} has MTU 1300 instead of 1450"),
+    "tunnel cut off from its bridge": ("bridge link set dev {link} isolated on", "{link} has isolated on instead of off"),
     "neighbour for nobody": (
         f"ip neigh add 10.90.0.99 lladdr 02:00:00:00:00:99 dev {{link}} nud permanent proto {ROUTE_PROTOCOL}",
         "1 entries for peers that are not there",

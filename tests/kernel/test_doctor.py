@@ -50,7 +50,25 @@ IN_HOST = {
         "nft add table ip other ; add chain ip other forward {{ type filter hook forward priority 0 ; policy drop ; }}",
         "other tools' chains: ip other forward drops what netplug allows",
     ),
+    "another backend's chains": (
+        "sh iptables-nft -N NETPLUG-FORWARD && iptables-nft -A FORWARD -j NETPLUG-FORWARD",
+        "the firewall: ip chains of iptables-nft are left",
+    ),
+    "another backend's chains of IPv6": ("ip6tables-nft -t nat -N NETPLUG", "the firewall: ip6 chains of iptables-nft are left"),
+    "another backend's legacy chains": (
+        "sh iptables-legacy -t nat -N NETPLUG && iptables-legacy -t nat -A PREROUTING -j NETPLUG",
+        "the firewall: ip chains of iptables-legacy are left",
+    ),
     "forwarding": ("sysctl -qw net.ipv4.ip_forward=0", "the host: sysctl net.ipv4.ip_forward=1 is not set"),
+    "MTU of the bridge": ("ip link set {bridge} mtu 1300", "network demo: {bridge} has MTU 1300 instead of 1500"),
+    "MTU of the veth": ("ip link set {veth} mtu 1300", "container aa: {veth} has MTU 1300 instead of 1500"),
+    "MAC of the bridge": ("ip link set {bridge} address 02:00:00:00:00:99", "network demo: {bridge} has MAC 02:00:00:00:00:99 instead of"),
+    "hairpin": ("bridge link set dev {veth} hairpin off", "container aa: {veth} has hairpin off instead of on"),
+    "isolated port": ("bridge link set dev {veth} isolated on", "container aa: {veth} has isolated on instead of off"),
+    "port that does not learn": ("bridge link set dev {veth} learning off", "container aa: {veth} has learning off instead of on"),
+    "port that is not flooded": ("bridge link set dev {veth} flood off", "container aa: {veth} has flood off instead of on"),
+    "port without broadcasts": ("bridge link set dev {veth} bcast_flood off", "container aa: {veth} has bcast_flood off instead of on"),
+    "port without multicasts": ("bridge link set dev {veth} mcast_flood off", "container aa: {veth} has mcast_flood off instead of on"),
     "link without a record": (
         f"ip link add vethabcdef0 group {LINK_GROUP} type veth peer name other0",
         "link vethabcdef0: veth vethabcdef0 carries our mark and has no record",
@@ -66,6 +84,9 @@ IN_CONTAINER = {
     "default route elsewhere": ("ip route replace default via 10.75.0.9", "container aa: route .* leads elsewhere: via 10.75.0.9 on eth0"),
     "interface down": ("ip link set eth0 down", "container aa: eth0 is not up"),
     "interface": ("ip link del eth0", "container aa: veth {veth} is missing"),
+    "MTU": ("ip link set eth0 mtu 1300", "container aa: eth0 has MTU 1300 instead of 1500"),
+    "MAC": ("ip link set eth0 address 02:00:00:00:00:98", "container aa: eth0 has MAC 02:00:00:00:00:98 instead of"),
+    "another backend's redirection": ("iptables-nft -t nat -N NETPLUG_OUTPUT", "container aa: ip chains of iptables-nft are left"),
     "way to the resolver": ("nft flush ruleset", "container aa: the way to its resolver is missing"),
 }
 BY_IPTABLES = {
@@ -75,6 +96,10 @@ BY_IPTABLES = {
     "masquerading": ("iptables -t nat -F NETPLUG-POSTROUTING", "the firewall: masquerading of 10.75.0.0/24 is missing"),
     "bridge table": ("nft delete table bridge netplug", "the firewall: missing or changed: table bridge netplug"),
     "guard": ("nft flush map bridge netplug ports", "the firewall: .*{veth}.* is missing"),
+    "another backend's table": (
+        "nft add table inet netplug ; add chain inet netplug forward {{ type filter hook forward priority 0 ; policy drop ; }}",
+        "the firewall: table inet netplug of another firewall backend is left",
+    ),
 }
 
 
@@ -124,8 +149,10 @@ def check(host: Host, argv: list[str], expected: str, inside: str = "") -> list[
 
 
 def split(text: str) -> list[str]:
-    """One argument for nft, whose own commands are separated by `;`."""
+    """One argument for nft, whose own commands are separated by `;`, and for a shell."""
     program, _, rest = text.partition(" ")
+    if program == "sh":
+        return ["sh", "-ec", rest]
     return [program, rest] if program == "nft" else text.split()
 
 
@@ -154,6 +181,21 @@ def test_a_rule_that_nobody_asked_for_in_iptables(by_iptables: Host):
 
 def test_the_way_to_the_resolver_by_iptables(by_iptables: Host):
     check(by_iptables, ["iptables", "-t", "nat", "-F"], "container aa: the way to its resolver is missing", "aa")
+
+
+def test_another_backends_table_in_a_container(by_iptables: Host):
+    plant = ["nft", "add table ip netplug"]
+    check(by_iptables, plant, "container aa: table ip netplug of another firewall backend is left", "aa")
+
+
+def test_what_is_printed_takes_another_backends_rules_away(by_nftables: Host):
+    host = by_nftables
+    host.run("sh", "-ec", "iptables-nft -N NETPLUG-FORWARD; iptables-nft -A FORWARD -j NETPLUG-FORWARD")
+    host.inside("aa", "iptables-nft", "-t", "nat", "-N", "NETPLUG_OUTPUT")
+    found = host.api("GET", "/netplug/doctor")
+    assert [one["Subject"] for one in found] == ["the firewall", "container aa"]
+    host.run("sh", "-ec", "\n".join(line for one in found for line in one["Repair"]))
+    assert examine(host) == []
 
 
 def test_a_namespace_without_a_record(by_nftables: Host):
@@ -216,6 +258,37 @@ def test_the_command_prints_what_repairs_it(by_nftables: Host):
 
     done = host.netplug("doctor")
     assert (done.returncode, done.stdout) == (0, "Nothing differs\n")
+
+
+def test_what_is_printed_for_changed_links_repairs_them(by_nftables: Host):
+    """On both ends of a pair, and on a link that has no bridge; with an MTU of the network's own."""
+    host = by_nftables
+    network(host, "--subnet", "10.78.0.0/24", "--opt", "com.docker.network.driver.mtu=1400", "small")
+    network(host, "-d", "macvlan", "-o", "parent=uplink", "-o", "com.docker.network.driver.mtu=1400", "--subnet", "10.77.0.0/24", "mac")
+    assert examine(host) == []
+    for name, on in (("bb", "small"), ("on-mac", "mac")):
+        run(host, name, "--network", on, *IDLE)
+        assert examine(host) == []
+        host.inside(name, "ip", "link", "set", "eth0", "mtu", "1300", "address", "02:00:00:00:00:97")
+        mac = host.container(name)["NetworkSettings"]["Networks"][on]["MacAddress"]
+        found = host.api("GET", "/netplug/doctor")
+        assert [f"{one['Subject']}: {one['Found']}" for one in found] == [
+            f"container {name}: eth0 has MTU 1300 instead of 1400",
+            f"container {name}: eth0 has MAC 02:00:00:00:00:97 instead of {mac}",
+        ]
+        host.run("sh", "-ec", "\n".join(line for one in found for line in one["Repair"]))
+        assert examine(host) == []
+        host.netplug("rm", "-f", name, check=True)
+        assert examine(host) == []
+    host.netplug("network", "rm", "small", "mac", check=True)
+
+
+def test_the_journal_has_what_was_put_right_of_a_link(by_nftables: Host):
+    host = by_nftables
+    host.inside("aa", "ip", "link", "set", "eth0", "mtu", "1300")
+    host.api("POST", "/netplug/doctor")
+    newest = host.api("GET", "/netplug/journal")[-1]
+    assert (newest["action"], newest["subject"]) == ("doctor", "container aa: eth0 had MTU 1300 instead of 1500")
 
 
 def test_what_is_under_way_is_no_difference(by_nftables: Host):

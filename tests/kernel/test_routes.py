@@ -90,8 +90,9 @@ def test_a_host_without_routes():
 )
 @in_host
 def test_a_replaced_route_is_put_back_as_it_was(family: str, added: str, wanted: Route):
-    command("ip", "link", "add", "uplink", "up", "type", "veth", "peer", "name", "far")
-    command("ip", "link", "set", "far", "up")
+    command("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "far")
+    for link in ("far", "uplink"):  # without addresses that the kernel gives them when it has time
+        command("ip", "link", "set", link, "up", "addrgenmode", "none")
     command("ip", "address", "add", "192.0.2.9/24", "dev", "uplink")
     command("ip", "address", "add", "fd00::9/64", "dev", "uplink", "nodad")
     # Beside it, other metrics and other destinations, which are not what the route replaces.

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from netplug.labs.session import Session
+from tests.labs.traces import written
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,8 +27,10 @@ def labs_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     directory = tmp_path_factory.mktemp("labs") / "run"
     before = os.environ.get("NETPLUG_LABS")
     os.environ["NETPLUG_LABS"] = str(directory)
+    there = written()
     yield directory
     Session.stop()
+    assert written() == there, "a lab's daemon has written to the machine's own directories"
     if before is None:
         del os.environ["NETPLUG_LABS"]
     else:

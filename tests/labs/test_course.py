@@ -14,6 +14,7 @@ from netplug.labs import course, topology, vector
 from netplug.labs.course import Lab, Look
 from netplug.labs.readme import PICTURE
 from netplug.labs.session import Session
+from tests.labs.traces import Traces
 
 STEPS = [(lab, number) for lab in course.labs() for number in range(1, len(lab.steps) + 1)]
 MISTAKES = [
@@ -40,9 +41,22 @@ def at(sessions: dict[str, Session], lab: Lab, number: int) -> Session:
         sessions.clear()
         sessions[lab.name] = Session.start(lab)
     session = sessions[lab.name]
-    if session.record.done != number:
+    if not 0 <= session.record.done <= number:
         session.goto(number)
+    for each in range(session.record.done + 1, number + 1):
+        session.solve(each)
+        assert session.judge().unmet is None
     return session
+
+
+def ended_without_a_trace(sessions: dict[str, Session], session: Session) -> None:
+    """No process, namespace (with its links and rules), control group, mount or file of a lab is left when it is stopped."""
+    traces = Traces.of(session)
+    assert len(traces.namespaces) >= len(session.lab.hosts)
+    assert len(traces.groups) >= traces.containers
+    sessions.clear()
+    Session.stop()
+    assert traces.left() == []
 
 
 def tried(session: Session, looks: list[Look], before: bool) -> list[str]:
@@ -79,13 +93,15 @@ def test_a_step_is_not_done_and_then_it_is(sessions: dict[str, Session], lab: La
         assert vector.words(drawn) == vector.words(page), "the page's picture is of another lab: make docs draws it anew"
     assert tried(session, step.looks, before=False) == []
     assert session.look(number) is None, "what the text says to look at changes nothing that counts"
+    if number == len(lab.steps):
+        ended_without_a_trace(sessions, session)
 
 
 @pytest.mark.parametrize(("lab", "number", "mistake"), MISTAKES, ids=name)
 def test_a_mistake_is_named(sessions: dict[str, Session], lab: Lab, number: int, mistake: int):
     session = at(sessions, lab, number - 1)
-    session.record.done = -1  # whatever comes next needs the lab anew
     wrong = session.step(number).mistakes[mistake]
+    session.record.done = -1  # whatever comes next needs the lab anew, unless this can be taken back
 
     for commands in (wrong, *wrong.also):
         session.shell(lab.host(commands.on), commands.run)
@@ -93,6 +109,9 @@ def test_a_mistake_is_named(sessions: dict[str, Session], lab: Lab, number: int,
     unmet = session.look(number)
     assert unmet is not None, "the check takes a mistake for the solution"
     assert wrong.says in str(unmet)
+    for commands in wrong.undo:
+        session.type(commands)
+    session.record.done = number - 1 if wrong.undo else -1
 
 
 @pytest.mark.parametrize("lab", course.labs(), ids=name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -13,14 +14,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from netplug.cli.demo_hosts import mounts_below
-from netplug.errors import Conflict, InvalidArgument, NetplugError, NotFound
-from netplug.kernel import namespaces
-from netplug.labs import course, hosts, record, topology
+from netplug.errors import Conflict, InvalidArgument, NotFound
+from netplug.labs import course, record, topology
 from netplug.labs.course import Cable, Commands, Lab
 from netplug.labs.hosts import LabFailed
 from netplug.labs.session import Session
 from tests.hosts import command, machine_state
+from tests.labs.traces import Traces, cookies, marked
 
 LAB = course.find("3")
 
@@ -33,26 +33,6 @@ def session() -> Iterator[Session]:
         Session.stop()
 
 
-def cookies() -> set[int]:
-    """Every network namespace that some process is in, or that is mounted. Inode numbers are given again; cookies never are."""
-    lines = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    paths: dict[object, str] = {line[4]: line[4] for line in lines if line[3].startswith("net:")}
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            with contextlib.suppress(OSError):
-                paths[os.stat(process / "ns/net").st_ino] = str(process / "ns/net")
-    found = set()
-    for path in paths.values():
-        with contextlib.suppress(NetplugError):  # its process has ended meanwhile
-            found.add(namespaces.cookie(path) or 0)
-    return found
-
-
-def marked(directory: Path) -> list[int]:
-    """Processes of a lab."""
-    return [int(name) for name in os.listdir("/proc") if name.isdigit() and hosts.lives(int(name), directory)]
-
-
 def test_stop_leaves_nothing(labs_directory: Path):
     """No namespace, link, rule, process, mount or file: with a service, a shell and rules in the lab."""
     before = machine_state()
@@ -61,39 +41,17 @@ def test_stop_leaves_nothing(labs_directory: Path):
     session.type(Commands(run="busybox httpd -p 80 -h /run; sleep 1000 > /dev/null &"))
     argv = session.place("host1/red").argv("sleep", "1000")
     with subprocess.Popen(argv, env=session.environment(session.place("host1/red"))) as shell:
-        theirs, directory = {namespaces.cookie(place.path) for place in session.places()}, record.directory(LAB.name)
-        assert len(theirs) == 3
-        assert theirs <= cookies()
-        assert len(marked(directory)) > 4
+        traces = Traces.of(session)
+        assert len(traces.namespaces) == 3
+        assert traces.namespaces <= cookies()
+        assert len(marked(traces.directory)) > 4
 
         assert Session.stop() == [LAB.name]
 
         assert shell.wait(5) == -signal.SIGKILL
-    assert marked(directory) == []
-    assert theirs & cookies() == set()
+    assert traces.left() == []
     assert not labs_directory.exists()
-    assert mounts_below(labs_directory) == []
     assert machine_state() == before
-
-
-def control_groups() -> set[str]:
-    return {path for path, _, _ in os.walk("/sys/fs/cgroup") if "/netplug-" in path}
-
-
-def test_stop_ends_a_daemon_with_its_containers(labs_directory: Path):
-    """Their control groups outlive them, unless somebody removes them: other tests' may come and go meanwhile, ours must go."""
-    lab = course.find("7")
-    session = Session.start(lab)
-    for number in (1, 2, 3):
-        session.solve(number)
-    assert "host1/alone" in [place.name for place in session.places()]
-    theirs = [each for each in control_groups() if each.rpartition("-")[2] in session.shell("host1", "ls /run/netplug/containers")[1]]
-    assert len(theirs) >= 2
-
-    assert Session.stop() == [lab.name]
-
-    assert set(theirs) & control_groups() == set()
-    assert not labs_directory.exists()
 
 
 def test_two_labs_run_side_by_side(session: Session):
@@ -154,6 +112,17 @@ def test_a_host_that_died_is_seen(session: Session):
         Session.of()
 
 
+def test_what_a_lab_needs_is_asked_for_first(monkeypatch: pytest.MonkeyPatch, labs_directory: Path):
+    """The remedy is one command, with each package once."""
+    which = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda name: None if name in ("docker", "dockerd", "conmon") else which(name))
+    with pytest.raises(
+        InvalidArgument, match=r"^lab 12-plug-into-engine needs commands that are not here: apt-get install conmon docker\.io$"
+    ):
+        Session.start(course.find("12"))
+    assert not labs_directory.exists()
+
+
 def test_goto_builds_the_state_after_a_step(session: Session):
     session.type(Commands(run="ip link del br0; ip netns del red"))
     session.goto(2)
@@ -177,6 +146,13 @@ def test_a_host_is_a_machine_of_its_own(session: Session):
     assert lines[-1] == "1"
     assert "red" not in command("ip", "netns", "list").stdout.split()
     assert "A lab host" not in Path("/etc/resolv.conf").read_text()
+
+
+def test_a_lab_asks_its_own_daemons(session: Session, monkeypatch: pytest.MonkeyPatch):
+    """Whatever the learner's own shell is set to."""
+    monkeypatch.setenv("NETPLUG_HOST", "unix:///run/elsewhere.sock")
+    monkeypatch.setenv("DOCKER_HOST", "tcp://192.0.2.1:2375")
+    assert session.shell("host1", "echo ${NETPLUG_HOST-unset} ${DOCKER_HOST-unset}") == (0, "unset unset\n")
 
 
 def test_what_fails_in_a_step_is_said(session: Session):

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from netplug.errors import NetplugError, StepFailed
+from netplug.errors import NetplugError, StepFailed, Unavailable
 from netplug.plan import FirewallOp, Plan, Remove, Step
 from netplug.resolver.client import Compared
 from netplug.resolver.model import EndpointNames, SandboxNames
@@ -19,6 +19,8 @@ class MemoryStore:
     def __init__(self) -> None:
         self.data: dict[str, bytes] = {}
         self.revision = 0
+        self.full = False
+        """Whether the disk is."""
 
     async def get(self, key: str) -> KeyValue | None:
         return KeyValue(key, self.data[key], self.revision) if key in self.data else None
@@ -27,6 +29,8 @@ class MemoryStore:
         return self.revision, [KeyValue(key, self.data[key], self.revision) for key in sorted(self.data) if key.startswith(prefix)]
 
     async def txn(self, compares: Sequence[Compare], writes: Sequence[Write], *, durable: bool = False) -> int:
+        if self.full:
+            raise Unavailable("the store cannot be written: the disk is full")
         for compare in compares:
             held = (compare.key in self.data) if isinstance(compare, Exists) else (compare.key not in self.data)
             assert isinstance(compare, Exists | Missing)
@@ -44,6 +48,10 @@ class MemoryStore:
 @dataclass
 class Applied:
     changed: Plan
+
+    @property
+    def undo(self) -> Plan:
+        return self.changed
 
 
 @dataclass

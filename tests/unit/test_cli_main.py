@@ -19,11 +19,13 @@ from netplug.cli.running import run_command
 
 COMMANDS = [
     "attach",
+    "capture",
     "completion",
     "create",
     "daemon",
     "demo",
     "doctor",
+    "driver",
     "events",
     "exec",
     "explain",
@@ -260,6 +262,8 @@ def test_names_are_completed(cli_daemon: Daemon) -> None:
     assert _complete(cli_daemon, "network", "connect", "d") == ["demo"]
     assert _complete(cli_daemon, "network", "connect", "demo", "") == ["db", "web"]
     assert _complete(cli_daemon, "run", "--network", "b") == ["bridge"]
+    assert _complete(cli_daemon, "capture", "") == ["host", "db", "web", "bridge", "demo"]
+    assert _complete(cli_daemon, "capture", "web", "") == []
     assert _complete(cli_daemon, "jou") == ["journal"]
     assert _complete(cli_daemon, "rm", "web", "") == ["db"]
     assert _complete(cli_daemon, "node", "rm", "n1", "") == ["n2"]

@@ -24,6 +24,7 @@ from netplug.errors import (
     PoolOverlap,
     PortTaken,
     StepFailed,
+    Unavailable,
 )
 from netplug.kernel.journal import Journal
 from netplug.model import PoolConfig, PortBinding, Sandbox
@@ -127,6 +128,28 @@ async def test_a_failed_step_leaves_nothing_behind(lab: Lab):
     lab.executor.fail_on = None
     endpoint = await lab.controller.connect("demo", sandbox.id, EndpointRequest())
     assert endpoint.address == "10.50.0.2/24"
+
+
+@pytest.mark.parametrize("others", [0, 1])
+async def test_a_record_that_cannot_be_written_leaves_nothing_behind(lab: Lab, others: int):
+    """The kernel has been changed by then, and the resolver told where it serves the container already."""
+    sandbox = await lab.sandbox()
+    for number in range(others):
+        await lab.network(f"other{number}", pools=(PoolConfig(subnet=f"10.6{number}.0.0/24"),))
+        await lab.controller.connect(f"other{number}", sandbox.id, EndpointRequest())
+    await lab.network()
+    data, names, endpoints = dict(lab.store.data), dict(lab.resolver.endpoints), lab.controller.endpoints()
+    lab.store.full = True
+
+    with pytest.raises(Unavailable, match="the disk is full"):
+        await lab.controller.connect("demo", sandbox.id, EndpointRequest(names=("web",)))
+
+    assert (lab.store.data, lab.resolver.endpoints, lab.controller.endpoints()) == (data, names, endpoints)
+    assert lab.executor.removed[-1] == lab.executor.applied[-1]
+    lab.store.full = False
+    endpoint = await lab.controller.connect("demo", sandbox.id, EndpointRequest(names=("web",)))
+    assert endpoint.address == "10.50.0.2/24"
+    assert [one.names for one in lab.resolver.endpoints.values() if one.endpoint == endpoint.id] == [("web",)]
 
 
 async def test_a_failed_network_leaves_nothing_behind(lab: Lab):

@@ -86,7 +86,7 @@ def test_the_readme_names_every_command():
     words = set(re.findall(r"[a-z]+", " ".join(re.findall(r"`([^`]*)`", table))))
     context = click.Context(program)
     missing = set(program.list_commands(context)) - words
-    for group in ("network", "node", "image", "ipam", "lab"):
+    for group in ("network", "node", "image", "ipam", "lab", "driver"):
         command = program.get_command(context, group)
         assert isinstance(command, click.Group)
         missing |= set(command.list_commands(context)) - words

@@ -8,9 +8,11 @@ from typing import TypeAlias
 
 from netplug.controller.nouns import noun
 from netplug.kernel.outcome import describe
+from netplug.kernel.traits import Trait
 from netplug.plan import (
     Address,
     AllowPeer,
+    Bridge,
     DnsRedirect,
     Fdb,
     FirewallOp,
@@ -86,6 +88,19 @@ def meaning(step: Step) -> str:
             return "the host does not forward packets" if "forward" in key else "the kernel does not do as the network needs"
         case _:
             return _of_rule(step)
+
+
+def deviation(trait: Trait) -> str:
+    """What does not work while a link is so."""
+    match trait.what, trait.step:
+        case "MTU", _:
+            return "packets that do not fit are lost without a word, or all are smaller than they could be"
+        case "MAC", Bridge():
+            return "containers send what is for their gateway to a MAC that nobody has, until they ask again"
+        case "MAC", _:
+            return "the guard at its port drops what the container sends; who has its old MAC in mind does not reach it"
+        case _:
+            return "frames do not get from that port to its neighbours, or back to itself, as the network needs"
 
 
 def _of_rule(step: Step) -> str:

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 
 from netplug.controller.core import Core
-from netplug.controller.doctor.difference import Difference, Remedy, by_hand, first, lacking, meaning
+from netplug.controller.doctor.difference import Difference, Remedy, by_hand, deviation, first, lacking, meaning
 from netplug.controller.joining import redirection
 from netplug.controller.nouns import noun
 from netplug.controller.restore import Restore
 from netplug.controller.routing import Routing
 from netplug.errors import NetplugError
-from netplug.kernel import contrasts, survey
+from netplug.kernel import contrasts, firewall, survey, traits
 from netplug.kernel.firewall.neighbours import Neighbours
 from netplug.model import Network, Sandbox
 from netplug.plan import HOST, Announce, FirewallOp, LinkOp, LinkUp, Netns, Plan, Step
@@ -71,6 +71,8 @@ class KernelLook:
                 yield Difference(subject, lacking(step), meaning(step), tuple(explain([(step,)])), remedy)
         for step, found in contrasts.elsewhere(plan):
             yield Difference(subject, f"{noun(step)} leads elsewhere: {found}", meaning(step), tuple(explain([(step,)])), remedy)
+        for trait in traits.altered(plan):
+            yield Difference(subject, f"{trait.link} has {trait.words}", deviation(trait), (trait.command,), remedy)
 
 
 class KernelCheck:
@@ -95,7 +97,7 @@ class KernelCheck:
         for number, (sandbox, plan) in enumerate(look.sandboxes()):
             found += looked_at(f"container {sandbox.name}", self._of_sandbox(look, sandbox, plan))
             await self._breathe(number)
-        return [*found, *self._of_firewall(look), *self._of_neighbours()]
+        return [*found, *self._of_firewall(look), *looked_at("the firewall", self._of_leftovers(look)), *self._of_neighbours()]
 
     async def _breathe(self, number: int) -> None:
         if number % _PER_TURN == _PER_TURN - 1:
@@ -130,6 +132,19 @@ class KernelCheck:
     def _host_rules(self, look: KernelLook) -> list[FirewallOp]:
         plans = [look.host_plan(), *(plan for _, plan in look.networks()), *(plan for _, plan in look.sandboxes())]
         return _rules(step for plan in plans for step in plan if step.namespace == HOST)
+
+    def _of_leftovers(self, look: KernelLook) -> Iterator[Difference]:
+        names = {sandbox.namespace: sandbox.name for sandbox, _ in look.sandboxes() if sandbox.kind != "host"}
+        for leftover in firewall.others_leftovers(self._core.firewall.name, names):
+            subject = f"container {names[leftover.namespace]}" if leftover.namespace else "the firewall"
+            words = f"{leftover.words} of another firewall backend is left" if leftover.table else f"{leftover.words} are left"
+            means = "rules of a backend that is not in use any more judge packets beside those of this one"
+            remedy: Remedy = partial(self._remove_leftover, leftover)
+            yield Difference(subject, words, means, leftover.commands, (f"leftover {leftover.namespace} {leftover.words}", remedy))
+
+    async def _remove_leftover(self, leftover: firewall.Leftover) -> None:
+        firewall.remove_leftovers([leftover])
+        self._core.journal.record("doctor", f"{leftover.words} of another firewall backend", ())
 
     def _of_neighbours(self) -> Iterator[Difference]:
         for chain in self.neighbours.lacking() if self.neighbours is not None else ():
@@ -175,6 +190,8 @@ class KernelCheck:
         changed, errors = await core.executor.ensure(tuple(lost))
         core.journal.record("doctor", subject, changed, "; ".join(map(str, errors)))
         first(errors)
+        for trait in traits.put_right(plan):
+            core.journal.record("doctor", f"{subject}: {trait.link} had {trait.words}", ())
         return changed
 
     async def _mend_firewall(self) -> None:

@@ -44,6 +44,19 @@ class Gaps(NamedTuple):
     surplus: Sequence[Surplus] = ()
 
 
+class Leftover(NamedTuple):
+    """What another backend has left in a namespace: an nftables table of ours, or our chains in iptables."""
+
+    namespace: str
+    words: str
+    commands: tuple[str, ...]
+    """That take it away."""
+    table: str = ""
+    variant: str = ""
+    family: str = ""
+    """Without a table: which program has the chains (`nft`, `legacy`), of which family."""
+
+
 class Firewall(Protocol):
     """One backend. Calls are synchronous, quick (about a millisecond) and made from one thread.
 
@@ -113,3 +126,16 @@ def clean_up_others(name: str, sandboxes: Iterable[str] = ()) -> list[str]:
     from netplug.kernel.firewall.leftovers import clean_up
 
     return clean_up(name, sandboxes)
+
+
+def others_leftovers(name: str, sandboxes: Iterable[str] = ()) -> list[Leftover]:
+    """What `clean_up_others` would take away, and what is left in sandboxes alone; nothing is changed."""
+    from netplug.kernel.firewall.leftovers import find
+
+    return find(name, sandboxes)
+
+
+def remove_leftovers(leftovers: Iterable[Leftover]) -> None:
+    from netplug.kernel.firewall.leftovers import remove
+
+    remove(leftovers)

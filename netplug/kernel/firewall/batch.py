@@ -1,6 +1,7 @@
 """Elements added and deleted in one transaction, by raw netlink (linux/netfilter/nf_tables.h): a fraction of libnftables' time.
 
-It knows the sets and maps that `ruleset` declares, but for those with intervals: how these are written, libnftables knows best.
+It knows the sets and maps that `ruleset` declares. Intervals are written as libnftables does, which reads them back: in a set of one part
+the first value and, marked as an end, the one behind the last; in a concatenation one element with the first and the last value of each.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import errno
 import socket
 import struct
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from netplug import faults
@@ -24,7 +25,8 @@ _NEWSETELEM, _DELSETELEM = _SUBSYSTEM | 12, _SUBSYSTEM | 14
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS = 1, 2, 3
 _LIST_ELEM = 1
-_ELEM_KEY, _ELEM_DATA = 1, 2
+_ELEM_KEY, _ELEM_DATA, _ELEM_FLAGS, _ELEM_KEY_END = 1, 2, 3, 10
+_INTERVAL_END = attribute(_ELEM_FLAGS, (1).to_bytes(4, "big"))
 _DATA_VALUE, _DATA_VERDICT = 1, 2
 _VERDICT_CODE, _VERDICT_CHAIN = 1, 2
 _NFT_GOTO = -4
@@ -59,15 +61,15 @@ class _Set(NamedTuple):
     key: tuple[str, ...]
     value: tuple[str, ...]
     """Empty: a set. `verdict`: a chain to go to."""
+    interval: bool
 
 
 def _sets() -> Iterator[tuple[str, _Set]]:
     """By name, as `Place.set` has it."""
     for declared in ruleset.declared_types():
-        if declared.interval:
-            continue
         family, table = declared.table.split()
-        yield f"{declared.table} {declared.name}", _Set(_FAMILIES[family], table, declared.name, declared.key, declared.value)
+        found = _Set(_FAMILIES[family], table, declared.name, declared.key, declared.value, declared.interval)
+        yield f"{declared.table} {declared.name}", found
 
 
 _SETS = dict(_sets())
@@ -75,7 +77,11 @@ _SETS = dict(_sets())
 
 def fits(delete: Sequence[Place], add: Elements) -> bool:
     """Whether a transaction can be done here."""
-    return len(delete) + len(add) <= MOST and all(place.set in _SETS for place in delete) and all(place.set in _SETS for place in add)
+    return sum(3 if _SETS[place.set].interval else 1 for place in (*delete, *add)) <= MOST
+
+
+def with_intervals(places: Iterable[Place]) -> bool:
+    return any(_SETS[place.set].interval for place in places)
 
 
 class Batch:
@@ -104,7 +110,7 @@ class Batch:
 def _messages(kind: int, flags: int, found: Mapping[Place, str]) -> Iterator[Message]:
     by_set: dict[str, list[bytes]] = {}
     for place, value in found.items():
-        by_set.setdefault(place.set, []).append(_element(_SETS[place.set], place.key, value if kind == _NEWSETELEM else ""))
+        by_set.setdefault(place.set, []).extend(_elements(_SETS[place.set], place.key, value, adding=kind == _NEWSETELEM))
     for name, packed in by_set.items():
         declared = _SETS[name]
         head = _INFO.pack(declared.family, 0, 0) + text(_LIST_TABLE, declared.table) + text(_LIST_SET, declared.name)
@@ -112,19 +118,57 @@ def _messages(kind: int, flags: int, found: Mapping[Place, str]) -> Iterator[Mes
             yield Message(kind, head + nested(_LIST_ELEMENTS, *packed[start : start + _PER_MESSAGE]), flags)
 
 
-def _element(declared: _Set, key: str, value: str) -> bytes:
-    parts = nested(_ELEM_KEY, attribute(_DATA_VALUE, _pack(declared.key, key)))
+def _elements(declared: _Set, key: str, value: str, *, adding: bool) -> Iterator[bytes]:
+    """One, or the ends of an interval."""
+    data = _data(declared, value) if adding else b""
+    if not declared.interval:
+        yield _element(_pack([_TYPES[kind](word) for kind, word in _words(declared, key)]), data)
+        return
+    spans = [_span(kind, word) for kind, word in _words(declared, key)]
+    if len(spans) > 1:
+        last = nested(_ELEM_KEY_END, attribute(_DATA_VALUE, _pack([last for _, last in spans])))
+        yield _element(_pack([first for first, _ in spans]), last + data)
+        return
+    ((first, last),) = spans
+    if adding and any(first):
+        yield _element(bytes(len(first)), _INTERVAL_END)  # what is before the first interval; there already beside others
+    yield _element(first, data)
+    if any(byte != 0xFF for byte in last):
+        yield _element((int.from_bytes(last) + 1).to_bytes(len(last)), _INTERVAL_END)
+
+
+def _element(key: bytes, more: bytes) -> bytes:
+    return nested(_LIST_ELEM, nested(_ELEM_KEY, attribute(_DATA_VALUE, key)), more)
+
+
+def _data(declared: _Set, value: str) -> bytes:
     if value.startswith("goto "):
         code = attribute(_VERDICT_CODE, _NFT_GOTO.to_bytes(4, "big", signed=True))
-        parts += nested(_ELEM_DATA, nested(_DATA_VERDICT, code, text(_VERDICT_CHAIN, value.removeprefix("goto "))))
-    elif value:
-        parts += nested(_ELEM_DATA, attribute(_DATA_VALUE, _pack(declared.value, value)))
-    return nested(_LIST_ELEM, parts)
+        return nested(_ELEM_DATA, nested(_DATA_VERDICT, code, text(_VERDICT_CHAIN, value.removeprefix("goto "))))
+    if not value:
+        return b""
+    words = zip(declared.value, value.split(" . "), strict=True)
+    return nested(_ELEM_DATA, attribute(_DATA_VALUE, _pack([_TYPES[kind](word) for kind, word in words])))
 
 
-def _pack(types: Sequence[str], written: str) -> bytes:
-    """The parts of a concatenation begin at multiples of four bytes. An interface's name has no blank in it (dev_valid_name())."""
-    if len(types) == 1:
-        return _TYPES[types[0]](written)
-    packed = [_TYPES[kind](word) for kind, word in zip(types, written.split(" . "), strict=True)]
-    return b"".join([part + b"\0" * (-len(part) % 4) for part in packed])
+def _words(declared: _Set, key: str) -> Iterator[tuple[str, str]]:
+    """An interface's name has no blank in it (dev_valid_name())."""
+    return zip(declared.key, key.split(" . "), strict=True)
+
+
+def _span(kind: str, word: str) -> tuple[bytes, bytes]:
+    """The first and the last value: of `10.0.0.0/8`, `8000-8010`, or a single one."""
+    if kind == "inet_service":
+        first, _, last = word.partition("-")
+        return _TYPES[kind](first), _TYPES[kind](last or first)
+    address, slash, length = word.partition("/") if kind in ("ipv4_addr", "ipv6_addr") else (word, "", "")
+    value = _TYPES[kind](address)
+    if not slash:
+        return value, value
+    free = (1 << 8 * len(value) - int(length)) - 1
+    return value, (int.from_bytes(value) | free).to_bytes(len(value))
+
+
+def _pack(parts: Sequence[bytes]) -> bytes:
+    """The parts of a concatenation begin at multiples of four bytes."""
+    return parts[0] if len(parts) == 1 else b"".join([part + b"\0" * (-len(part) % 4) for part in parts])

@@ -331,15 +331,20 @@ def _of(family: str) -> list[Table]:
 
 def clear_chains(programs: Programs, family: str) -> bool:
     """Take all of ours out of the calling thread's namespace; whether there was anything."""
+    text = clearing_document(programs, family)
+    if text:
+        programs.restore(family, text)
+    return bool(text)
+
+
+def clearing_document(programs: Programs, family: str) -> str:
+    """What takes all of ours out of the calling thread's namespace; `""` if there is nothing."""
     listing = programs.listing(family)
     lines: dict[str, list[str]] = {}
     for table in (*TABLES, SANDBOX):
         if table.family == family:
             lines.setdefault(table.name, []).extend(clearing(table, listing.get(table.name, {})))
-    text = document(lines)
-    if text:
-        programs.restore(family, text)
-    return bool(text)
+    return document(lines)
 
 
 def _words(place: Place, value: str) -> str:

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 from netplug.errors import KernelError
 from netplug.kernel.firewall import Gaps, Surplus, ruleset
-from netplug.kernel.firewall.batch import Batch, fits
-from netplug.kernel.firewall.elements import Elements, Place, additions, deletions, judge
+from netplug.kernel.firewall.batch import Batch, fits, with_intervals
+from netplug.kernel.firewall.elements import Change, Elements, Place, additions, deletions, judge
 from netplug.kernel.firewall.generation import Generation
 from netplug.kernel.firewall.libnftables import Context
 from netplug.kernel.firewall.listing import Listing
@@ -140,13 +140,20 @@ class Tables:
     def _change(self, steps: Plan) -> list[Step]:
         change = judge(self._elements, steps)
         if change.delete or change.add:
-            if fits(change.delete, change.add):
-                self._batch.transact(change.delete, change.add)
-            else:
-                self._context.transact(change.text())
+            self._transact_elements(change)
             self._count()
         change.update(self._elements)
         return change.steps
+
+    def _transact_elements(self, change: Change) -> None:
+        if fits(change.delete, change.add):
+            try:
+                self._batch.transact(change.delete, change.add)
+                return
+            except KernelError:
+                if not with_intervals(change.add):
+                    raise
+        self._context.transact(change.text())  # it says of intervals what is wrong with them
 
     def _transact(self, text: str) -> None:
         self._context.transact(text)

@@ -12,7 +12,10 @@ In lab.toml a check is a table with a `kind`, the place `at` which it looks, and
 
 from netplug.labs.checks.address import AddressCheck
 from netplug.labs.checks.base import Check, Find
+from netplug.labs.checks.doctor import DoctorCheck
+from netplug.labs.checks.driver import DriverCheck
 from netplug.labs.checks.fdb import FdbCheck
+from netplug.labs.checks.key import KeyCheck
 from netplug.labs.checks.link import LinkCheck
 from netplug.labs.checks.name import NameCheck
 from netplug.labs.checks.namespace import NamespaceCheck
@@ -20,13 +23,17 @@ from netplug.labs.checks.neighbour import NeighbourCheck
 from netplug.labs.checks.ping import PingCheck
 from netplug.labs.checks.route import RouteCheck
 from netplug.labs.checks.rule import RuleCheck
+from netplug.labs.checks.socket import SocketCheck
 from netplug.labs.checks.source import SourceCheck
 from netplug.labs.checks.sysctl import SysctlCheck
 from netplug.labs.checks.tcp import TcpCheck
 
 AnyCheck = (
     AddressCheck
+    | DoctorCheck
+    | DriverCheck
     | FdbCheck
+    | KeyCheck
     | LinkCheck
     | NameCheck
     | NamespaceCheck
@@ -34,6 +41,7 @@ AnyCheck = (
     | PingCheck
     | RouteCheck
     | RuleCheck
+    | SocketCheck
     | SourceCheck
     | SysctlCheck
     | TcpCheck

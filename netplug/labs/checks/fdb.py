@@ -23,10 +23,10 @@ class FdbCheck(Check, frozen=True, tag="fdb"):
 
     def look(self, find: Find) -> None:
         place = self.place(find)
-        place.link(self.dev, self.why)
+        dev = place.link(self.dev, self.why)["ifname"]
         mac = self.mac or mac_of(self, find, self.mac_of)
         whose = f"{mac} ({self.mac_of})" if self.mac_of else mac
-        entries = place.json("bridge", "-j", "fdb", "show", "dev", self.dev)
+        entries = place.json("bridge", "-j", "fdb", "show", "dev", dev)
         found = [entry for entry in entries if entry["mac"] == mac and _is_remote(entry, bool(self.dst))]
         expected = f"a forwarding entry for {whose} at {self.dev} in {self.at}" + (f" that leads to {self.dst}" if self.dst else "")
         if not found:

@@ -20,6 +20,8 @@ class LinkCheck(Check, frozen=True, tag="link"):
     vni: int = 0
     learning: bool | None = None
     """Of a VXLAN interface: whether it learns from packets which MAC is behind which host."""
+    owner: str | None = None
+    """Who has marked it as his own, by the first word of its alias: `netplug`; empty: nobody."""
     absent: bool = False
 
     def look(self, find: Find) -> None:
@@ -46,6 +48,7 @@ class LinkCheck(Check, frozen=True, tag="link"):
             ("MTU", self.mtu or None, link["mtu"]),
             ("VNI", self.vni or None, data.get("id", 0)),
             ("learning", self.learning, bool(data.get("learning", False))),
+            ("owner", self.owner, link.get("ifalias", "").partition(":")[0]),
         ]
         return [(name, expected, found) for name, expected, found in known if expected is not None]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,8 @@ from netplug.labs.places import Place
 
 _RESOLVER = ("127.0.0.11", 53)
 _PATIENCE = 3.0
+_LEARNING = 1.0
+"""So long may it take until a resolver has heard of a container that was started a moment ago by another engine, or on another host."""
 
 
 class NameCheck(Check, frozen=True, tag="name"):
@@ -30,10 +33,17 @@ class NameCheck(Check, frozen=True, tag="name"):
     def look(self, find: Find) -> None:
         place = self.place(find)
         wanted = {end: self._address(find, end) for end in self.of}
-        found, problem = asked(place.path, self.name) if self.told_by == "resolver" else listed(place, self.name)
+        deadline = time.monotonic() + _LEARNING
+        found, problem = self._told(place)
+        while set(found) != set(wanted.values()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+            found, problem = self._told(place)
         if set(found) != set(wanted.values()):
             whose = " and ".join(f"{address} ({end})" for end, address in wanted.items())
             raise self.unmet(f"the {self.told_by} to tell {self.at} that {self.name} is {whose}", ", ".join(sorted(found)) or problem)
+
+    def _told(self, place: Place) -> tuple[list[str], str]:
+        return asked(place.path, self.name) if self.told_by == "resolver" else listed(place, self.name)
 
     def _address(self, find: Find, end: str) -> str:
         name, _, dev = end.rpartition(":")

@@ -17,8 +17,8 @@ class NeighbourCheck(Check, frozen=True, tag="neighbour"):
 
     def look(self, find: Find) -> None:
         place = self.place(find)
-        place.link(self.dev, self.why)
-        entries = {entry["dst"]: entry for entry in place.json("ip", "-j", "neighbour", "show", "dev", self.dev)}
+        dev = place.link(self.dev, self.why)["ifname"]
+        entries = {entry["dst"]: entry for entry in place.json("ip", "-j", "neighbour", "show", "dev", dev)}
         entry = entries.get(self.address, {})
         mac, states = entry.get("lladdr", ""), entry.get("state", [])
         expected = f"a neighbour entry for {self.address} on {self.dev} in {self.at}"
