@@ -1,7 +1,8 @@
 # make setup | demo | cluster-demo | docker-demo | labs | test | lint | docs | bench | clean. As root, on Debian 12 or newer: it makes network namespaces.
 
 PYTHON ?= python3
-JOBS ?= 2
+# More than processors: many tests wait for a lease, a time limit or another engine.
+JOBS ?= 3
 TESTS ?= tests
 VENV := .venv
 BIN := $(VENV)/bin

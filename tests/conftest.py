@@ -27,6 +27,15 @@ hypothesis.settings.register_profile("netplug", deadline=None)
 hypothesis.settings.load_profile("netplug")
 
 
+LONG = ("test_faults_points.py", "test_faults.py", "test_remote_faults.py", "test_provision.py", "test_explain_overlay.py", "test_demo.py")
+"""Where a test takes half a minute and more."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest come first: at the end no worker waits for another that has just begun with one."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def machine_guard() -> Iterator[None]:
     """Compares links, addresses, routes, rules and sysctls of the machine before and after (in each worker, under xdist)."""

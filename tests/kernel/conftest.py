@@ -11,8 +11,13 @@ import pytest
 
 from tests.hosts import Host, Lan
 from tests.kernel.firewall_fixtures import firewall, ip, lab, protocol
+from tests.kernel.kept_host import NO_SERVER, KeptHost
 
-__all__ = ["both_backends", "firewall", "ip", "lab", "protocol"]
+__all__ = ["NO_SERVER", "both_backends", "firewall", "ip", "lab", "protocol"]
+
+
+BACKENDS = ("", "nftables", "iptables")
+"""`""`: the daemon's own choice."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -24,13 +29,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="needs root: it makes network namespaces"))
 
 
-NO_SERVER = "nameserver 127.0.0.1\n"
-"""Hosts have no DNS server unless a test gives them one: a lookup of an unknown name is refused at once, not timed out."""
+KeptHosts = dict[tuple[str, ...], KeptHost]
+
+
+@pytest.fixture(scope="module")
+def kept_hosts() -> Iterator[KeptHosts]:
+    """By the flags of their daemons."""
+    with contextlib.ExitStack() as stack:
+        yield {flags_of(backend): stack.enter_context(contextlib.closing(KeptHost(*flags_of(backend)))) for backend in BACKENDS}
 
 
 @pytest.fixture
-def lan() -> Iterator[Lan]:
-    """A switch, with a neighbour outside."""
+def lan(request: pytest.FixtureRequest) -> Iterator[Lan]:
+    """A switch, with a neighbour outside: that of `host`, where a test has one."""
+    if "host" in request.fixturenames and "hosts" not in request.fixturenames:
+        yield request.getfixturevalue("host").lan
+        return
     with Lan() as lan:
         yield lan
 
@@ -41,13 +55,17 @@ def backend() -> str:
     return ""
 
 
-both_backends = pytest.mark.parametrize("backend", ["nftables", "iptables"])
+both_backends = pytest.mark.parametrize("backend", BACKENDS[1:])
+
+
+def flags_of(backend: str) -> tuple[str, ...]:
+    return ("--firewall-backend", backend) if backend else ()
 
 
 @pytest.fixture
 def hosts(lan: Lan, backend: str) -> Iterator[Callable[..., Host]]:
     """Makes hosts on the LAN: `hosts(*daemon_flags, resolv_conf=…, environment=…)`; their daemons run already."""
-    chosen = ("--firewall-backend", backend) if backend else ()
+    chosen = flags_of(backend)
     made: list[Host] = []
     with contextlib.ExitStack() as stack:
 
@@ -63,6 +81,14 @@ def hosts(lan: Lan, backend: str) -> Iterator[Callable[..., Host]]:
 
 
 @pytest.fixture
-def host(hosts: Callable[..., Host]) -> Host:
-    """One host with a running daemon."""
-    return hosts()
+def host(request: pytest.FixtureRequest, kept_hosts: KeptHosts, backend: str) -> Iterator[Host]:
+    """One host with a running daemon, as new. A test that wants others beside it has all of them to itself."""
+    if "hosts" in request.fixturenames:
+        yield request.getfixturevalue("hosts")()
+        return
+    failures = request.session.testsfailed
+    kept = kept_hosts[flags_of(backend)]
+    host = kept.host()
+    yield host
+    print(f"daemon of {host.namespace.name}:\n{host.said()}")  # pytest shows it with a test that failed
+    kept.take_back(failed=request.session.testsfailed > failures)

@@ -49,6 +49,12 @@ IN_CONTAINER = {
 
 
 @pytest.fixture
+def host(hosts: Callable[..., Host]) -> Host:
+    """Of its own: how often something has been healed is a part of what is tested."""
+    return hosts()
+
+
+@pytest.fixture
 def lively(host: Host) -> Host:
     """A host with containers aa, which serves port 80 as 8080, and bb."""
     populate(host)

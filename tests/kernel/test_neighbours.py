@@ -79,6 +79,12 @@ FLUSHES = {
 
 
 @pytest.fixture
+def host(hosts: Callable[..., Host]) -> Host:
+    """Of its own: every test leaves rules of another tool."""
+    return hosts()
+
+
+@pytest.fixture
 def lively(host: Host) -> Host:
     populate(host)
     return host
