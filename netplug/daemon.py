@@ -27,7 +27,9 @@ from netplug.cluster import Nodes, Routes
 from netplug.cluster import settings as cluster_settings
 from netplug.controller import Controller, Core
 from netplug.controller.cluster import Cluster
-from netplug.engines import EngineApi, PluginServer
+from netplug.engines.engine_api import EngineApi
+from netplug.engines.reception import Reception
+from netplug.engines.server import PluginServer
 from netplug.errors import Conflict, InvalidArgument, NetplugError
 from netplug.kernel import descriptors, firewall
 from netplug.kernel.executor import Executor
@@ -50,12 +52,12 @@ PATIENCE = 2.0
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-def run(values: dict[str, Any]) -> int:
-    """Run until told to end; the exit code. `values` are settings by name."""
+def run(values: dict[str, Any], reception: Reception | None = None) -> int:
+    """Run until told to end; the exit code. `values` are settings by name; `reception` has listened for the engine meanwhile."""
     try:
         chosen = settings.decode(values)
         logging.basicConfig(level=chosen.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-        asyncio.run(_serve(chosen))
+        asyncio.run(_serve(chosen, reception))
     except NetplugError as error:
         print(f"netplug daemon: {error}", file=sys.stderr)
         return 1
@@ -83,7 +85,7 @@ def explain(values: dict[str, Any]) -> list[str]:
     return asyncio.run(planned())
 
 
-async def _serve(chosen: Settings) -> None:
+async def _serve(chosen: Settings, reception: Reception | None) -> None:
     run_dir, state_dir = Path(chosen.run_dir), Path(chosen.state_dir)
     _make_directories(run_dir, state_dir)
     # The store's thread must get its turn soon also while the loop is busy; Python's default is 5 ms.
@@ -96,7 +98,7 @@ async def _serve(chosen: Settings) -> None:
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(_locked(run_dir / "lock"))
         _check(chosen)
-        plugin = PluginServer()
+        plugin = PluginServer(reception)
         stack.push_async_callback(plugin.close)
         if chosen.docker_plugin:
             await plugin.listen(chosen.docker_plugin)

@@ -87,6 +87,8 @@ class PoolConfig(Record, frozen=True, kw_only=True):
     ip_range: str = ""
     gateway: str = ""
     auxiliary: dict[str, str] = {}
+    handle: str = ""
+    """What the IPAM driver calls it, where that is another process."""
 
 
 class FoundLink(Record, frozen=True, kw_only=True):
@@ -123,6 +125,8 @@ class Network(Record, frozen=True, kw_only=True):
     """The number that its frames carry between nodes (RFC 7348); 0: none."""
     finder: str = ""
     """Where its driver comes from (`netplug.registry`); `""`: it is installed under its name."""
+    ipam_finder: str = ""
+    """The same of its IPAM driver (`netplug.addressing`)."""
 
 
 class PortBinding(Record, frozen=True, kw_only=True):

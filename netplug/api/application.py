@@ -21,7 +21,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 
-from netplug.api import containers, execs, extensions, images, networks, nodes, streams, system
+from netplug.api import containers, execs, extensions, images, networks, nodes, points, streams, system
 from netplug.api.background import Background
 from netplug.api.call import Call, failed
 from netplug.api.eventlog import EventLog
@@ -38,7 +38,7 @@ BACKLOG = 1024
 GRACE = 10.0
 LARGEST_BODY = 8 << 20
 
-_ROOMS = (system, networks, containers, streams, execs, images, nodes, extensions)
+_ROOMS = (system, networks, containers, streams, execs, images, nodes, points, extensions)
 _VERSION = re.compile(r"/v1\.\d+(?=/)")
 _CREDENTIALS = struct.Struct("3i")
 

@@ -158,12 +158,12 @@ def _sandbox_of(call: Call) -> str:
     try:
         return call.services.containers.get(call.name).id
     except NotFound:
-        return _engined(call).id
+        return engined(call).id
 
 
 async def engine_container(call: Call) -> web.Response:
     """A container of another engine that is on networks of ours: by name, or by (the beginning of) that engine's id."""
-    found = _engined(call)
+    found = engined(call)
     endpoints = call.services.controller.endpoints(sandbox=found.id)
     return reply(
         {
@@ -175,7 +175,8 @@ async def engine_container(call: Call) -> web.Response:
     )
 
 
-def _engined(call: Call) -> Sandbox:
+def engined(call: Call) -> Sandbox:
+    """The sandbox of another engine's container that the path names."""
     sandboxes = [sandbox for sandbox in call.services.controller.sandboxes() if sandbox.engine]
     found = [one for one in sandboxes if one.name == call.name or one.container == call.name]
     found = found or [one for one in sandboxes if call.name and one.container.startswith(call.name)]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 from netplug.controller.doctor import Difference, Treated
+from netplug.controller.points import Point
 from netplug.controller.requests import ControllerEvent, EndpointRequest, NetworkRequest, PoolUsage, SandboxRequest
 from netplug.controller.ways import Way
 from netplug.model import Endpoint, Network, Node, Sandbox
@@ -58,6 +59,10 @@ class Controller(Protocol):
     async def treat(self) -> Sequence[Treated]: ...
 
     def plan_existing(self, identity: str, network: str = "") -> Plan: ...
+
+    def points_of_network(self, reference: str) -> list[Point]: ...
+
+    def points_of_sandbox(self, identity: str) -> list[Point]: ...
 
     def healing(self) -> tuple[Mapping[str, int], list[str]]: ...
 

@@ -1,8 +1,8 @@
 """The `netplug` command: each subcommand speaks HTTP to the daemon, in the Docker Engine API's shapes; `lab` and `driver` need none.
 
-A room for each subject (`network`, `node`, `container`, `running`, `image`, `ipam`, `journal`, `route`, `doctor`, `driver`, `events`,
-`system`, `daemon`, `install`), imported only when one of its commands is used: starting up is what a user of a command line waits for.
-`command` holds what is common to all, `client` is the HTTP.
+A room for each subject (`network`, `node`, `container`, `running`, `image`, `ipam`, `journal`, `route`, `doctor`, `driver`, `capture`,
+`events`, `system`, `daemon`, `install`), imported only when one of its commands is used: starting up is what a user of a command line waits
+for. `command` holds what is common to all, `client` is the HTTP.
 
 Exit codes: 0; what the container said (run, exec); 1; 64 for a template that cannot be read; 125 for a wrong flag, and for `run` and
 `create` when the daemon fails; 126 and 127 when the container's command cannot be run, or is not there; 130 after Ctrl-C.
@@ -37,6 +37,7 @@ _CONTAINER = {
 }
 _ROOMS = {
     **_CONTAINER,
+    "capture": "capture",
     "completion": "system",
     "daemon": "daemon",
     "demo": "system",

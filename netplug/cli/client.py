@@ -9,15 +9,17 @@ Errors: `Unreachable` (no daemon, or no permission) and `DaemonError` (its sente
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import socket
+import struct
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import IO, Any, Literal
 from urllib.parse import quote, urlencode
 
 from netplug.cli.command import Failure
-from netplug.cli.http1 import BadAnswer, Connection, Response
 
 DEFAULT_HOST = "unix:///run/netplug/netplug.sock"
 JSON = dict[str, Any]
@@ -48,10 +50,27 @@ def filters_query(filters: Mapping[str, Mapping[str, bool]]) -> dict[str, str]:
     return {"filters": json.dumps(filters)} if filters else {}
 
 
+class _Connection(http.client.HTTPConnection):
+    """An HTTP connection whose socket is a unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("netplug")
+        self._path = path
+
+    def connect(self) -> None:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(self._path)
+        except BaseException:
+            connection.close()
+            raise
+        self.sock = connection
+
+
 class Answer:
     """An answer whose body is read as it comes."""
 
-    def __init__(self, connection: Connection, response: Response) -> None:
+    def __init__(self, connection: _Connection, response: http.client.HTTPResponse) -> None:
         self._connection, self._response = connection, response
 
     def chunks(self) -> Iterator[bytes]:
@@ -59,7 +78,7 @@ class Answer:
         try:
             while chunk := self._response.read1(65536):
                 yield chunk
-        except BadAnswer as error:  # in the middle of an answer that is as long as it takes
+        except http.client.HTTPException as error:  # in the middle of an answer that is as long as it takes
             raise Failure("the daemon ended the connection: unexpected EOF") from error
         except OSError as error:
             raise Failure(f"the daemon ended the connection: {error}") from error
@@ -89,15 +108,16 @@ class Answer:
 class Upgraded:
     """A connection that carries a container's streams both ways."""
 
-    def __init__(self, connection: Connection, response: Response) -> None:
+    def __init__(self, connection: _Connection, response: http.client.HTTPResponse) -> None:
         # The response's file may hold bytes that came in the same packet as the header, so it is what is read from.
         self._connection, self._response = connection, response
-        self._socket = connection.sock
+        self._socket: socket.socket = connection.sock
+        self._file: IO[bytes] = response.fp
 
     def read(self, size: int) -> bytes:
         """What has arrived; b"" at the end, however it came."""
         try:
-            return self._response.file.read1(size)  # type: ignore[no-any-return]
+            return self._file.read1(size)  # type: ignore[attr-defined, no-any-return]
         except (OSError, ValueError):
             return b""
 
@@ -154,6 +174,20 @@ class Client:
         connection, response = self._send("POST", path, query, body, {"Connection": "Upgrade", "Upgrade": "tcp"})
         return Upgraded(connection, response)
 
+    def process(self) -> int:
+        """The daemon's pid, as this process sees it (SO_PEERCRED)."""
+        connection = _Connection(self._path)
+        try:
+            connection.connect()
+            pid, _, _ = struct.unpack("=iII", connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        except OSError as error:
+            raise self._unreachable(error) from error
+        finally:
+            connection.close()
+        if not pid:
+            raise Failure(f"the daemon at {self.host} lives among processes that are not seen from here")
+        return int(pid)
+
     def is_netplug(self) -> bool:
         """Whether this is a netplug daemon, and not another that speaks Docker's API."""
         version = self.call("GET", "/version")
@@ -167,23 +201,25 @@ class Client:
         body: Any,
         headers: dict[str, str],
         stream: Iterator[bytes] | None = None,
-    ) -> tuple[Connection, Response]:
+    ) -> tuple[_Connection, http.client.HTTPResponse]:
         target = path + ("?" + urlencode(query) if query else "")
         payload: Any = stream
         if body is not None:
             payload, headers = json.dumps(body).encode(), {**headers, "Content-Type": "application/json"}
+        connection = _Connection(self._path)
         try:
-            connection = Connection(self._path)
+            connection.connect()
         except OSError as error:
             raise self._unreachable(error) from error
         try:
-            response = connection.exchange(method, target, payload, headers)
-            failure = DaemonError(response.status, _reason(response)) if response.status >= 400 else None
-        except (BadAnswer, OSError) as error:
+            with contextlib.suppress(BrokenPipeError):  # the daemon answered before it had read all: its answer says why
+                connection.request(method, target, payload, headers)
+            response = connection.getresponse()
+        except (http.client.HTTPException, OSError) as error:
             connection.close()
             raise Failure(f"the daemon at {self.host} ended the connection: {error}") from error
-        if failure is not None:
-            response.close()
+        if response.status >= 400:
+            failure = DaemonError(response.status, _reason(response))
             connection.close()
             raise failure
         return connection, response
@@ -194,7 +230,7 @@ class Client:
         return Unreachable(f"Cannot connect to the netplug daemon at {self.host}. Is the netplug daemon running?")
 
 
-def _reason(response: Response) -> str:
+def _reason(response: http.client.HTTPResponse) -> str:
     """The sentence in an error answer; the body itself if it is not Docker's JSON."""
     body = response.read().decode(errors="replace").strip()
     try:

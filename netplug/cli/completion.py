@@ -36,8 +36,14 @@ def _containers(ctx: click.Context, running: bool) -> list[str]:
 networks = _completer(lambda ctx: sorted(str(item["Name"]) for item in _ask(ctx, "/networks")))
 containers = _completer(lambda ctx: _containers(ctx, running=False))
 running = _completer(lambda ctx: _containers(ctx, running=True))
+_anything = _completer(lambda ctx: ["host", *_containers(ctx, running=True), *sorted(str(one["Name"]) for one in _ask(ctx, "/networks"))])
 nodes = _completer(lambda ctx: [str(item["Name"]) for item in (_ask(ctx, "/netplug/nodes") or {}).get("Nodes") or []])
 images = _completer(lambda ctx: sorted(str(tag) for item in _ask(ctx, "/images/json") for tag in item.get("RepoTags") or []))
+
+
+def capturable(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Of the arguments, only the first is a name: the others are a filter."""
+    return [] if ctx.params.get(param.name or "") else _anything(ctx, param, incomplete)
 
 
 def shells(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:

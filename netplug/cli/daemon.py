@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any, TypeVar
 
 import click
@@ -78,18 +79,27 @@ def _settings_flags(function: F) -> F:
 def daemon_command(config: str | None, dry_run: bool, **flags: Any) -> int:
     """Run the daemon in the foreground"""
     values = {**(from_file(config) if config else {}), **{name: value for name, value in flags.items() if value not in (None, ())}}
-    with without_authorities():
-        from netplug import daemon  # all rooms of the daemon: half a second that no other command pays
+    if not dry_run:
+        from netplug import start
+
+        with start.reception(values.get("docker_plugin")) as early:
+            code: int = _rooms().run(values, early)
+            return code
     from netplug.errors import NetplugError
 
-    if not dry_run:
-        return daemon.run(values)
     try:
-        lines = daemon.explain(values)
+        lines = _rooms().explain(values)
     except NetplugError as error:
         raise Failure(f"netplug daemon: {error}") from None
     click.echo("\n".join(lines))
     return 0
+
+
+def _rooms() -> ModuleType:
+    """All rooms of the daemon: half a second that no other command pays."""
+    with without_authorities():
+        from netplug import daemon
+    return daemon
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ started or stopped.
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ from netplug.cli.command import Command, Failure
 
 MARK = "# Written by netplug install"
 PLUGIN = "/run/docker/plugins/netplug.sock"
+AWAY = Path("etc/docker/plugins/netplug.json")
+"""Where the engine looks if there is no socket: it says at once that nobody is there, and the engine does not ask again for 15 s."""
 SOCKET = "netplug-docker.socket"
 UNITS = Path("etc/systemd/system")
 
@@ -39,7 +42,15 @@ def docker(program: str) -> Files:
         UNITS / SOCKET: _marked("docker", files("netplug.cli").joinpath(SOCKET).read_text()),
         UNITS / "netplug.service.d/docker.conf": _marked("docker", plugin),
         UNITS / "docker.service.d/netplug.conf": _marked("docker", engine),
+        AWAY: away(),
     }
+
+
+def away() -> str:
+    """A plugin's specification that cannot be used: its certificate is the socket that is missing, so that the engine's error names it."""
+    written = f"{MARK} docker: read by the Docker Engine while netplug has no socket; netplug install docker --uninstall removes it"
+    address = {"Name": "netplug", "Addr": "https://localhost", "TLSConfig": {"CAFile": PLUGIN}}
+    return json.dumps({"Comment": written}).removesuffix("}") + ",\n" + json.dumps(address).removeprefix("{") + "\n"
 
 
 WHAT: dict[str, Callable[[str], Files]] = {"docker": docker, "systemd": systemd}
@@ -63,7 +74,7 @@ def install_command(what: str, uninstall: bool, dry_run: bool, root: str) -> int
         raise Failure(f"netplug install: there is no directory {root}")
     wanted = WHAT[what](_program())
     for path in wanted:
-        if (found := _read(Path(root) / path)) is not None and not found.startswith(MARK):
+        if (found := _read(Path(root) / path)) is not None and MARK not in found.partition("\n")[0]:
             raise Failure(f"netplug install: {Path(root) / path} was not written by this command: move it away first")
     if what == "docker" and not uninstall and _read(Path(root) / UNITS / "netplug.service") is None:
         click.echo("netplug is no service yet: netplug install systemd", err=True)

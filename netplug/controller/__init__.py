@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from netplug.controller import points
 from netplug.controller.cluster import in_use
 from netplug.controller.core import Core, log, recording
 from netplug.controller.debts import Debts
@@ -22,11 +23,13 @@ from netplug.controller.endpoints import Endpoints
 from netplug.controller.engined import Engined
 from netplug.controller.farewells import Farewells
 from netplug.controller.healing import Healing
+from netplug.controller.holding import Holding
 from netplug.controller.leases import LeasedPool, Leases
 from netplug.controller.membership import Membership
 from netplug.controller.networks import PUBLISHED, Networks
 from netplug.controller.peers import Peers
 from netplug.controller.planning import Planning
+from netplug.controller.points import Point
 from netplug.controller.renaming import Renaming
 from netplug.controller.requests import (
     ControllerEvent,
@@ -87,6 +90,7 @@ class Controller:
         self._sandboxes = Sandboxes(core, self._endpoints, self._shared)
         self._planning = Planning(core, self._membership, self._networks, self._endpoints, self._sandboxes)
         self._engined = Engined(core, self._endpoints, self._sandboxes)
+        self._holding = Holding(core, self._membership)
         self._renaming = Renaming(core, self._endpoints, self._peers)
         self._shared.renamed = self._renaming.heard
         self._restore = Restore(core, self._endpoints, self._sandboxes, self._membership, self._peers, self._routing)
@@ -138,6 +142,7 @@ class Controller:
             await self._healing.stop()
         self._effects.end()
         await self._changes.settle()
+        await self._core.leases.settle()
         await self._farewells.close()
         await self._core.resolver.stop()
         await self._core.forwarder.stop()
@@ -187,6 +192,13 @@ class Controller:
         endpoint = self._endpoints.find(self.network(network), sandbox) if network else None
         return self._restore.whole_plan(sandbox, endpoint)
 
+    def points_of_network(self, reference: str) -> list[Point]:
+        """Where its packets can be seen on this host; Conflict where the network has nothing here."""
+        return points.of_network(self._core, self._restore, self.network(reference))
+
+    def points_of_sandbox(self, identity: str) -> list[Point]:
+        return points.of_sandbox(self._endpoints.sandbox(identity))
+
     # Changes
 
     async def treat(self) -> list[Treated]:
@@ -221,20 +233,13 @@ class Controller:
     def leases(self) -> Leases:
         return self._core.leases
 
-    async def request_pool(self, wanted: PoolConfig | None, family: Family) -> LeasedPool:
-        """A pool that is held until it is given back, whether or not there will be a network of it."""
-        return await self._changes.finish(self._lease_pool(wanted, family))
+    async def request_pool(self, wanted: PoolConfig | None, family: Family, word: str = "") -> LeasedPool:
+        """A pool that is held until it is given back, whether or not there will be a network of it; by the same word, the same."""
+        return await self._changes.finish(self._lease_pool(wanted, family, word))
 
-    async def request_address(self, pool: str, wanted: str = "") -> str:
-        """An address of that pool with its prefix, held until it is given back."""
-        core = self._core
-        identity = core.leases.pool(pool).network
-        network, elsewhere = core.records.networks.get(identity), frozenset[str]()
-        if network is not None and network.scope == "global":
-            # What this node does not know it would lose when it claims the address for an endpoint.
-            _, endpoints = await self._membership.cluster().endpoints(identity)
-            elsewhere = frozenset(text.split("/")[0] for one in endpoints for text in (one.address, one.address6))
-        return await self._changes.finish(core.leases.request_address(pool, wanted, core.allocators.get(identity, ()), elsewhere))
+    async def request_address(self, pool: str, wanted: str = "", word: str = "") -> str:
+        """An address of that pool with its prefix, held until it is given back; by the same word, the same."""
+        return await self._changes.finish(self._holding.request(pool, wanted, word))
 
     async def release_address(self, pool: str, address: str) -> None:
         await self._changes.finish(self._release_address(pool, address))
@@ -271,9 +276,9 @@ class Controller:
         """Its own resolver may be elsewhere in its containers now."""
         await self._changes.finish(self._renaming.resolvers(engine))
 
-    async def _lease_pool(self, wanted: PoolConfig | None, family: Family) -> LeasedPool:
+    async def _lease_pool(self, wanted: PoolConfig | None, family: Family, word: str) -> LeasedPool:
         async with self._core.lock("networks"):
-            return await self._core.leases.request_pool(wanted, family, self.networks())
+            return await self._core.leases.request_pool(wanted, family, self.networks(), word)
 
     async def _release_address(self, pool: str, address: str) -> None:
         leases = self._core.leases
@@ -281,6 +286,8 @@ class Controller:
         used = {text.split("/")[0] for one in self.endpoints(network=network) for text in (one.address, one.address6)} if network else set()
         if await leases.release_address(pool, address) and network and address not in used:
             self._core.give_back(network, address)
+            if self._core.cluster is not None:
+                await self._core.cluster.let_go(network, address)
 
     async def sandbox_vanished(self, identity: str) -> bool:
         """If the sandbox's namespace is gone, take back all it had; whether it was."""

@@ -20,6 +20,7 @@ import msgspec
 
 from netplug.capability import Underlay
 from netplug.controller.records import (
+    address_key,
     delete_endpoint,
     delete_network,
     endpoint_key,
@@ -27,13 +28,30 @@ from netplug.controller.records import (
     put_endpoint,
     put_network,
 )
-from netplug.errors import NetworkInUse, NotFound
+from netplug.errors import NetworkInUse, NotFound, Unavailable
 from netplug.model import Endpoint, Network, Node, Record, encode
-from netplug.store import MAX_OPERATIONS, PREFIX, Compare, Empty, Event, Exists, KeyValue, Lost, Missing, Put, Store, Unchanged, Write
+from netplug.store import (
+    MAX_OPERATIONS,
+    PREFIX,
+    Compare,
+    Delete,
+    Empty,
+    Event,
+    Exists,
+    KeyValue,
+    Lost,
+    Missing,
+    Put,
+    Store,
+    Unchanged,
+    Write,
+)
 
 log = logging.getLogger(__name__)
 
 POOLS = f"{PREFIX}pools"
+HOLD_SECONDS = 60.0
+"""An engine makes an endpoint a few milliseconds after it has asked for its address, or never; or it asks again for half a minute."""
 
 R = TypeVar("R", bound=Record)
 
@@ -51,6 +69,8 @@ class Cluster:
     """Endpoints that are being made: in the cluster's store perhaps, and not in the records yet."""
     leaving: set[str] = field(default_factory=set)
     """Endpoints that are going: in the records yet, and perhaps not in the cluster's store."""
+    _holds: dict[str, int] = field(default_factory=dict)
+    """Addresses that an engine has been told here, before there is their endpoint: by key, the revision at which they were held."""
 
     # Networks
 
@@ -89,7 +109,33 @@ class Cluster:
 
     async def claim(self, endpoint: Endpoint) -> None:
         """Name and addresses are this endpoint's, on all nodes. Lost says which was not free, or that the network has gone."""
-        await self.store.txn(*put_endpoint(endpoint))
+        compares, writes = put_endpoint(endpoint)
+        held = {compare.key: revision for compare in compares if (revision := self._holds.pop(compare.key, 0))}
+        if held:
+            with suppress(Lost):  # a hold has run out, or somebody has the name: asked once more, that is known
+                kept = [Unchanged(one.key, held[one.key]) if one.key in held else one for one in compares]
+                await self.store.txn(kept, writes)
+                return
+        await self.store.txn(compares, writes)
+
+    async def hold(self, network: str, address: str) -> None:
+        """Nobody else gets that address (without prefix), for as long as an engine may need to make its endpoint.
+
+        Lost says that it was not free, or that the network has gone. What is not claimed comes free by itself.
+        """
+        key = address_key(network, address)
+        lease = await self.store.lease(HOLD_SECONDS)
+        await self.store.txn([Exists(network_key(network)), Missing(key)], [Put(key, f"held by {self.node}".encode(), lease)])
+        item = await self.store.get(key)
+        if item is not None:
+            self._holds[key] = item.revision
+
+    async def let_go(self, network: str, address: str) -> None:
+        """Of one that is held and has not been claimed."""
+        key = address_key(network, address)
+        if revision := self._holds.pop(key, 0):
+            with suppress(Lost, Unavailable):
+                await self.store.txn([Unchanged(key, revision)], [Delete(key)])
 
     def here(self, endpoint: Endpoint) -> Endpoint:
         """As one of this node, as this is now: it may have had another name or address."""

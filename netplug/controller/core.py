@@ -138,16 +138,21 @@ class Core:
         return applied
 
     async def establish(
-        self, action: str, subject: str, plan: Plan, record: Coroutine[Any, Any, object], opposite: Callable[[], Awaitable[object]]
+        self,
+        action: str,
+        subject: str,
+        plan: Callable[[], Plan],
+        record: Coroutine[Any, Any, object],
+        opposite: Callable[[], Awaitable[object]],
     ) -> None:
-        """Make plan and `record` true, or neither. `opposite` takes a record back.
+        """Make plan and `record` true, or neither. `opposite` takes a record back. The plan is asked for when nobody comes in between.
 
         The disk and the kernel work side by side: what a daemon that dies has in one of them only, the next one makes or removes.
         """
         writing = asyncio.create_task(record)
         await asyncio.sleep(0)  # it is on its way
         try:
-            applied = await self.apply(action, subject, plan)
+            applied = await self.apply(action, subject, plan())
         except BaseException:
             await asyncio.wait([writing])
             if writing.cancelled() or writing.exception() is None:
@@ -262,7 +267,7 @@ class Core:
 
     def open_pools(self, network: Network) -> None:
         """Make the network's allocators, with nothing in them but what the pools reserve."""
-        ipam = self.ipams.get(network.ipam_driver)
+        ipam = self.ipams.get(network.ipam_driver, network.ipam_finder)
         self.allocators[network.id] = [(pool, ipam.allocator(pool)) for pool in network.pools]
         for address in self.leases.of(network.id):
             for allocator in self._allocators(network.id, address):

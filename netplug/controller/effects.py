@@ -46,6 +46,10 @@ class Effects:
         self._endpoints: dict[str, Endpoint] = {}
         self._ending = asyncio.Event()
 
+    @property
+    def ends(self) -> bool:
+        return self._ending.is_set()
+
     def end(self) -> None:
         """Wait for no driver any more: what is under way fails, and is taken back by the next daemon."""
         self._ending.set()
@@ -66,7 +70,7 @@ class Effects:
         self._networks[network.id] = network
         try:
             async with self._noted(farewell):
-                await self._asked(driver.make(network), network)
+                await self.asked(driver.make(network), network.driver)
                 yield
         finally:
             del self._networks[network.id]
@@ -82,8 +86,8 @@ class Effects:
         self._endpoints[prepared.endpoint.id] = prepared.endpoint
         try:
             async with self._noted(Farewell(network=network, endpoint=prepared.endpoint)):
-                await self.farewells.caught_up(network)
-                given = await self._asked(driver.attach(network, prepared.endpoint, known), network)
+                await self.farewells.caught_up(Farewell(network=network))
+                given = await self.asked(driver.attach(network, prepared.endpoint, known), network.driver)
                 prepared.endpoint = _answered(prepared.endpoint, given)
                 yield prepared
         except BaseException:
@@ -139,13 +143,14 @@ class Effects:
                 await self.farewells.told(farewell)
             raise
 
-    async def _asked(self, question: Coroutine[Any, Any, T], network: Network) -> T:
+    async def asked(self, question: Coroutine[Any, Any, T], whom: str) -> T:
+        """The answer; Unavailable where the daemon stops meanwhile."""
         faults.point("driver.before")
         asked, ending = asyncio.ensure_future(question), asyncio.ensure_future(self._ending.wait())
         try:
             await asyncio.wait((asked, ending), return_when=asyncio.FIRST_COMPLETED)
             if not asked.done():
-                raise Unavailable(f"the daemon is stopping: {network.driver} was not waited for")
+                raise Unavailable(f"the daemon is stopping: {whom} was not waited for")
             faults.point("driver.after")
             return asked.result()
         finally:

@@ -13,10 +13,11 @@ from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from netplug.controller import exits, linking
+from netplug.controller import exits, handing, linking
 from netplug.controller.core import Core, log
 from netplug.controller.effects import Effects, Prepared
 from netplug.controller.joining import Change, draft, joined, left
+from netplug.controller.lending import Lending
 from netplug.controller.names import endpoint_names, needs_resolver
 from netplug.controller.networks import Networks
 from netplug.controller.publishing import Ports, Publishing
@@ -26,6 +27,7 @@ from netplug.controller.shared import Shared
 from netplug.errors import Conflict, NetplugError, NotFound, PortTaken, Unavailable
 from netplug.kernel import namespaces
 from netplug.model import Endpoint, Network, Sandbox
+from netplug.plan import Plan
 from netplug.resolver.model import SandboxNames
 from netplug.store import Exists, Lost, Write
 
@@ -36,6 +38,7 @@ class Endpoints:
     def __init__(self, core: Core, shared: Shared, networks: Networks, effects: Effects) -> None:
         self._core, self._shared, self._networks = core, shared, networks
         self.farewells, self._effects = effects.farewells, effects
+        self._lending = Lending(core, effects)
         self.publishing = Publishing(core)
 
     async def connect(self, reference: str, sandbox_id: str, request: EndpointRequest) -> Endpoint:
@@ -43,7 +46,11 @@ class Endpoints:
         self.sandbox(sandbox_id)
         network = core.records.network(reference)
         exits.check_asked(network)
-        async with self._effects.attached(network, sandbox_id, request) as prepared, core.lock(sandbox_id):
+        async with (
+            self._lending.addresses(network, sandbox_id, request) as request,
+            self._effects.attached(network, sandbox_id, request) as prepared,
+            core.lock(sandbox_id),
+        ):
             sandbox = self.sandbox(sandbox_id)
             if network.scope == "global":
                 endpoint = await self._join_shared(network, sandbox, request)
@@ -207,7 +214,10 @@ class Endpoints:
                 sockets = open_resolver_sockets(change.sandbox)
             else:
                 names = asyncio.create_task(self._publish_names(change.sandbox, new, None))
-            plan = (*change.plan, *linking.rules(core, network, new, change.sandbox))
+
+            def plan() -> Plan:
+                return (*change.plan, *linking.rules(core, network, new, change.sandbox))
+
             subject, record = f"{network.name}/{sandbox.name}", self._intend(network, change, new)
             await core.establish("network connect", subject, plan, record, partial(self._withdraw, before, old, new))
         except BaseException:
@@ -231,7 +241,8 @@ class Endpoints:
 
     async def _intend(self, network: Network, change: Change, new: Endpoint) -> None:
         compares, writes = put_endpoint(new)
-        compares.append(Exists(sandbox_key(new.sandbox)))
+        if handing.claimed(new):
+            compares.append(Exists(sandbox_key(new.sandbox)))
         try:
             writes += [put_sandbox(change.sandbox), *map(update_endpoint, change.updated), *self._shared.debts.cleared(new)]
             writes += self.farewells.unsaid(self.farewells.of_endpoints([new], None))

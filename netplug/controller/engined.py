@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from functools import partial
+from typing import TypeAlias
 
 import msgspec
 
@@ -24,11 +26,11 @@ from netplug.controller.requests import ControllerEvent, EndpointRequest, Sandbo
 from netplug.controller.sandboxes import Sandboxes
 from netplug.errors import NetplugError, NotFound, PortTaken
 from netplug.kernel import arrivals, namespaces, sockets
-from netplug.model import DnsConfig, Endpoint, PortBinding, Sandbox, now
+from netplug.model import DnsConfig, Endpoint, Network, PortBinding, Sandbox, now
 from netplug.plan import Plan
-from netplug.store import Write
 
 RESOLVER = "127.0.0.11"
+Sockets: TypeAlias = tuple[socket.socket, socket.socket]
 _PAUSE, _LONGEST_PAUSE, _PATIENCE = 0.003, 0.2, 30.0
 """Seconds between looks whether an engine has done with a link that it has taken; it is a matter of milliseconds."""
 
@@ -43,7 +45,8 @@ class Engined:
     async def attach(self, reference: str, request: EndpointRequest, engine: str) -> Endpoint:
         """An endpoint whose container is not known yet; `request.id` says what it is called."""
         place = str(self._core.run_dir / "engines" / request.id[:12])
-        await self._sandboxes.create(SandboxRequest(id=request.id, name=request.id[:12], namespace=place, kind="engine", engine=engine))
+        wanted = SandboxRequest(id=request.id, name=request.id[:12], namespace=place, kind="engine", engine=engine)
+        await self._sandboxes.create(wanted, recorded=False)
         try:
             return await self._endpoints.connect(reference, request.id, request)
         except BaseException:
@@ -67,10 +70,16 @@ class Engined:
             sandbox = known or msgspec.structs.replace(former, id=sandbox_id, created=now(), namespace=namespace)
             joined = msgspec.structs.replace(endpoint, sandbox=sandbox_id)
             names = arrivals.names(namespace) if not takes else set()
+            sockets: Sockets | None = None
             if names - {"lo"}:
                 sandbox = msgspec.structs.replace(sandbox, cookie=namespaces.cookie(namespace) or 0)
                 joined = msgspec.structs.replace(joined, interface=handing.free_name(network, names))
-            await core.store.txn((), [put_sandbox(sandbox), update_endpoint(joined), delete_sandbox(former)])
+                sandbox, sockets = self._resolving(sandbox, network)
+            try:
+                await core.store.txn((), [put_sandbox(sandbox), update_endpoint(joined), delete_sandbox(former)])
+            except BaseException:
+                _close(sockets)
+                raise
             core.records.drop_endpoint(endpoint)
             core.records.drop_sandbox(former)
             core.records.add_sandbox(sandbox)
@@ -78,7 +87,7 @@ class Engined:
             plan = handing.attached(core.driver(network).join(network, joined, sandbox), joined, sandbox)
             try:
                 if handing.arrived(joined):
-                    sandbox = await self._furnish(sandbox, joined, plan)
+                    await self._furnish(sandbox, joined, plan, sockets)
                 else:
                     await core.apply("network connect", f"{network.name}/{sandbox.name}", plan)
             except BaseException:
@@ -107,10 +116,10 @@ class Engined:
         endpoint = core.records.endpoints.get(identity)
         if endpoint is None:
             return
-        with contextlib.suppress(NotFound):  # its container was found gone just now
-            await self._endpoints.disconnect(endpoint.network, endpoint.sandbox)
-        if not core.records.of_sandbox(endpoint.sandbox):
-            await self._sandboxes.remove(endpoint.sandbox)
+        # Together: a daemon that dies in between would leave a container of which the engine says nothing any more.
+        if not await self._sandboxes.remove(endpoint.sandbox, last=identity):
+            with contextlib.suppress(NotFound):  # its container was found gone just now
+                await self._endpoints.disconnect(endpoint.network, endpoint.sandbox)
 
     async def carry(self, identity: str, ports: tuple[PortBinding, ...]) -> None:
         """The container goes out by this endpoint, and is reached by it on these ports."""
@@ -196,34 +205,45 @@ class Engined:
                 return False
             endpoint = msgspec.structs.replace(endpoint, interface=name)
             sandbox = msgspec.structs.replace(sandbox, cookie=cookie)
-            sandbox = await self._furnish(sandbox, endpoint, tuple(interfaces.settings(endpoint, sandbox)))
+            sandbox, sockets = self._resolving(sandbox, core.records.networks[endpoint.network])
+            try:
+                await core.store.txn((), [put_sandbox(sandbox), update_endpoint(endpoint)])
+            except BaseException:
+                _close(sockets)
+                raise
+            core.records.add_sandbox(sandbox)
+            core.records.add_endpoint(endpoint)
+            await self._furnish(sandbox, endpoint, tuple(interfaces.settings(endpoint, sandbox)), sockets)
             core.events.send(ControllerEvent(kind="sandbox", action="update", sandbox=sandbox))
             return True
 
-    async def _furnish(self, sandbox: Sandbox, endpoint: Endpoint, plan: Plan) -> Sandbox:
-        """Carry out the plan in the container, with what leads to its names."""
-        core = self._core
-        network = core.records.networks[endpoint.network]
-        opened = None
-        if needs_resolver(core, network) and not sandbox.resolver_udp:
-            sandbox = with_resolver(msgspec.structs.replace(sandbox, dns=engines_resolver(sandbox)))
-            opened = open_resolver_sockets(sandbox)
-            plan = (*plan, *redirection(sandbox))
-        writes: list[Write] = [put_sandbox(sandbox), update_endpoint(endpoint)]
+    def _resolving(self, sandbox: Sandbox, network: Network) -> tuple[Sandbox, Sockets | None]:
+        """With a resolver, if the network has one and the sandbox not yet; and the resolver's sockets, open in it."""
+        if not needs_resolver(self._core, network) or sandbox.resolver_udp:
+            return sandbox, None
+        sandbox = with_resolver(msgspec.structs.replace(sandbox, dns=engines_resolver(sandbox)))
+        return sandbox, open_resolver_sockets(sandbox)
+
+    async def _furnish(self, sandbox: Sandbox, endpoint: Endpoint, plan: Plan, sockets: Sockets | None) -> None:
+        """Carry out the plan in the container, with what leads to its names: `sockets`, where the resolver is new there."""
+        core, subject = self._core, f"{self._core.records.networks[endpoint.network].name}/{sandbox.name}"
+        if sockets is None:
+            applying = core.apply("network connect", subject, plan)
+            if not sandbox.resolver_udp:
+                await applying
+                return
+            # The resolver and the kernel work side by side; one that knows too much is told again when its sandbox is.
+            known = self._endpoints.tell(core.resolver.update_sandbox(self._endpoints.sandbox_names(sandbox)))
+            for result in await asyncio.gather(applying, known, return_exceptions=True):
+                if isinstance(result, BaseException):
+                    raise result
+            return
         try:
-            await core.store.txn((), writes)
-            core.records.add_sandbox(sandbox)
-            core.records.add_endpoint(endpoint)
-            await core.apply("network connect", f"{network.name}/{sandbox.name}", plan)
+            await core.apply("network connect", subject, (*plan, *redirection(sandbox)))
         except BaseException:
-            for one in opened or ():
-                one.close()
+            _close(sockets)
             raise
-        if opened is not None:
-            await self._endpoints.hand_over(sandbox, opened)
-        elif sandbox.resolver_udp:
-            await self._endpoints.tell(core.resolver.update_sandbox(self._endpoints.sandbox_names(sandbox)))
-        return sandbox
+        await self._endpoints.hand_over(sandbox, sockets)
 
     def endpoint(self, identity: str) -> Endpoint:
         found = self._core.records.endpoints.get(identity)
@@ -238,6 +258,11 @@ class Engined:
             for identity in sorted(set(identities)):
                 await stack.enter_async_context(self._core.lock(identity))
             yield
+
+
+def _close(sockets: Sockets | None) -> None:
+    for one in sockets or ():
+        one.close()
 
 
 def engines_resolver(sandbox: Sandbox) -> DnsConfig:

@@ -16,9 +16,13 @@ import msgspec
 from netplug import faults
 from netplug.capability import Effectful
 from netplug.controller.core import Core, log
+from netplug.controller.farewell import KEYS, Farewell
+from netplug.controller.loans import give_back, is_lent, lent_addresses
 from netplug.errors import NetplugError, Unavailable
-from netplug.model import Endpoint, Network, Record, Sandbox, encode
-from netplug.store import PREFIX, Delete, Put, Write
+from netplug.model import Endpoint, Network, Sandbox, encode
+from netplug.store import Delete, Put, Write
+
+__all__ = ["Farewell", "Farewells"]
 
 AGAIN_SECONDS = 1.0
 LONGEST_SECONDS = 30.0
@@ -26,25 +30,6 @@ PATIENCE = 5.0
 """Seconds that whoever removes something waits for the driver; then it goes on in the background."""
 REFUSALS = 3
 """After so many a driver is not told again: it most likely knows nothing of it."""
-
-_KEYS = f"{PREFIX}farewells/"
-
-
-class Farewell(Record, frozen=True, kw_only=True):
-    """To a network, or to an endpoint of it that may have a link in the sandbox."""
-
-    network: Network
-    endpoint: Endpoint | None = None
-    sandbox: Sandbox | None = None
-
-    @property
-    def key(self) -> str:
-        return f"{_KEYS}{self.network.id}/{self.endpoint.id if self.endpoint is not None else ''}"
-
-    def __str__(self) -> str:
-        if self.endpoint is None:
-            return f"network {self.network.name}"
-        return f"endpoint of {self.endpoint.container_name} on network {self.network.name}"
 
 
 @dataclass
@@ -68,7 +53,7 @@ class Farewells:
 
     async def start(self) -> None:
         """Go on with what an earlier daemon left."""
-        for item in (await self._core.store.range(_KEYS))[1]:
+        for item in (await self._core.store.range(KEYS))[1]:
             farewell = msgspec.json.decode(item.value, type=Farewell)
             await self._bring_home(farewell)
             self.due(farewell)
@@ -84,15 +69,24 @@ class Farewells:
 
     def of_network(self, network: Network) -> list[Farewell]:
         """None where its driver acts in the kernel only; so below."""
-        return [Farewell(network=network)] if isinstance(self._core.driver(network), Effectful) else []
+        found = [Farewell(network=network)] if isinstance(self._core.driver(network), Effectful) else []
+        if is_lent(self._core, network):
+            found += [Farewell(network=network, slot=str(number), pool=pool) for number, pool in enumerate(network.pools)]
+        return found
 
     def of_endpoints(self, endpoints: Iterable[Endpoint], sandbox: Sandbox | None) -> list[Farewell]:
-        networks = self._core.records.networks
-        return [
-            Farewell(network=networks[endpoint.network], endpoint=endpoint, sandbox=sandbox)
-            for endpoint in endpoints
-            if endpoint.attachment is not None and endpoint.network in networks
-        ]
+        networks, found = self._core.records.networks, list[Farewell]()
+        for endpoint in endpoints:
+            if (network := networks.get(endpoint.network)) is None:
+                continue
+            if endpoint.attachment is not None:
+                found.append(Farewell(network=network, endpoint=endpoint, sandbox=sandbox))
+            if is_lent(self._core, network):
+                found += [
+                    Farewell(network=network, endpoint=endpoint, slot=slot, pool=pool, address=address)
+                    for slot, pool, address in lent_addresses(network, endpoint)
+                ]
+        return found
 
     def written(self, farewells: Iterable[Farewell]) -> list[Write]:
         """For the transaction that forgets the records."""
@@ -109,11 +103,14 @@ class Farewells:
     async def unsay(self, farewell: Farewell) -> None:
         await self._core.store.txn((), self.unsaid([farewell]))
 
+    def is_due(self, farewell: Farewell) -> bool:
+        return farewell.key in self._due
+
     def due(self, *farewells: Farewell) -> None:
         """Nothing of these is in records and kernel any more."""
         for farewell in farewells:
             self._due[farewell.key] = _Due(farewell)
-            teller = _teller(farewell.network)
+            teller = _teller(farewell)
             if teller not in self._tellers or self._tellers[teller].done():
                 self._wakeups[teller] = asyncio.Event()
                 self._tellers[teller] = asyncio.create_task(self._tell(teller))
@@ -122,19 +119,19 @@ class Farewells:
     async def told(self, *farewells: Farewell) -> None:
         """Once each has been tried, or it takes too long, or is known to."""
         waiting = [self._due[farewell.key] for farewell in farewells if farewell.key in self._due]
-        await self._tried([due for due in waiting if _teller(due.farewell.network) not in self._slow])
+        await self._tried([due for due in waiting if _teller(due.farewell) not in self._slow])
 
-    async def caught_up(self, network: Network) -> None:
-        """Once its driver has been told, as far as it can be now, of all that it may still believe to be in the way of something new."""
-        if waiting := self._of(_teller(network)):
+    async def caught_up(self, farewell: Farewell) -> None:
+        """Once whoever is to hear that has been told, as far as now possible, of all that it may still believe to be in the way of anew."""
+        if waiting := self._of(_teller(farewell)):
             for due in waiting:
                 due.tried.clear()
-            self._wakeups[_teller(network)].set()
+            self._wakeups[_teller(farewell)].set()
             await self._tried(waiting)
 
     async def _tried(self, waiting: list[_Due]) -> None:
         if waiting:
-            tasks = {asyncio.ensure_future(due.tried.wait()): _teller(due.farewell.network) for due in waiting}
+            tasks = {asyncio.ensure_future(due.tried.wait()): _teller(due.farewell) for due in waiting}
             _, late = await asyncio.wait(tasks, timeout=PATIENCE)
             for task in late:
                 self._slow.add(tasks[task])
@@ -156,7 +153,7 @@ class Farewells:
 
     def _of(self, teller: tuple[str, str]) -> list[_Due]:
         """Endpoints first."""
-        found = [due for due in self._due.values() if _teller(due.farewell.network) == teller]
+        found = [due for due in self._due.values() if _teller(due.farewell) == teller]
         return sorted(found, key=lambda due: due.farewell.endpoint is None)
 
     async def _tell_all(self, waiting: list[_Due]) -> bool:
@@ -182,18 +179,20 @@ class Farewells:
         return not any(due.farewell.key in self._due for due in waiting)
 
     def _is_too_early(self, farewell: Farewell) -> bool:
-        """A network after all its endpoints."""
-        others = (due.farewell for due in self._due.values())
+        """A network after all its endpoints, a pool after all its addresses."""
+        others = [due.farewell for due in self._due.values() if _teller(due.farewell) == _teller(farewell)]
         return farewell.endpoint is None and any(other.endpoint and other.network.id == farewell.network.id for other in others)
 
     async def _told_one(self, due: _Due) -> bool:
         farewell = due.farewell
         driver = self._core.driver(farewell.network)
         try:
-            if not isinstance(driver, Effectful):
-                raise NetplugError(f"driver {farewell.network.driver} is another one by now")
             faults.point("driver.before")
-            if farewell.endpoint is not None:
+            if farewell.slot:
+                await give_back(self._core, farewell)
+            elif not isinstance(driver, Effectful):
+                raise NetplugError(f"driver {farewell.network.driver} is another one by now")
+            elif farewell.endpoint is not None:
                 await driver.detach(farewell.network.id, farewell.endpoint.id)
             else:
                 await driver.unmake(farewell.network.id)
@@ -205,7 +204,7 @@ class Farewells:
                 return False
             log.error("%s: gone here, and no more is done about it there: %s", farewell, error)
         faults.point("driver.after")
-        self._slow.discard(_teller(farewell.network))
+        self._slow.discard(_teller(farewell))
         await self.unsay(farewell)
         self._due.pop(farewell.key, None)
         due.tried.set()
@@ -214,11 +213,12 @@ class Farewells:
     async def _bring_home(self, farewell: Farewell) -> None:
         """The daemon may have died before its link was given back."""
         core = self._core
-        if farewell.endpoint is not None and farewell.sandbox is not None:
+        if farewell.endpoint is not None and farewell.sandbox is not None and not farewell.slot:
             plan = core.driver(farewell.network).leave(farewell.network, farewell.endpoint, farewell.sandbox)
             await core.remove("network disconnect", f"{farewell.network.name}/{farewell.sandbox.name}", plan)
 
 
-def _teller(network: Network) -> tuple[str, str]:
+def _teller(farewell: Farewell) -> tuple[str, str]:
     """Which driver is to be told: one task does it."""
-    return network.finder, network.driver
+    network = farewell.network
+    return (f"ipam {network.ipam_finder}", network.ipam_driver) if farewell.slot else (network.finder, network.driver)

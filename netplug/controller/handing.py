@@ -34,8 +34,12 @@ def claimed(endpoint: Endpoint) -> bool:
 
 
 def free_name(network: Network, taken: Collection[str]) -> str:
-    """For a link that we put into a running container: no name that the engine, which counts its own, might choose next."""
-    prefix = network.options.get(interfaces.PREFIX, "") or "net"
+    """For a link that we put into a running container: no name that the engine, which counts its own, might choose next.
+
+    An engine's are a prefix and a number; where the user has chosen the prefix, for its own networks too perhaps, ours have `n` between.
+    """
+    chosen = network.options.get(interfaces.PREFIX, "")
+    prefix = f"{chosen}n" if chosen else "net"
     return next(name for number in range(1, len(taken) + 2) if (name := f"{prefix}{number}") not in taken)
 
 

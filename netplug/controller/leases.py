@@ -7,16 +7,20 @@ until the engine gives it back, whatever becomes of the endpoint that has it. Bo
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import logging
 from collections.abc import Collection, Iterable
 
 import msgspec
 
 from netplug.addressing import Allocator, Ipams
-from netplug.errors import AddressInUse, InvalidArgument, NotFound, PoolOverlap
+from netplug.errors import AddressInUse, InvalidArgument, NetplugError, NotFound, PoolOverlap
 from netplug.kernel import routes
 from netplug.model import Family, Network, PoolConfig, Record, encode, new_id
 from netplug.store import PREFIX, Delete, Put, Store, Write
+
+log = logging.getLogger(__name__)
 
 _POOLS = f"{PREFIX}leased-pools/"
 _ADDRESSES = f"{PREFIX}leased-addresses/"
@@ -35,6 +39,8 @@ class LeasedPool(Record, frozen=True, kw_only=True):
     network: str = ""
     shared: bool = False
     released: bool = False
+    word: str = ""
+    """By which it was asked for, if by any."""
 
     @property
     def prefix(self) -> str:
@@ -47,10 +53,12 @@ class Leases:
     def __init__(self, store: Store, ipams: Ipams) -> None:
         self._store, self._ipams = store, ipams
         self.pools: dict[str, LeasedPool] = {}
-        self._addresses: dict[str, set[str]] = {}
-        """By pool."""
+        self._addresses: dict[str, dict[str, str]] = {}
+        """By pool: addresses, and the word by which each was asked for."""
         self._allocators: dict[str, Allocator] = {}
         """Of pools that no network has yet."""
+        self._writing: dict[str, asyncio.Task[None]] = {}
+        """By key: addresses that the store is being told of."""
 
     async def load(self) -> None:
         for item in (await self._store.range(_POOLS))[1]:
@@ -58,7 +66,7 @@ class Leases:
         for item in (await self._store.range(_ADDRESSES))[1]:
             pool, _, address = item.key.removeprefix(_ADDRESSES).partition("/")
             if pool in self.pools:
-                self._note(pool, address)
+                self._note(pool, address, item.value.decode())
 
     def unused(self, beside: Collection[str] = ()) -> list[str]:
         """Subnets that no network has yet, but for those of pools with these ids."""
@@ -82,9 +90,14 @@ class Leases:
             raise NotFound(f"address pool {identity:.12} not found: it was not handed out here, or was given back")
         return found
 
-    async def request_pool(self, wanted: PoolConfig | None, family: Family, networks: Iterable[Network]) -> LeasedPool:
-        """A pool as asked for, or one that is free here. That of a network, asked for exactly, is shared with it."""
+    async def request_pool(self, wanted: PoolConfig | None, family: Family, networks: Iterable[Network], word: str = "") -> LeasedPool:
+        """A pool as asked for, or one that is free here. That of a network, asked for exactly, is shared with it.
+
+        `word`: whoever asks by the same one gets the same.
+        """
         networks = list(networks)
+        if word and (known := next((pool for pool in self.pools.values() if pool.word == word), None)) is not None:
+            return known
         if wanted is not None and (sharing := _sharing(wanted, networks)):
             pool = sharing
         else:
@@ -92,6 +105,7 @@ class Leases:
             taken += [] if wanted is not None else routes.host_subnets()
             config = self._ipams.get("default").request_pool(wanted, taken, {}, "local", family=family)
             pool = LeasedPool(id=new_id(), subnet=config.subnet, ip_range=config.ip_range, gateway=config.gateway)
+        pool = msgspec.structs.replace(pool, word=word)
         await self._store.txn((), [Put(_POOLS + pool.id, encode(pool))], durable=True)
         self._add(pool)
         return pool
@@ -107,6 +121,7 @@ class Leases:
         await self._forget(identity)
 
     async def _forget(self, identity: str) -> None:
+        await self.settle()
         writes: list[Write] = [Delete(_POOLS + identity)]
         writes += [Delete(f"{_ADDRESSES}{identity}/{address}") for address in self._addresses[identity]]
         for start in range(0, len(writes), 100):
@@ -131,16 +146,30 @@ class Leases:
             if pool.released:
                 await self._forget(pool.id)
 
+    async def agree(self, networks: Collection[str]) -> None:
+        """These are all networks that there are: an earlier daemon may have died between a network's end and its pools'."""
+        for network in {pool.network for pool in self.pools.values() if pool.network} - set(networks):
+            await self.unbind(network)
+
     async def request_address(
-        self, identity: str, wanted: str, allocators: Iterable[tuple[PoolConfig, Allocator]], elsewhere: Collection[str] = ()
+        self,
+        identity: str,
+        wanted: str,
+        allocators: Iterable[tuple[PoolConfig, Allocator]],
+        elsewhere: Collection[str] = (),
+        word: str = "",
     ) -> str:
         """`wanted`, or one that is free, with its prefix. `allocators`: of the network that has the pool, if one has.
 
-        `elsewhere`: addresses that other nodes have, also where this one has not heard of it.
+        `elsewhere`: addresses that other nodes have, also where this one has not heard of it. `word`: whoever asks by the same one gets
+        the same.
         """
         pool = self.pool(identity)
+        for address, known in self._addresses[identity].items():
+            if word and known == word:
+                return f"{address}/{pool.prefix}"
         address = _free(self._allocator(pool, allocators), _checked(wanted), elsewhere)
-        await self._put(pool, address)
+        self._put(pool, address, word)
         return f"{address}/{pool.prefix}"
 
     async def request_gateway(self, identity: str, wanted: str) -> str:
@@ -161,8 +190,11 @@ class Leases:
         address = _checked(address)
         if identity not in self.pools or address not in self._addresses[identity]:
             return False
-        await self._store.txn((), [Delete(f"{_ADDRESSES}{identity}/{address}")])
-        self._addresses[identity].discard(address)
+        key = f"{_ADDRESSES}{identity}/{address}"
+        if key in self._writing:
+            await asyncio.gather(self._writing[key], return_exceptions=True)
+        await self._store.txn((), [Delete(key)])
+        self._addresses[identity].pop(address, None)
         if identity in self._allocators:
             self._allocators[identity].release(address)
         return True
@@ -180,9 +212,24 @@ class Leases:
                 allocator.take(address)
         return self._allocators[pool.id]
 
-    async def _put(self, pool: LeasedPool, address: str) -> None:
-        await self._store.txn((), [Put(f"{_ADDRESSES}{pool.id}/{address}", b"")])
-        self._note(pool.id, address)
+    def _put(self, pool: LeasedPool, address: str, word: str) -> None:
+        """Nobody waits for the store: what is lost with a daemon that dies in this moment, the endpoint that asks for it finds free."""
+        self._note(pool.id, address, word)
+        key = f"{_ADDRESSES}{pool.id}/{address}"
+        task = asyncio.get_running_loop().create_task(self._written(key, word))
+        self._writing[key] = task
+        task.add_done_callback(lambda _: self._writing.pop(key, None))
+
+    async def _written(self, key: str, word: str) -> None:
+        try:
+            await self._store.txn((), [Put(key, word.encode())])
+        except NetplugError as error:
+            log.error("%s: held until the daemon ends, for the store cannot note it: %s", key.removeprefix(_ADDRESSES), error)
+
+    async def settle(self) -> None:
+        """Once the store has all."""
+        while self._writing:
+            await asyncio.gather(*self._writing.values(), return_exceptions=True)
 
     async def _change(self, pools: Collection[LeasedPool]) -> None:
         await self._store.txn((), [Put(_POOLS + pool.id, encode(pool)) for pool in pools])
@@ -190,10 +237,10 @@ class Leases:
 
     def _add(self, pool: LeasedPool) -> None:
         self.pools[pool.id] = pool
-        self._addresses.setdefault(pool.id, set())
+        self._addresses.setdefault(pool.id, {})
 
-    def _note(self, pool: str, address: str) -> None:
-        self._addresses[pool].add(address)
+    def _note(self, pool: str, address: str, word: str = "") -> None:
+        self._addresses[pool][address] = word
 
 
 def _free(allocator: Allocator, wanted: str, elsewhere: Collection[str]) -> str:

@@ -19,6 +19,7 @@ from netplug.controller import exits, interfaces
 from netplug.controller.cluster import in_use
 from netplug.controller.core import Core
 from netplug.controller.effects import Effects
+from netplug.controller.lending import Lending
 from netplug.controller.records import delete_network, put_network
 from netplug.controller.requests import ControllerEvent, NetworkRequest
 from netplug.controller.routing import Routing
@@ -41,8 +42,13 @@ class Networks:
 
     def __init__(self, core: Core, shared: Shared, routing: Routing, effects: Effects) -> None:
         self._core, self._shared, self._routing, self._effects = core, shared, routing, effects
+        self._lending = Lending(core, effects)
 
     async def create(self, request: NetworkRequest, *, predefined: bool = False) -> Network:
+        async with self._lending.pools(request) as request:
+            return await self._create(request, predefined=predefined)
+
+    async def _create(self, request: NetworkRequest, *, predefined: bool) -> Network:
         core = self._core
         driver = core.drivers.named(request.driver)
         if driver.capabilities.scope == "global":
@@ -110,7 +116,7 @@ class Networks:
             plan = core.network_plan(network)
             record = core.store.txn(compares, writes, durable=True)
             take_back = partial(core.store.txn, (), opposite, durable=True)
-            await core.establish("network create", network.name, plan, record, take_back)
+            await core.establish("network create", network.name, lambda: plan, record, take_back)
         except BaseException as error:
             core.records.drop_network(network)
             core.allocators.pop(network.id, None)
@@ -211,6 +217,7 @@ class Networks:
             attachable=request.attachable,
             predefined=predefined,
             ipam_driver=request.ipam_driver,
+            ipam_finder=self._core.ipams.finder(request.ipam_driver),
             ipam_options=request.ipam_options,
             options=request.options,
             labels=request.labels,
@@ -264,7 +271,7 @@ class Networks:
         taken = [pool.subnet for other in core.records.networks.values() for pool in other.pools]
         taken += [pool.subnet for pool in chosen] + (host if automatic else []) + leased
         taken += self._routing.taken() if automatic and self._routing.wanted(network) else []
-        pool = core.ipams.get(network.ipam_driver).request_pool(
+        pool = core.ipams.get(network.ipam_driver, network.ipam_finder).request_pool(
             None if automatic else wanted,
             taken,
             network.ipam_options,

@@ -184,6 +184,11 @@ def renamed_endpoint(before: Endpoint, after: Endpoint) -> Change:
     return compares, writes
 
 
+def address_key(network: str, address: str) -> str:
+    """`address` without prefix."""
+    return f"{PREFIX}addresses/{network}/{address}"
+
+
 def put_sandbox(sandbox: Sandbox) -> Write:
     return Put(sandbox_key(sandbox.id), encode(sandbox))
 
@@ -197,5 +202,5 @@ def _unique_keys(endpoint: Endpoint) -> list[str]:
     if endpoint.container_name:
         keys.append(f"{PREFIX}endpoint-names/{endpoint.network}/{endpoint.container_name}")
     for address in filter(None, (endpoint.address, endpoint.address6)):
-        keys.append(f"{PREFIX}addresses/{endpoint.network}/{address.split('/')[0]}")
+        keys.append(address_key(endpoint.network, address.split("/")[0]))
     return keys

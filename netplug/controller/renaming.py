@@ -10,6 +10,7 @@ import msgspec
 from netplug.controller.core import Core, log
 from netplug.controller.endpoints import Endpoints
 from netplug.controller.engined import engines_resolver
+from netplug.controller.joining import redirection
 from netplug.controller.names import endpoint_names
 from netplug.controller.peers import Peers
 from netplug.controller.records import put_sandbox, renamed_endpoint, renamed_network
@@ -70,21 +71,31 @@ class Renaming:
                 core.records.add_sandbox(known)
             for endpoint in core.records.of_sandbox(sandbox):
                 await self._endpoint(endpoint, known, tuple(aliases.get(endpoint.id, ())))
+            await self._resolver(sandbox)
 
     async def resolvers(self, engine: str) -> None:
         """That engine may have started anew: its own resolver listens elsewhere in containers that have outlived it."""
         core = self._core
         for sandbox in list(core.records.sandboxes.values()):
-            if sandbox.engine != engine or not sandbox.resolver_udp or namespaces.cookie(sandbox.namespace) != sandbox.cookie:
-                continue
-            async with core.lock(sandbox.id):
-                known = core.records.sandboxes.get(sandbox.id)
-                if known is None or (dns := engines_resolver(known)) == known.dns:
-                    continue
-                known = msgspec.structs.replace(known, dns=dns)
-                await core.store.txn((), [put_sandbox(known)])
-                core.records.add_sandbox(known)
-                await self._endpoints.tell(core.resolver.update_sandbox(self._endpoints.sandbox_names(known)))
+            if sandbox.engine == engine:
+                async with core.lock(sandbox.id):
+                    await self._resolver(sandbox.id)
+
+    async def _resolver(self, identity: str) -> None:
+        """Where the engine's own listens in that container by now; and ours is asked first, also where the engine has come last.
+
+        A container of the default bridge gets one only with its first other network, once we have answered to that.
+        """
+        core, known = self._core, self._core.records.sandboxes.get(identity)
+        if known is None or not known.resolver_udp or namespaces.cookie(known.namespace) != known.cookie:
+            return
+        await core.apply("network connect", known.name, redirection(known))
+        if (dns := engines_resolver(known)) == known.dns:
+            return
+        known = msgspec.structs.replace(known, dns=dns)
+        await core.store.txn((), [put_sandbox(known)])
+        core.records.add_sandbox(known)
+        await self._endpoints.tell(core.resolver.update_sandbox(self._endpoints.sandbox_names(known)))
 
     async def _endpoint(self, endpoint: Endpoint, sandbox: Sandbox, aliases: tuple[str, ...]) -> None:
         core, network = self._core, self._core.records.networks[endpoint.network]

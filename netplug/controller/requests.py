@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from netplug.model import DnsConfig, Endpoint, Network, PoolConfig, PortBinding, Record, Sandbox
+from netplug.model import DnsConfig, Endpoint, Family, Network, PoolConfig, PortBinding, Record, Sandbox
 
 
 class NetworkRequest(Record, frozen=True, kw_only=True):
@@ -55,6 +55,8 @@ class EndpointRequest(Record, frozen=True, kw_only=True):
     address6: str = ""
     leased: bool = False
     """The addresses were handed out before."""
+    lent: tuple[Family, ...] = ()
+    """Of these IP versions the address is the choice of an IPAM driver that is another process."""
     mac: str = ""
     names: tuple[str, ...] = ()
     """Container name and short id."""

@@ -53,6 +53,7 @@ class Restore:
         core = self._core
         await core.records.load(core.store)
         await core.leases.load()
+        await core.leases.agree(core.records.networks)
         dead = await self._bury()
         for network in core.records.networks.values():
             core.open_pools(network)

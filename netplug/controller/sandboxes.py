@@ -13,6 +13,7 @@ import msgspec
 from netplug.controller import handing, linking
 from netplug.controller.core import Core
 from netplug.controller.endpoints import Endpoints
+from netplug.controller.joining import redirection
 from netplug.controller.records import delete_endpoint, delete_sandbox, put_sandbox
 from netplug.controller.requests import ControllerEvent, SandboxRequest
 from netplug.controller.shared import Shared
@@ -30,7 +31,8 @@ class Sandboxes:
         self._core, self._shared = core, shared
         self._endpoints = endpoints
 
-    async def create(self, request: SandboxRequest) -> Sandbox:
+    async def create(self, request: SandboxRequest, *, recorded: bool = True) -> Sandbox:
+        """`recorded` false: it has no namespace to be swept away, and its record is written with its first endpoint's."""
         core = self._core
         async with core.lock(request.id):
             sandbox = self.prepare(request)
@@ -39,7 +41,8 @@ class Sandboxes:
                 await core.apply("sandbox create", sandbox.name, plan)
             try:
                 sandbox = self._identified(sandbox)
-                await core.store.txn((), [put_sandbox(sandbox)])
+                if recorded:
+                    await core.store.txn((), [put_sandbox(sandbox)])
             except BaseException:
                 await core.remove("sandbox create", sandbox.name, removal_of_namespace(sandbox))
                 raise
@@ -47,19 +50,24 @@ class Sandboxes:
         core.events.send(ControllerEvent(kind="sandbox", action="create", sandbox=sandbox))
         return sandbox
 
-    async def remove(self, identity: str) -> None:
+    async def remove(self, identity: str, last: str = "") -> bool:
+        """With all its endpoints, in one transaction if they are few; False: it is gone, or has others than the endpoint `last`."""
         core = self._core
         async with core.lock(identity):
             sandbox = core.records.sandboxes.get(identity)
-            if sandbox is None:
-                return
             endpoints = core.records.of_sandbox(identity)
+            if sandbox is None or (last and any(endpoint.id != last for endpoint in endpoints)):
+                return False
             networks = {endpoint.network: core.records.networks[endpoint.network] for endpoint in endpoints}
             farewells = self._endpoints.farewells.of_endpoints(endpoints, sandbox)
             await self.forget(sandbox, endpoints)
             if sandbox.resolver_udp:
                 await self._endpoints.tell(core.resolver.remove_sandbox(identity))
-            await core.remove("sandbox rm", sandbox.name, self.plan_removal(sandbox, endpoints, networks))
+            plan = self.plan_removal(sandbox, endpoints, networks)
+            if sandbox.kind in ("engine", "given") and sandbox.resolver_udp and namespaces.cookie(sandbox.namespace) == sandbox.cookie:
+                # The namespace lives on without us, and nobody listens any more where its questions were led.
+                plan = (*removal(redirection(sandbox)), *plan)
+            await core.remove("sandbox rm", sandbox.name, plan)
             for endpoint in endpoints:
                 if endpoint.node:
                     await self._shared.debts.settle(endpoint)
@@ -72,6 +80,7 @@ class Sandboxes:
             network = networks[endpoint.network]
             core.events.send(ControllerEvent(kind="endpoint", action="disconnect", network=network, endpoint=endpoint, sandbox=sandbox))
         core.events.send(ControllerEvent(kind="sandbox", action="remove", sandbox=sandbox))
+        return True
 
     async def forget(self, sandbox: Sandbox, endpoints: list[Endpoint]) -> None:
         """Out of the store, the memory and the resolver: endpoints first, so that no chunk leaves one without its sandbox."""

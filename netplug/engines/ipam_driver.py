@@ -10,11 +10,10 @@ from typing import Any
 
 from netplug.controller import Controller
 from netplug.engines import shapes
+from netplug.engines.greeting import GLOBAL, LOCAL
 from netplug.engines.routes import Table
 from netplug.errors import InvalidArgument
 from netplug.model import PoolConfig
-
-LOCAL, GLOBAL = "netplug", "netplug-global"
 
 
 class IpamDriver:
@@ -25,29 +24,23 @@ class IpamDriver:
 
     def table(self) -> Table:
         return {
-            "IpamDriver.GetCapabilities": (shapes.Nothing, self.capabilities),
-            "IpamDriver.GetDefaultAddressSpaces": (shapes.Nothing, self.spaces),
             "IpamDriver.RequestPool": (shapes.RequestPool, self.request_pool),
             "IpamDriver.ReleasePool": (shapes.PoolRef, self.release_pool),
             "IpamDriver.RequestAddress": (shapes.RequestAddress, self.request_address),
             "IpamDriver.ReleaseAddress": (shapes.ReleaseAddress, self.release_address),
         }
 
-    async def capabilities(self, body: shapes.Nothing) -> dict[str, Any]:
-        return {"RequiresMACAddress": False, "RequiresRequestReplay": False}
-
-    async def spaces(self, body: shapes.Nothing) -> dict[str, Any]:
-        return {"LocalDefaultAddressSpace": LOCAL, "GlobalDefaultAddressSpace": GLOBAL}
-
     async def request_pool(self, body: shapes.RequestPool) -> dict[str, Any]:
         if body.space not in (LOCAL, GLOBAL):
             raise InvalidArgument(f"no address space {body.space!r}: there are {LOCAL} and {GLOBAL}")
-        if body.options:
-            raise InvalidArgument(f"unknown --ipam-opt {', '.join(sorted(body.options))}: there are none")
+        options = dict(body.options or {})
+        word = str(options.pop(shapes.REQUEST, ""))
+        if options:
+            raise InvalidArgument(f"unknown --ipam-opt {', '.join(sorted(options))}: there are none")
         if body.sub_pool and not body.pool:
             raise InvalidArgument(f"ip-range {body.sub_pool}: a --subnet that it is part of is needed")
         wanted = PoolConfig(subnet=body.pool, ip_range=body.sub_pool) if body.pool else None
-        pool = await self._controller.request_pool(wanted, 6 if body.v6 else 4)
+        pool = await self._controller.request_pool(wanted, 6 if body.v6 else 4, word)
         return {"PoolID": pool.id, "Pool": pool.subnet, "Data": {}}
 
     async def release_pool(self, body: shapes.PoolRef) -> dict[str, Any]:
@@ -55,10 +48,11 @@ class IpamDriver:
         return {}
 
     async def request_address(self, body: shapes.RequestAddress) -> dict[str, Any]:
-        if (body.options or {}).get(shapes.ADDRESS_TYPE) == shapes.GATEWAY:
+        options = body.options or {}
+        if options.get(shapes.ADDRESS_TYPE) == shapes.GATEWAY:
             address = await self._controller.leases.request_gateway(body.identity, body.address)
         else:
-            address = await self._controller.request_address(body.identity, body.address)
+            address = await self._controller.request_address(body.identity, body.address, str(options.get(shapes.REQUEST, "")))
         return {"Address": address, "Data": {}}
 
     async def release_address(self, body: shapes.ReleaseAddress) -> dict[str, Any]:

@@ -37,7 +37,6 @@ class NetworkDriver:
     def table(self) -> Table:
         nothing = (shapes.Nothing, self.nothing)
         return {
-            "NetworkDriver.GetCapabilities": (shapes.Nothing, self.capabilities),
             "NetworkDriver.CreateNetwork": (shapes.CreateNetwork, self.create_network),
             "NetworkDriver.DeleteNetwork": (shapes.NetworkRef, self.delete_network),
             "NetworkDriver.CreateEndpoint": (shapes.CreateEndpoint, self.create_endpoint),
@@ -55,10 +54,6 @@ class NetworkDriver:
         """Nodes of a swarm do not concern us."""
         return {}
 
-    async def capabilities(self, body: shapes.Nothing) -> dict[str, Any]:
-        """Of the engine's host alone: which nodes have a network in common is our own affair."""
-        return {"Scope": "local", "ConnectivityScope": "local"}
-
     # Networks
 
     async def create_network(self, body: shapes.CreateNetwork) -> dict[str, Any]:
@@ -68,7 +63,7 @@ class NetworkDriver:
         options = shapes.text_options(body.options)
         existing = options.pop(NETWORK, "")
         given = _given(body)
-        leased = [self._leased(one) for one in given]
+        leased = [self._leased(one, identity) for one in given]
         if existing:
             await self._join_network(identity, existing, options, leased)
         else:
@@ -119,10 +114,10 @@ class NetworkDriver:
     def _known(self, identity: str) -> bool:
         return any(network.id == identity for network in self._controller.networks())
 
-    def _leased(self, data: shapes.IpamData) -> str:
-        """The id of the pool that we handed out for it."""
+    def _leased(self, data: shapes.IpamData, network: str) -> str:
+        """The id of the pool that we handed out for it; it may have the network already, if that was asked for before."""
         pools = [pool for pool in self._controller.leases.pools.values() if pool.subnet == data.pool]
-        free = [pool.id for pool in pools if not pool.network or pool.shared]
+        free = [pool.id for pool in pools if pool.network in ("", network) or pool.shared]
         if not free:
             raise InvalidArgument(
                 f"subnet {data.pool}: the engine's own IPAM does not know the addresses of netplug's containers:"
@@ -148,9 +143,11 @@ class NetworkDriver:
         tie = self._ties.get(identity)
         if tie is None:
             return
-        await self._ties.drop(tie.id)
-        if not tie.joined and self._known(tie.network):
-            await self._controller.remove_network(tie.network)
+        try:
+            if not tie.joined and self._known(tie.network):
+                await self._controller.remove_network(tie.network)
+        finally:  # last: a daemon that dies before is asked again, and has to know what is meant
+            await self._ties.drop(tie.id)
 
     # Endpoints
 

@@ -1,7 +1,7 @@
 """The plugin's socket: root's alone. Every call is a POST of JSON to `/Interface.Method`; an error is answered as `{"Err": sentence}`.
 
 The engine sends no Content-Type, asks again when it gets no answer, and holds its own start up while a plugin is silent: the socket
-listens before anything else is ready, and calls wait for that (`ready`).
+listens before anything else is ready, what is always the same is answered at once, and other calls wait (`ready`).
 """
 
 from __future__ import annotations
@@ -9,37 +9,29 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import struct
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import msgspec
-from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.web_protocol import RequestPayloadError
 
 from netplug.controller import Controller
+from netplug.engines import wire
+from netplug.engines.connection import Connection
 from netplug.engines.engine_api import EngineApi
+from netplug.engines.greeting import GREETINGS
 from netplug.engines.ipam_driver import IpamDriver
 from netplug.engines.learner import Learner
-from netplug.engines.listener import bound, inherited
+from netplug.engines.listener import BACKLOG, Door, is_root, opened
 from netplug.engines.network_driver import NetworkDriver
+from netplug.engines.reception import Reception
 from netplug.engines.routes import Table
 from netplug.engines.shapes import read
 from netplug.engines.ties import Ties
 from netplug.errors import InvalidArgument, NetplugError
 from netplug.kernel.journal import actor
-from netplug.plugins.calls import INSTANCE
 from netplug.shelter import Shelter
 from netplug.store import Store
 
 log = logging.getLogger(__name__)
-
-LARGEST_BODY = 1 << 20
-_CONTENT_TYPE = "application/vnd.docker.plugins.v1.2+json"
-_CREDENTIALS = struct.Struct("3i")
-_BACKLOG = 128
 
 
 class _NoMethod(NetplugError):
@@ -51,24 +43,27 @@ class _NoMethod(NetplugError):
 class PluginServer:
     """`await listen(path)` first of all, `await serve(…)` when the controller is ready, `await close()` at the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, reception: Reception | None = None) -> None:
+        """`reception`: has opened the door already."""
+        self._reception = reception
         self._table: Table = {}
         self._ready = asyncio.Event()
         self._calls = Shelter()
+        self._door: Door | None = None
         self._server: asyncio.Server | None = None
-        self._web: web.Server | None = None
+        self._connections: set[Connection] = set()
         self._learner: Learner | None = None
-        self._path = Path()
-        self._inode = 0
 
     async def listen(self, path: str) -> None:
-        listener = inherited()
-        if listener is None:
-            self._path = Path(path)
-            listener = bound(self._path)
-            self._inode = self._path.stat().st_ino
-        self._web = web.Server(self._answer, access_log=None, auto_decompress=False)
-        self._server = await asyncio.get_running_loop().create_unix_server(self._web, sock=listener, backlog=_BACKLOG)
+        loop, early = asyncio.get_running_loop(), list[socket.socket]()
+        if self._reception is not None:
+            self._door, early = self._reception.take_over()
+        else:
+            self._door = opened(path)
+        # A Unix server of asyncio's would remove the socket's name when it is closed (since Python 3.13), also the service manager's.
+        self._server = await loop.create_server(self._connection, sock=self._door.listener, backlog=BACKLOG)
+        for waiting in early:
+            await loop.connect_accepted_socket(self._connection, waiting)
 
     async def serve(self, controller: Controller, store: Store, engine: EngineApi | None = None) -> None:
         """`engine`: where names are learned."""
@@ -83,64 +78,46 @@ class PluginServer:
 
     async def close(self) -> None:
         """An engine that starts meanwhile finds no socket of ours; one of the service manager's stays."""
-        if self._server is None or self._web is None:
+        if self._server is None or self._door is None:
             return
         self._server.close()
-        with suppress(FileNotFoundError):
-            if self._inode and self._path.stat().st_ino == self._inode:
-                self._path.unlink()
+        self._door.close()
         if self._learner is not None:
             await self._learner.stop()
         await self._calls.settle(10)
-        await self._web.shutdown(timeout=1)
+        for connection in tuple(self._connections):
+            connection.close()
         await self._server.wait_closed()
         self._server = None
 
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+    def _connection(self) -> Connection:
+        return Connection(self._answer, self._calls, self._connections)
+
+    async def _answer(self, request: wire.Request, caller: socket.socket) -> bytes:
+        """The response."""
         try:
-            if not _is_root(request):
-                return _failed("the plugin's socket is root's alone", 403)
-            return _told(await self._called(request.path.removeprefix("/"), await _body(request)))
+            if not is_root(caller):
+                return wire.failed("the plugin's socket is root's alone", 403, lasts=False)
+            return wire.answer(msgspec.json.encode(await self._called(request)), lasts=request.lasts)
         except NetplugError as error:
-            log.info("%s: %s", request.path, error)
-            return _failed(str(error), _status(error))
-        except (RequestPayloadError, HttpProcessingError) as error:
-            return _failed(f"the request's body cannot be read: {error}", 400)
-        except ConnectionError:
-            raise
+            log.info("%s: %s", request.method, error)
+            return wire.failed(str(error), _status(error), lasts=request.lasts)
         except Exception as error:
-            log.exception("%s", request.path)
-            return _failed(f"{type(error).__name__}: {error}", 500)
+            log.exception("%s", request.method)
+            return wire.failed(f"{type(error).__name__}: {error}", 500, lasts=request.lasts)
 
-    async def _called(self, method: str, body: bytes) -> dict[str, Any]:
-        if method == "Plugin.Activate":
-            return {"Implements": ["NetworkDriver", "IpamDriver"], "Instance": INSTANCE}
+    async def _called(self, request: wire.Request) -> dict[str, Any]:
+        if request.verb != "POST":
+            raise InvalidArgument(f"{request.verb} {request.method!r:.80}: a POST is needed")
+        if request.method in GREETINGS:
+            return GREETINGS[request.method]
         await self._ready.wait()
-        if method not in self._table:
-            raise _NoMethod(f"no method {method!r:.80}")
-        shape, handler = self._table[method]
+        if request.method not in self._table:
+            raise _NoMethod(f"no method {request.method!r:.80}")
+        shape, handler = self._table[request.method]
         actor.set("docker")
-        log.debug("%s %s", method, body)
-        return await self._calls.finish(handler(read(body, shape)))
-
-
-async def _body(request: web.BaseRequest) -> bytes:
-    if request.method != "POST":
-        raise InvalidArgument(f"{request.method} {request.path}: a POST is needed")
-    data = await request.content.read(LARGEST_BODY + 1)
-    while len(data) <= LARGEST_BODY and (more := await request.content.read(LARGEST_BODY)):
-        data += more
-    if len(data) > LARGEST_BODY:
-        raise InvalidArgument(f"the request's body is larger than {LARGEST_BODY} bytes")
-    return data
-
-
-def _is_root(request: web.BaseRequest) -> bool:
-    peer: socket.socket | None = request.get_extra_info("socket")
-    if peer is None:
-        return False
-    _, uid, _ = _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-    return bool(uid == 0)
+        log.debug("%s %s", request.method, request.body)
+        return await handler(read(request.body, shape))
 
 
 def _status(error: NetplugError) -> int:
@@ -148,11 +125,3 @@ def _status(error: NetplugError) -> int:
     if isinstance(error, _NoMethod):
         return 404
     return 400 if isinstance(error, InvalidArgument) else 500
-
-
-def _told(answer: dict[str, Any]) -> web.Response:
-    return web.Response(body=msgspec.json.encode(answer), content_type=_CONTENT_TYPE)
-
-
-def _failed(sentence: str, status: int) -> web.Response:
-    return web.Response(body=msgspec.json.encode({"Err": sentence}), status=status, content_type=_CONTENT_TYPE)

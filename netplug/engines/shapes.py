@@ -19,6 +19,8 @@ PORT_MAP = "com.docker.network.portmap"
 EXPOSED_PORTS = "com.docker.network.endpoint.exposedports"
 TAKES = "netplug.takes"
 """An option of Join: who asks takes the link in itself, also where the container runs."""
+REQUEST = "netplug.request"
+"""An option of requests for pools and addresses: who asks by the same word gets the same, once."""
 ADDRESS_TYPE = "RequestAddressType"
 GATEWAY = "com.docker.network.gateway"
 

@@ -51,6 +51,11 @@ def has(bits: int, then: str = "", otherwise: str = "") -> Instruction:
     return Instruction(_JUMP_SET, bits, then, otherwise)
 
 
+def returned(count: int) -> bytes:
+    """A program, assembled, that keeps the first so many bytes of everything."""
+    return struct.pack("=HBBI", _RETURN, 0, 0, count)
+
+
 half = socket.htons
 word = socket.htonl
 
@@ -76,6 +81,9 @@ def assemble(program: Program) -> bytes:
 
 def attach(to: socket.socket, program: Program) -> None:
     """In place of any program that is there."""
-    packed = assemble(program)
+    attach_assembled(to, assemble(program))
+
+
+def attach_assembled(to: socket.socket, packed: bytes) -> None:
     buffer = ctypes.create_string_buffer(packed, len(packed))
     to.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(packed) // 8, ctypes.addressof(buffer)))

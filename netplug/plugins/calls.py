@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import secrets
 import ssl
 from typing import Any, TypeVar
 
@@ -16,7 +15,7 @@ import aiohttp
 import msgspec
 
 from netplug.errors import InvalidArgument, NetplugError, Unavailable
-from netplug.plugins import places
+from netplug.plugins import INSTANCE, places
 from netplug.plugins.places import Place, Tls
 
 TIMEOUT = "NETPLUG_PLUGIN_TIMEOUT"
@@ -26,9 +25,6 @@ MEDIA_TYPE = "application/vnd.docker.plugins.v1.2+json"
 _LARGEST = 1 << 20
 _LONGEST = 300
 """Characters of a plugin's words that are shown."""
-
-INSTANCE = secrets.token_hex(8)
-"""This process, should it be a plugin itself."""
 
 T = TypeVar("T")
 
@@ -58,6 +54,7 @@ class Plugin:
         self.name, self.role = name, role
         self._activated = ""
         """The place that has been greeted."""
+        self._netplug = False
 
     async def call(self, method: str, body: dict[str, Any], answer: type[T]) -> T:
         """`body` to `<role>.<method>`; the plugin is greeted before its first call, and whenever it may be another one.
@@ -69,6 +66,13 @@ class Plugin:
             await self._activate(place)
         return await self._ask(place, f"{self.role}.{method}", body, answer)
 
+    async def is_netplug(self) -> bool:
+        """Whether it is another netplug daemon, which understands more than the protocol says. Raises as `call` does."""
+        place = places.find(self.name)
+        if place.token != self._activated:
+            await self._activate(place)
+        return self._netplug
+
     async def _activate(self, place: Place) -> None:
         manifest = await self._ask(place, "Plugin.Activate", None, _Manifest)
         if manifest.Instance == INSTANCE:
@@ -76,6 +80,7 @@ class Plugin:
         if self.role not in (manifest.Implements or ()):
             roles = ", ".join(manifest.Implements or ()) or "nothing"
             raise PluginRefused(f'plugin "{self.name}" is no {self.role}: it implements {_shown(roles)}')
+        self._netplug = bool(manifest.Instance)
         self._activated = place.token
 
     async def _ask(self, place: Place, method: str, body: dict[str, Any] | None, answer: type[T]) -> T:

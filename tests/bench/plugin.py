@@ -12,9 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from tests.bench import null_plugin
 from tests.bench.engines import container, create_container, remove_container, timed
+from tests.bench.null_plugin import NullPlugin
 from tests.engines.dockerd import PLUGIN, Pair
 from tests.hosts import Api, Lan
 
@@ -30,6 +33,8 @@ PATIENCE = 120.0
 class Plugged:
     """What was measured of the plugin."""
 
+    floor: list[float] = field(default_factory=list)
+    """Milliseconds of a `connect` by a plugin that does nothing: dockerd's own part of it."""
     calls: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     """Milliseconds, by driver: `connect`, `disconnect`, `run` and `remove` of a container by dockerd."""
     own: dict[str, list[float]] = field(default_factory=dict)
@@ -46,6 +51,7 @@ def pairs(lan: Lan) -> Iterator[Pair]:
         pair.start()
         pair.start_dockerd()
         pair.import_image()
+        pair.install_away()
         yield pair
 
 
@@ -70,11 +76,29 @@ def _run(api: Api) -> None:
 
 @contextlib.contextmanager
 def _network(api: Api, name: str, driver: str) -> Iterator[None]:
-    api.call("POST", "/networks/create", {"Name": name, "Driver": driver, "IPAM": {"Driver": driver if driver == NETPLUG else "default"}})
+    ipam = "default" if driver == BRIDGE else driver
+    api.call("POST", "/networks/create", {"Name": name, "Driver": driver, "IPAM": {"Driver": ipam}})
     try:
         yield
     finally:
         api.call("DELETE", f"/networks/{name}")
+
+
+def floor(pair: Pair, rounds: int) -> list[float]:
+    """The same as `connect`, where the second network's plugin answers at once."""
+    samples, path = [], pair.seen(PLUGIN.replace(NETPLUG, null_plugin.NAME))
+    with (
+        contextlib.closing(NullPlugin(path)),
+        contextlib.closing(Api(pair.docker_socket)) as api,
+        _network(api, "one", NETPLUG),
+        _network(api, "two", null_plugin.NAME),
+        container(api, "probe", "one"),
+    ):
+        for _ in range(rounds):
+            samples.append(timed(api.call, "POST", "/networks/two/connect", {"Container": "probe"}))
+            api.call("POST", "/networks/two/disconnect", {"Container": "probe"})
+    Path(path).unlink()
+    return samples
 
 
 def own(pair: Pair, rounds: int) -> dict[str, list[float]]:
@@ -183,6 +207,7 @@ def measure(lan: Lan, rounds: int, batches: int, tick: Callable[[str], None]) ->
             for driver in DRIVERS:
                 for name, samples in calls(pair, driver, rounds).items():
                     found.calls.setdefault(driver, {}).setdefault(name, []).extend(samples)
+            found.floor += floor(pair, rounds)
             tick("the plugin of a dockerd")
         found.own = own(pair, rounds * batches * 5)
         tick("the plugin's calls")

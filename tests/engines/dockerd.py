@@ -16,6 +16,7 @@ from typing import Any
 from netplug.cli import demo_hosts
 from netplug.cli.demo_dockerd import PLUGIN, DockerHost
 from netplug.cli.demo_service import start_service
+from netplug.cli.install import AWAY, away
 from tests.hosts import Host, command
 
 IMAGE = "bench"
@@ -52,6 +53,23 @@ class Pair(DockerHost, Host):
         self.held.close()
         self.held = None
         Path(self.seen(PLUGIN)).unlink()
+
+    def run_here(self, *argv: str) -> str:
+        """What a command says that sees the daemons' mounts, the engine's namespaces among them."""
+        return command(*self.argv(*argv)).stdout
+
+    def install_away(self) -> None:
+        """What `netplug install docker` writes for engines that find no socket."""
+        upper, work = self.directory / "etc", self.directory / "work"
+        for folder in (upper, work):
+            folder.mkdir()
+        # The machine's own /etc stays as it is: an overlay hides it from these daemons.
+        layers = f"lowerdir=/etc,upperdir={upper},workdir={work}"
+        command(*self.argv("mount", "-t", "overlay", "overlay", "-o", layers, "/etc"))
+        path = upper / AWAY.relative_to("etc")
+        command(*self.argv("mkdir", "-p", f"/{AWAY.parent}"))
+        command(*self.argv("sh", "-c", f'printf %s "$0" > /{AWAY}', away()))
+        assert path.exists()
 
     def seen(self, path: str) -> str:
         """A path of the daemons' mount namespace, as this process finds it."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from netplug.cli.demo_dockerd import PLUGIN
 from netplug.cli.demo_etcd import Etcd
 from tests.engines.dockerd import Pair
 from tests.engines.test_docker import SERVE, from_outside, make, own, reaches
 from tests.engines.test_docker_names import answers, found
-from tests.hosts import Host, Lan
+from tests.hosts import Api, Host, Lan
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +69,38 @@ def test_joined_on_a_host_of_its_own(two: tuple[Pair, Host]) -> None:
 
 def found_far(host: Host, container: str, name: str) -> set[str]:
     return answers(host.inside(container, "busybox", "nslookup", name, "127.0.0.11", check=False).stdout)
+
+
+def test_an_address_is_the_engines_from_when_it_is_told(two: tuple[Pair, Host]) -> None:
+    """Between that and the endpoint another node cannot have it; what comes of nothing is given back."""
+    pair, host = two
+    network = make(pair, "held", "--subnet", "10.68.0.0/24", "-o", "netplug.driver=overlay")
+    pair.until(lambda: "held" in {one["Name"] for one in host.api("GET", "/networks")})
+
+    def ask(method: str, **body: Any) -> Any:
+        with contextlib.closing(Api(pair.seen(PLUGIN))) as api:
+            return api.call("POST", f"/{method}", body)
+
+    def taken(address: str) -> str:
+        return host.netplug("run", "-d", "--name", "far", "--network", "held", "--ip", address, "host", "sleep", "100000").stderr
+
+    pool = ask("IpamDriver.RequestPool", AddressSpace="netplug", Pool="10.68.0.0/24")["PoolID"]
+    address, other = (ask("IpamDriver.RequestAddress", PoolID=pool)["Address"].split("/")[0] for _ in range(2))
+    for one in (address, other):
+        assert f"Address already in use: {one} belongs to a container on another node" in taken(one)
+        host.netplug("rm", "-f", "far")
+
+    endpoint = {"NetworkID": network, "EndpointID": "e" * 64}
+    ask("NetworkDriver.CreateEndpoint", **endpoint, Interface={"Address": f"{address}/24"})
+    ask("IpamDriver.ReleaseAddress", PoolID=pool, Address=other)
+    assert "in use" not in taken(other)
+    assert host.container_address("far", "held") == other
+    host.netplug("rm", "-f", "far", check=True)
+    assert "Address already in use" in taken(address)
+    host.netplug("rm", "-f", "far")
+    ask("NetworkDriver.DeleteEndpoint", **endpoint)
+    ask("IpamDriver.ReleaseAddress", PoolID=pool, Address=address)
+    ask("IpamDriver.ReleasePool", PoolID=pool)
+    assert "in use" not in taken(address)
+    host.netplug("rm", "-f", "far", check=True)
+    pair.docker("network", "rm", "held")

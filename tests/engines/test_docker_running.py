@@ -58,3 +58,18 @@ def test_the_daemon_may_end_and_come_back_with_it(pair: Pair) -> None:
     pair.docker("network", "disconnect", "other", "web")
     pair.docker("network", "connect", "other", "web")
     assert reaches(pair, "web", "10.8.0.1")
+
+
+def test_a_prefix_that_the_engine_counts_by_too(pair: Pair) -> None:
+    """The user's for both networks: what dockerd calls its next interface is free."""
+    prefix = ("--opt", "com.docker.network.container_iface_prefix=eth")
+    make(pair, "demo", "--subnet", "10.9.0.0/24", *prefix)
+    pair.docker("network", "create", *prefix, "theirs")
+    pair.run_container("web")
+
+    pair.docker("network", "connect", "demo", "web")
+    pair.docker("network", "connect", "theirs", "web")
+
+    assert "inet 10.9.0.2/24" in pair.docker_exec("web", "ip", "addr", "show", "ethn1").stdout
+    assert reaches(pair, "web", "10.9.0.1")
+    assert reaches(pair, "web", pair.inspect("web")["NetworkSettings"]["Networks"]["theirs"]["Gateway"])

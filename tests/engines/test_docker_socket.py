@@ -29,3 +29,25 @@ def test_an_engine_that_starts_brings_netplug_back() -> None:
         assert reaches(pair, "web", "10.9.0.1")
         assert "retrying" not in pair.docker_said()
         pair.clean()
+
+
+def test_a_dead_netplug_holds_no_engine_up() -> None:
+    """Its socket's name has ended with it, so that the engine has nobody to wait for; what it has here is there when netplug is back."""
+    with Lan() as lan, Pair(lan) as pair:
+        pair.start()
+        pair.start_dockerd()
+        pair.import_image()
+        make(pair, "demo", "--subnet", "10.9.0.0/24")
+        pair.run_container("web", "--network", "demo")
+        pair.stop_dockerd()
+        pair.kill9()
+        pair.install_away()
+
+        pair.start_dockerd()
+
+        assert "netplug.sock: no such file or directory" in pair.docker("start", "web", check=False).stderr
+        assert "retrying" not in pair.docker_said()
+        pair.start()
+        pair.docker("start", "web")
+        assert reaches(pair, "web", "10.9.0.1")
+        pair.clean()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -11,8 +13,10 @@ import msgspec
 import pytest
 
 from netplug.kernel import syscalls
-from netplug.model import Endpoint, Network, Sandbox
+from netplug.model import Endpoint, Network, PoolConfig, Sandbox
+from netplug.plugins.calls import PluginRefused
 from netplug_drivers.remote import Remote
+from netplug_ipam.remote import Remote as RemoteIpam
 from tests.hosts import Host, Lan
 from tests.kernel.attachments import executing
 from tests.kernel.inside import Sandboxes, addresses, command
@@ -83,3 +87,35 @@ def test_a_daemon_is_no_plugin_of_its_own(folder: Path) -> None:
         assert refused.returncode != 0
         assert 'plugin "netplug" is this daemon itself' in refused.stderr
         assert "loop" not in host.netplug("network", "ls").stdout
+
+
+def test_addresses_of_one_are_lent_by_the_other(folder: Path) -> None:
+    """Who lost an answer asks by the same word again: nothing is lent in vain, also over the lender's death."""
+    with Lan() as lan, Host(lan, "--docker-plugin", str(folder / "netplug.sock")) as host:
+        host.start()
+        host.netplug("network", "create", "--subnet", "10.9.0.0/24", "demo", check=True)
+
+        async def life() -> None:
+            ipam = RemoteIpam("netplug")
+            pool = await ipam.lend_pool(PoolConfig(subnet=""), {}, 4, "net/0")
+            assert await ipam.lend_pool(PoolConfig(subnet=""), {}, 4, "net/0") == pool
+            pool = msgspec.structs.replace(pool, gateway=await ipam.lend_gateway(pool, "", "net/0/gateway"))
+            first = await ipam.lend(pool, "", "", "endpoint/4")
+            await asyncio.to_thread(host.kill9)
+            await asyncio.to_thread(host.start)
+            assert await ipam.lend(pool, "", "", "endpoint/4") == first
+            second = await ipam.lend(pool, "", "", "other/4")
+            assert len({first, second, pool.gateway}) == 3
+            with pytest.raises(PluginRefused, match="Address already in use"):
+                await ipam.lend(pool, first, "", "third/4")
+            with pytest.raises(PluginRefused, match="Pool overlaps"):
+                await ipam.lend_pool(PoolConfig(subnet="10.9.0.0/25"), {}, 4, "net/1")
+            await ipam.take_back(pool, first)
+            assert await ipam.lend(pool, first, "", "third/4") == first
+            for address in (first, second, pool.gateway):
+                await ipam.take_back(pool, address)
+            await ipam.take_back_pool(pool)
+
+        on(host, life)
+        with contextlib.closing(sqlite3.connect(f"file:{host.state_directory}/netplug.db?mode=ro", uri=True)) as store:
+            assert store.execute("select key from kv where key like '/netplug/v1/leased-%'").fetchall() == []

@@ -177,9 +177,10 @@ class Handler(BaseHTTPRequestHandler):
 
 class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
+    role, methods, kind = "NetworkDriver", METHODS, Driver
 
     def __init__(self, path: str, folder: Path) -> None:
-        self.folder, self.driver, self.lock = folder, Driver(folder), threading.Lock()
+        self.folder, self.driver, self.lock = folder, self.kind(folder), threading.Lock()
         super().__init__(path, Handler)
 
     def mood(self, method: str) -> Any:
@@ -189,22 +190,26 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
     def answer(self, method: str, body: Request) -> tuple[int, Request]:
         if method == "Activate":
-            return 200, {"Implements": ["NetworkDriver"]}
-        if method not in METHODS:
+            return 200, {"Implements": [self.role]}
+        if method not in self.methods:
             return 404, {}
         with self.lock:
             try:
-                return 200, METHODS[method](self.driver, body)
+                return 200, self.methods[method](self.driver, body)
             except (KeyError, ValueError) as error:
                 return 200, {"Err": f"{method}: {error}"}
             finally:
                 self.driver.state.keep()
 
 
-if __name__ == "__main__":
+def serve(kind: type[Server]) -> None:
     path, folder = sys.argv[1], Path(sys.argv[2])
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-    server = Server(path, folder)
+    server = kind(path, folder)
     print("ready", flush=True)
     server.serve_forever()
+
+
+if __name__ == "__main__":
+    serve(Server)

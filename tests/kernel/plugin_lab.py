@@ -21,14 +21,15 @@ SECONDS = 1.0
 class Plugin:
     """The process, and what it was told."""
 
-    def __init__(self, host: Host, folder: Path, name: str = "plug") -> None:
+    def __init__(self, host: Host, folder: Path, name: str = "plug", program: Path = PROGRAM) -> None:
+        self.program = program
         self.host, self.folder, self.name = host, folder, name
         self.socket = folder / "sockets" / f"{name}.sock"
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         self.mood()
-        argv = self.host.argv(sys.executable, str(PROGRAM), str(self.socket), str(self.folder))
+        argv = self.host.argv(sys.executable, str(self.program), str(self.socket), str(self.folder))
         self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "ready\n"
@@ -74,12 +75,12 @@ class Plugin:
 
 
 @contextlib.contextmanager
-def plugged(hosts: Callable[..., Host], folder: Path, **environment: str) -> Iterator[tuple[Host, Plugin]]:
+def plugged(hosts: Callable[..., Host], folder: Path, *, program: Path = PROGRAM, **environment: str) -> Iterator[tuple[Host, Plugin]]:
     """Both run."""
     (folder / "sockets").mkdir()
     path = {"NETPLUG_PLUGIN_PATH": str(folder / "sockets"), "NETPLUG_PLUGIN_TIMEOUT": str(SECONDS), **environment}
     host = hosts(environment=path)
-    plugin = Plugin(host, folder)
+    plugin = Plugin(host, folder, program=program)
     try:
         plugin.start()
         yield host, plugin

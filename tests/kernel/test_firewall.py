@@ -269,6 +269,23 @@ def test_resolver_redirect(firewall: Firewall, sandbox: str) -> None:
     assert "ip netplug" not in nft("list", "tables")
 
 
+def test_a_resolver_redirect_of_an_earlier_version_is_made_anew(firewall: Firewall, sandbox: str, tmp_path: Path) -> None:
+    """Its chain had the priority of an engine's own, which came first; a chain keeps the priority that it was made with."""
+    firewall.apply(sandbox, [DNS])
+    with namespaces.entered(sandbox):
+        current = nft("list", "table", "ip", "netplug")
+        assert "priority -110" in current
+        (tmp_path / "old").write_text("delete table ip netplug\n" + current.replace("priority -110", "priority -100"))
+        nft("-f", str(tmp_path / "old"))
+    assert firewall.survey(sandbox, [DNS]).steps == [DNS]
+
+    assert firewall.apply(sandbox, [DNS]) == [DNS]
+
+    with namespaces.entered(sandbox):
+        assert nft("list", "table", "ip", "netplug") == current
+    assert firewall.survey(sandbox, [DNS]).steps == []
+
+
 def test_resolver_redirect_where_the_namespace_is_gone(firewall: Firewall, sandbox: str) -> None:
     namespaces.remove(sandbox)
 

@@ -20,7 +20,7 @@ from netplug.cli.daemon import daemon_command
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What the daemon was called with, each time."""
     calls: list[dict[str, Any]] = []
-    monkeypatch.setattr(netplug.daemon, "run", lambda values: calls.append(values) or 7)
+    monkeypatch.setattr(netplug.daemon, "run", lambda values, reception: calls.append(values) or 7)
     return calls
 
 

@@ -10,7 +10,12 @@ from click.testing import CliRunner
 from netplug.cli.install import install_command
 
 UNITS = "etc/systemd/system"
-DOCKER = [f"{UNITS}/docker.service.d/netplug.conf", f"{UNITS}/netplug-docker.socket", f"{UNITS}/netplug.service.d/docker.conf"]
+DOCKER = [
+    "etc/docker/plugins/netplug.json",
+    f"{UNITS}/docker.service.d/netplug.conf",
+    f"{UNITS}/netplug-docker.socket",
+    f"{UNITS}/netplug.service.d/docker.conf",
+]
 
 
 def run(root: Path, *arguments: str) -> str:

@@ -19,6 +19,7 @@ from netplug.cli.running import run_command
 
 COMMANDS = [
     "attach",
+    "capture",
     "completion",
     "create",
     "daemon",
@@ -215,15 +216,15 @@ def test_every_command_has_help(cli: Cli, command: str) -> None:
 
 
 def test_commands_import_only_what_they_need(cli_daemon: Daemon) -> None:
-    """Starting up is what a user waits for: none of the daemon's rooms, no server, no rich, no TLS."""
+    """Starting up is what a user waits for: none of the daemon's rooms, no server, no rich."""
     script = "import sys\nfrom netplug.cli import execute\nassert execute(['version']) == 0\nprint(*sys.modules)"
     environment = {**PYTHON, "NETPLUG_HOST": cli_daemon.host}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=20, check=True)
     modules = set(done.stdout.splitlines()[-1].split())
 
-    assert not {"aiohttp", "asyncio", "email", "http.client", "msgspec", "netplug.daemon", "netplug.model", "rich", "ssl"} & modules
+    assert not {"aiohttp", "asyncio", "rich", "msgspec", "netplug.daemon", "netplug.model"} & modules
     ours = {name for name in modules if name.startswith("netplug")}
-    assert ours == {"netplug", "netplug.cli", *(f"netplug.cli.{name}" for name in ("client", "command", "completion", "http1", "system"))}
+    assert ours == {"netplug", "netplug.cli", *(f"netplug.cli.{name}" for name in ("client", "command", "completion", "system"))}
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -261,6 +262,8 @@ def test_names_are_completed(cli_daemon: Daemon) -> None:
     assert _complete(cli_daemon, "network", "connect", "d") == ["demo"]
     assert _complete(cli_daemon, "network", "connect", "demo", "") == ["db", "web"]
     assert _complete(cli_daemon, "run", "--network", "b") == ["bridge"]
+    assert _complete(cli_daemon, "capture", "") == ["host", "db", "web", "bridge", "demo"]
+    assert _complete(cli_daemon, "capture", "web", "") == []
     assert _complete(cli_daemon, "jou") == ["journal"]
     assert _complete(cli_daemon, "rm", "web", "") == ["db"]
     assert _complete(cli_daemon, "node", "rm", "n1", "") == ["n2"]

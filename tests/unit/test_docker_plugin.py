@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from netplug.engines import PluginServer
+from netplug.engines.server import PluginServer
 from netplug.errors import Conflict
 from netplug.plan import Publish, Veth
 from tests.unit.doubles import MemoryStore
@@ -316,7 +316,8 @@ async def test_calls_wait_until_the_daemon_is_ready(tmp_path: Path) -> None:
     await server.listen(str(tmp_path / "early.sock"))
     plugin = Plugin(lab, tmp_path / "early.sock")
     assert await plugin.ok("Plugin.Activate")
-    waiting = asyncio.create_task(plugin.call(NET + "GetCapabilities"))
+    assert await plugin.ok(NET + "GetCapabilities")
+    waiting = asyncio.create_task(plugin.call(NET + "DiscoverNew", {}))
     done, _ = await asyncio.wait([waiting], timeout=0.05)
     assert not done
     await server.serve(lab.controller, MemoryStore())

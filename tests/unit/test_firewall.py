@@ -373,7 +373,7 @@ def test_explain_inside_a_sandbox() -> None:
     op = DnsRedirect(udp_port=40001, tcp_port=40002)
 
     [made] = firewall.explain("/run/my netns", [op])
-    assert made.startswith("nsenter --net='/run/my netns' nft -f - <<'EOF'\ntable ip netplug {\n")
+    assert made.startswith("nsenter --net='/run/my netns' nft -f - <<'EOF'\ntable ip netplug\n")
     assert made.endswith("}\nEOF")
     assert firewall.explain("/run/x", [Remove(op=op)]) == ["nsenter --net=/run/x nft delete table ip netplug"]
 

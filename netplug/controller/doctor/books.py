@@ -125,7 +125,7 @@ class BookCheck:
                 f"it has not heard that the {farewell} is gone",
                 "it may keep an address or a link for what is not there",
                 by_hand("it is told as soon as it answers: look whether the plugin runs"),
-                (f"farewells {farewell.network.id}", partial(self._farewells.caught_up, farewell.network)),
+                (f"farewells {farewell.network.id}", partial(self._farewells.caught_up, farewell)),
             )
 
     async def _remind(self) -> None:

@@ -19,7 +19,18 @@ from netplug.kernel.firewall import FirewallStep, Gaps, Surplus, iptables_bridge
 from netplug.kernel.firewall.elements import Change, Elements, Place, additions, deletions, judge
 from netplug.kernel.firewall.generation import Generation
 from netplug.kernel.firewall.iptables_bridge import BridgeTable, is_ours, peers
-from netplug.kernel.firewall.iptables_chains import Chains, addition, changes, clearing, document, gaps, read_rules, repair
+from netplug.kernel.firewall.iptables_chains import (
+    Chains,
+    addition,
+    behind,
+    changes,
+    clearing,
+    document,
+    fronting,
+    gaps,
+    read_rules,
+    repair,
+)
 from netplug.kernel.firewall.iptables_programs import Programs
 from netplug.kernel.firewall.iptables_rules import FAMILIES, SANDBOX, TABLES, USER, Table, chain_of, needs_ipv6, rules, text_of
 from netplug.kernel.namespaces import MISSING, entered
@@ -252,14 +263,15 @@ class Iptables:
         change = self._judge(state, steps, overwrite=True)
         if change.steps:
             change.update(state)
-            lines = repair(SANDBOX, chains, state) if state else clearing(SANDBOX, chains)
+            lines = fronting(SANDBOX, chains, state) if state else clearing(SANDBOX, chains)
             self._programs.restore(SANDBOX.family, document({SANDBOX.name: lines}))
         return change.steps
 
     def _redirected(self) -> tuple[Chains, Elements]:
         """The chains of the calling thread's namespace, and the rules in them."""
         chains = self._programs.listing(SANDBOX.family).get(SANDBOX.name, {})
-        return chains, {} if gaps(SANDBOX, chains, {}) else read_rules(SANDBOX, chains)  # rules that nothing leads to are none
+        # Rules that nothing leads to are none, nor are those that an engine's are asked before.
+        return chains, {} if gaps(SANDBOX, chains, {}) or behind(SANDBOX, chains) else read_rules(SANDBOX, chains)
 
     def _there(self) -> Elements:
         """The rules of ops that HOST has."""

@@ -81,6 +81,28 @@ def repair(table: Table, chains: Chains, state: Mapping[Place, str], user: Seque
     return declared + lines
 
 
+def behind(table: Table, chains: Chains) -> dict[str, list[str]]:
+    """By built-in chain: our rules that lead to our chains, and come after somebody else's for the same destination."""
+    found: dict[str, list[str]] = {}
+    for built_in, wanted in table.jumps:
+        rules = chains.get(built_in, ())
+        ours = [rule for rule in rules if _target(rule) == _target(wanted)]
+        same = [rule for rule in rules if rule.partition(" -j ")[0].split(" -p ")[0] == wanted.partition(" -j ")[0]]
+        if ours and same and same[0] not in ours:
+            found[built_in] = ours
+    return found
+
+
+def fronting(table: Table, chains: Chains, state: Mapping[Place, str]) -> list[str]:
+    """As `repair`, and what is `behind` comes to the front."""
+    late = behind(table, chains)
+    rest = {name: [rule for rule in rules if rule not in late.get(name, ())] for name, rules in chains.items()}
+    lines = repair(table, rest, state)
+    declared = [line for line in lines if line.startswith(":")]
+    moved = [f"-D {name} {rule}" for name, rules in late.items() for rule in rules]
+    return declared + moved + lines[len(declared) :]
+
+
 def clearing(table: Table, chains: Chains) -> list[str]:
     """The lines that take everything of ours out of a table, and every rule that leads there."""
     ours = [chain for chain in chains if chain in table.chains]

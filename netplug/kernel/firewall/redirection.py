@@ -12,10 +12,14 @@ import struct
 from collections.abc import Iterator
 
 from netplug.kernel.firewall.elements import PROTOCOLS, Elements, Place
+from netplug.kernel.firewall.ruleset import SANDBOX_PRIORITY
 from netplug.kernel.netlink import Message, Refused, Socket, parse_attributes, text
 
 _SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
-_GETRULE, _GETSETELEM = _SUBSYSTEM | 7, _SUBSYSTEM | 13
+_GETCHAIN, _GETRULE, _GETSETELEM = _SUBSYSTEM | 4, _SUBSYSTEM | 7, _SUBSYSTEM | 13
+_CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK = 1, 3, 4
+_HOOK_PRIORITY = 2
+_PRIORITY = struct.Struct("!i")
 _RULE_TABLE, _RULE_CHAIN = 1, 2
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS = 1, 2, 3
 _LIST_ELEM = 1
@@ -29,8 +33,10 @@ _ATTRIBUTE = struct.Struct("=HH")
 
 
 def installed(netlink: Socket) -> Elements:
-    """The elements of map `dns`, read by a NETLINK_NETFILTER socket; none where the rule that uses them is missing."""
+    """The elements of map `dns`, read by a NETLINK_NETFILTER socket; none where the rule that uses them is missing, or comes too late."""
     try:
+        if _priority(netlink) != SANDBOX_PRIORITY:
+            return {}
         if not netlink.dump(Message(_GETRULE, _IPV4 + text(_RULE_TABLE, "netplug") + text(_RULE_CHAIN, "output"))):
             return {}
         bodies = netlink.dump(Message(_GETSETELEM, _IPV4 + text(_LIST_TABLE, "netplug") + text(_LIST_SET, "dns")))
@@ -39,6 +45,15 @@ def installed(netlink: Socket) -> Elements:
         if refused.errno != errno.ENOENT:
             raise
         return {}
+
+
+def _priority(netlink: Socket) -> int | None:
+    """Of our chain, if there is one. A kernel before 6.4 tells all chains of the family, whatever table is asked for."""
+    for body in netlink.dump(Message(_GETCHAIN, _IPV4 + text(_CHAIN_TABLE, "netplug"))):
+        found = parse_attributes(body, _INFO.size)
+        if (found.get(_CHAIN_TABLE), found.get(_CHAIN_NAME)) == (b"netplug\0", b"output\0") and _CHAIN_HOOK in found:
+            return int(_PRIORITY.unpack(parse_attributes(found[_CHAIN_HOOK])[_HOOK_PRIORITY])[0])
+    return None
 
 
 def _elements(body: bytes) -> Iterator[tuple[Place, str]]:

@@ -302,20 +302,20 @@ BASE = base()
 
 SANDBOX_TABLE = "ip netplug"
 
-SANDBOX = """\
-table ip netplug {
-	map dns { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
-	chain output { type nat hook output priority -110; policy accept; }
-}
-flush chain ip netplug output
-flush map ip netplug dns
-table ip netplug {
-	chain output {
-		meta l4proto { tcp, udp } dnat ip to ip daddr . meta l4proto . th dport map @dns
-	}
-}
+SANDBOX_PRIORITY = -110
+SANDBOX = f"""\
+table ip netplug
+delete table ip netplug
+table ip netplug {{
+	map dns {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }}
+	chain output {{
+		type nat hook output priority {SANDBOX_PRIORITY}; policy accept;
+		meta l4proto {{ tcp, udp }} dnat ip to ip daddr . meta l4proto . th dport map @dns
+	}}
+}}
 """
 """In a container's namespace: its resolver's address leads to the ports where the resolver really listens. Loading empties the map.
 
-An engine has a rule of its own for that address at -100, in its containers: ours comes first.
+An engine has a rule of its own for that address at -100, in its containers: ours comes first. A chain's priority cannot be changed, and
+earlier versions had another one: so the table is made anew, in one transaction.
 """

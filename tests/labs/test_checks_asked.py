@@ -1,4 +1,4 @@
-"""Checks that ask somebody else: a daemon that is not there, a driver that is not there or falls, are said as what is missing."""
+"""Checks that ask netplug itself: a daemon that is not there, a driver that is not there or falls, are said as what is missing."""
 
 from __future__ import annotations
 

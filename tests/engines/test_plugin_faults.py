@@ -1,0 +1,163 @@
+"""The daemon dies in the middle of what an engine asks, is there again and asked again: it is done once, and nothing is left in the end.
+
+The protocol by itself, without an engine: what is asked again is what dockerd asks when its connection breaks. NETPLUG_SWEEP=1 dies at
+every point, else at a few of each call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.differences import differences
+from tests.hosts import Api, Host, Lan, Namespace, namespace_state
+
+NETWORK, ENDPOINT = "a" * 64, "e" * 64
+SUBNET, ADDRESS = "10.50.0.0/24", "10.50.0.7"
+FEW = 3
+"""Points of each call; the last is one of them, too."""
+
+
+class Engine:
+    """It knows the pool that it has been given."""
+
+    def __init__(self, host: Host, running: Namespace) -> None:
+        self.host, self.pool = host, ""
+        self.key = f"/var/run/docker/netns/{'0' * 12}"
+        """Of a namespace that is not there yet."""
+        self.running = running.path
+        self.ids = {"NetworkID": NETWORK, "EndpointID": ENDPOINT}
+
+    def call(self, method: str, **body: Any) -> dict[str, Any]:
+        with contextlib.closing(Api(self.host.directory / "plugin.sock")) as api:
+            return dict(api.call("POST", f"/{method}", body))
+
+    def request_pool(self) -> None:
+        self.pool = self.call("IpamDriver.RequestPool", AddressSpace="netplug", Pool=SUBNET)["PoolID"]
+
+    def create_network(self) -> None:
+        data = {"AddressSpace": "netplug", "Pool": SUBNET, "Gateway": "10.50.0.1/24"}
+        self.call("NetworkDriver.CreateNetwork", NetworkID=NETWORK, Options={}, IPv4Data=[data], IPv6Data=[])
+
+    def request_address(self) -> None:
+        self.call("IpamDriver.RequestAddress", PoolID=self.pool, Address=ADDRESS)
+
+    def create_endpoint(self) -> None:
+        self.call("NetworkDriver.CreateEndpoint", **self.ids, Interface={"Address": f"{ADDRESS}/24"})
+
+    def join(self) -> None:
+        assert self.call("NetworkDriver.Join", **self.ids, SandboxKey=self.key)["InterfaceName"]["DstPrefix"] == "eth"
+
+    def join_running(self) -> None:
+        assert "InterfaceName" not in self.call("NetworkDriver.Join", **self.ids, SandboxKey=self.running)
+
+    def carry(self) -> None:
+        ports = [{"Proto": 6, "IP": "", "Port": 80, "HostIP": "", "HostPort": 8080, "HostPortEnd": 8080}]
+        self.call("NetworkDriver.ProgramExternalConnectivity", **self.ids, Options={"com.docker.network.portmap": ports})
+
+    def leave(self) -> None:
+        self.call("NetworkDriver.Leave", **self.ids)
+
+    def delete_endpoint(self) -> None:
+        self.call("NetworkDriver.DeleteEndpoint", **self.ids)
+        self.call("IpamDriver.ReleaseAddress", PoolID=self.pool, Address=ADDRESS)
+
+    def delete_network(self) -> None:
+        self.call("IpamDriver.ReleasePool", PoolID=self.pool)
+        self.call("NetworkDriver.DeleteNetwork", NetworkID=NETWORK)
+
+
+Step = Callable[[Engine], None]
+BEGUN: tuple[Step, ...] = (Engine.request_pool, Engine.create_network, Engine.request_address)
+JOINED: tuple[Step, ...] = (*BEGUN, Engine.create_endpoint, Engine.join)
+END: tuple[Step, ...] = (Engine.leave, Engine.delete_endpoint, Engine.delete_network)
+CALLS: dict[str, tuple[tuple[Step, ...], Step, tuple[Step, ...]]] = {
+    "CreateNetwork": (BEGUN[:1], Engine.create_network, END[2:]),
+    "CreateEndpoint": (BEGUN, Engine.create_endpoint, END[1:]),
+    "Join": (JOINED[:-1], Engine.join, END),
+    "Join of a running one": (JOINED[:-1], Engine.join_running, END),
+    "ProgramExternalConnectivity": (JOINED, Engine.carry, END),
+    "Leave": (JOINED, Engine.leave, END[1:]),
+    "DeleteEndpoint": (JOINED, Engine.delete_endpoint, END[2:]),
+    "DeleteNetwork": (BEGUN[:2], Engine.delete_network, ()),
+}
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    with contextlib.ExitStack() as stack:
+        lan = stack.enter_context(Lan())
+        running = Namespace(f"{lan.label}-running")
+        stack.callback(running.remove)
+        running.ip("link", "add", "eth0", "type", "bridge")
+        host = stack.enter_context(Host(lan, environment={"NETPLUG_FAULTS": "1"}))
+        host.flags = (*host.flags, "--docker-plugin", str(host.directory / "plugin.sock"))
+        host.start()
+        yield Engine(host, running)
+
+
+def kept(host: Host) -> list[str]:
+    with contextlib.closing(sqlite3.connect(f"file:{host.state_directory}/netplug.db?mode=ro", uri=True)) as store:
+        return sorted(key for (key,) in store.execute("select key from kv"))
+
+
+def everything(engine: Engine) -> dict[str, Any]:
+    kernel, inside = engine.host.state(sysctls=False)["host"], namespace_state(engine.running, sysctls=False)
+    for link in (*kernel["links"], *inside["links"]):
+        link.pop("address", None)
+    return {"kernel": kernel, "store": kept(engine.host), "inside": inside}
+
+
+def chosen(count: int) -> list[int]:
+    if os.environ.get("NETPLUG_SWEEP"):
+        return list(range(1, count + 1))
+    return sorted({1 + (count - 1) * number // (FEW - 1) for number in range(FEW)})
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_daemon_dies_of_a_call(engine: Engine, name: str) -> None:
+    before, call, after = CALLS[name]
+    host = engine.host
+    clean = everything(engine)
+    for step in before:
+        step(engine)
+    host.api("POST", "/netplug/faults?at=0")
+    call(engine)
+    count = len(host.api("GET", "/netplug/faults")["passed"])
+    assert count >= 2, "a call with hardly any fault point proves nothing"
+    done = everything(engine)
+    for step in after:
+        step(engine)
+    assert list(differences(everything(engine), clean)) == []
+
+    deaths = 0
+    for number in chosen(count):
+        for step in before:
+            step(engine)
+        host.api("POST", f"/netplug/faults?at={number}")
+        try:
+            call(engine)
+        except (ConnectionError, http.client.HTTPException):
+            deaths += 1
+        host.kill9()
+        host.start()
+        call(engine)
+        assert list(differences(comparable(everything(engine)), comparable(done))) == [], f"asked again after point {number}"
+        for step in after:
+            step(engine)
+        assert list(differences(everything(engine), clean)) == [], f"ended after point {number}"
+    assert deaths
+
+
+def comparable(found: dict[str, Any]) -> dict[str, Any]:
+    """Pools have another id each time, and the resolver in a sandbox has other ports."""
+    store = [re.sub("leased-(pools|addresses)/[0-9a-f]{64}", r"leased-\1", key) for key in found["store"]]
+    return {**found, "store": store, "inside": json.loads(re.sub(r"\b[3-6]\d{4}\b", "0", json.dumps(found["inside"])))}
