@@ -94,7 +94,7 @@ def tidy(host: Host, first: dict[str, Any]) -> None:
 
 
 def everything(host: Host) -> dict[str, Any]:
-    """Kernel, neighbours, mounts, files and records. The resolver and the forwarder may have come: they stay."""
+    """Kernel, neighbours, mounts, files and records. The resolver may have come: it stays."""
     return {
         "identity": identity(host),
         "host": host.state(),
@@ -106,7 +106,7 @@ def everything(host: Host) -> dict[str, Any]:
         "healing": host.api("GET", "/netplug/healing"),
         "files": sorted(path.name for path in host.directory.iterdir()),
         "resolv.conf": host.resolv_conf.read_text(),
-        "processes": [command_line(pid) for pid in host.processes() if not is_kept(pid)],
+        "processes": [line for pid in host.processes() if b"netplug.resolver" not in (line := command_line(pid))],
     }
 
 
@@ -114,7 +114,3 @@ def sysctls(host: Host) -> list[str]:
     """All of the network's, but what the kernel itself changes."""
     told = host.run("grep", "-rs", "", "/proc/sys/net", check=False).stdout.splitlines()
     return sorted(line for line in told if not any(name in line for name in CHANGING))
-
-
-def is_kept(pid: int) -> bool:
-    return any(word in command_line(pid) for word in (b"netplug.resolver", b"netplug.forwarder"))
