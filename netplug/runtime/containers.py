@@ -36,6 +36,8 @@ from netplug.store import Store
 
 log = logging.getLogger(__name__)
 
+RECORD_FOLLOWS = 0.01
+"""Seconds after which the record of a running container is written that has been changed."""
 FILES_FOLLOW = 0.02
 """Seconds after which a container's hosts and resolv.conf show a change of its network: less than it takes to start a command there."""
 FILES_AT_ONCE = 8
@@ -328,7 +330,14 @@ class Containers:
             return
         # The endpoint is the record that counts while it runs (see Networking.agreed): nobody need wait for this one.
         self._records.remember(changed)
-        self._tasks.spawn(self._records.put(changed))
+        self._tasks.spawn(self._write_later(container.id))
+
+    async def _write_later(self, identity: str) -> None:
+        """When the answer is out; what there is of it by then."""
+        await asyncio.sleep(RECORD_FOLLOWS)
+        container = self._records.find(identity)
+        if container is not None:
+            await self._records.write(container)
 
     # Smaller things
 

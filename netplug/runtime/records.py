@@ -74,6 +74,10 @@ class Records:
         """A newer version, known at once; the caller sees to it that it is written."""
         self._remember(container)
 
+    async def write(self, container: Container) -> None:
+        """One that is remembered; by now there may be a newer one."""
+        await self._store.txn((), [Put(_key(container.id), encode(container))])
+
     def linked(self) -> list[Container]:
         """Those that run and have links: their files name other containers."""
         return [container for identity in self._linked if (container := self._by_id[identity]).status == "running"]
