@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -172,6 +173,7 @@ def show(results: Results) -> None:
 
 
 def main() -> None:
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each daemon would compile itself at its start, as an installed one does not
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # what was made is removed
     options = arguments()
     parts, names = options.only.split(","), options.engines.split(",")

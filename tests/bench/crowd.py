@@ -104,7 +104,7 @@ async def _populate(nodes: list[SimulatedNode]) -> int:
     for node in nodes:
         _know(node, network, every)
         node.core.allocators[network.id] = copy.deepcopy(pools)
-        node.controller._membership.restore()
+        await node.controller._membership.restore()
         node.controller._membership._start(network, revision + 1)
     # One change that all must see: whoever is still reading hears of it when it has read.
     await _connect(nodes, 0, "warm")

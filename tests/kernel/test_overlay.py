@@ -149,7 +149,7 @@ def test_peers_come_and_go(nodes: Callable[..., list[Node]]):
     two.learn(NETWORK, one.containers["c2"][0])
     assert not one.pings("c2", "10.7.0.3")
     one.learn(NETWORK, web)
-    assert one.pings("c2", "10.7.0.3")
+    assert one.pings("c2", "10.7.0.3", "-W4"), "the container has asked in vain, and asks again once a second"
     one.forget(NETWORK, web)
     assert entries(one) == ({}, {})
     assert not one.pings("c2", "10.7.0.3")
