@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 # What the daemon runs on, what a cluster needs beside it, what labs are typed with, then what tests and benchmarks hold it against.
 SYSTEM_PACKAGES := runc conmon nftables libnftables1 iproute2 conntrack procps busybox-static iputils-ping iputils-arping libpcap0.8
 CLUSTER_PACKAGES := etcd-client etcd-server
-LAB_PACKAGES := iptables tcpdump
+LAB_PACKAGES := iptables librsvg2-bin tcpdump
 TEST_PACKAGES := docker.io docker-compose $(LAB_PACKAGES) dnsmasq-base dnsperf $(CLUSTER_PACKAGES) ethtool iperf3 openssl ruby shellcheck tshark
 
 .PHONY: setup demo cluster-demo docker-demo labs test lint docs bench clean

@@ -227,23 +227,32 @@ def _lab_of(place: str) -> str:
 
 @lab_command.command("diagram", cls=Command)
 @click.option("--svg", metavar="FILE", default="", help="Write an SVG picture instead")
+@click.option("--png", metavar="FILE", default="", help="Write a PNG picture instead")
 @_lab_option
-def diagram_command(svg: str, name: str) -> None:
+def diagram_command(svg: str, png: str, name: str) -> None:
     """Draw the lab as it is at this moment: places, interfaces, addresses, bridges, state"""
-    from netplug.labs import text, topology
+    from netplug.labs import raster, text, topology, vector
 
     with _told():
         session = _opened(name)
         drawn = topology.read(session.places())
-    if not svg:
+    if not (svg or png):
         click.echo(text.picture(drawn), nl=False)
         return
-    from netplug.labs import vector
+    picture = vector.picture(drawn)
+    if svg:
+        _write(svg, picture.encode())
+    if png:
+        with _told():
+            dots = raster.png(picture)
+        _write(png, dots)
 
+
+def _write(path: str, content: bytes) -> None:
     try:
-        Path(svg).write_text(vector.picture(drawn))
+        Path(path).write_bytes(content)
     except OSError as error:
-        raise Failure(f"netplug lab: {svg}: {error.strerror}") from None
+        raise Failure(f"netplug lab: {path}: {error.strerror}") from None
 
 
 @lab_command.command("stop", cls=Command)

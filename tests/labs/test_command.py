@@ -92,6 +92,11 @@ def test_the_diagram_is_drawn_from_the_kernel(lab: str, tmp_path: Path):
     words = [element.text for element in ElementTree.parse(picture).iter("{http://www.w3.org/2000/svg}text")]
     assert words[:2] == ["host1", "blue"]
     assert {"red", "lo  DOWN", "eth0  DOWN", "eth0  NO-CARRIER", "10.0.0.1/24"} <= set(words)
+    dots = tmp_path / "lab.png"
+    assert netplug_lab("diagram", "--png", str(dots)).returncode == 0
+    assert dots.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    size = [round(float(ElementTree.parse(picture).getroot().get(side, ""))) for side in ("width", "height")]
+    assert [int.from_bytes(dots.read_bytes()[start : start + 4]) for start in (16, 20)] == [2 * side for side in size]
     done = netplug_lab("diagram", "--svg", str(tmp_path / "no" / "lab.svg"))
     assert (done.returncode, done.stderr) == (1, f"netplug lab: {tmp_path}/no/lab.svg: No such file or directory\n")
 
