@@ -125,10 +125,8 @@ class Cluster:
         """
         key = address_key(network, address)
         lease = await self.store.lease(HOLD_SECONDS)
-        await self.store.txn([Exists(network_key(network)), Missing(key)], [Put(key, f"held by {self.node}".encode(), lease)])
-        item = await self.store.get(key)
-        if item is not None:
-            self._holds[key] = item.revision
+        held = [Put(key, f"held by {self.node}".encode(), lease)]
+        self._holds[key] = await self.store.txn([Exists(network_key(network)), Missing(key)], held)
 
     async def let_go(self, network: str, address: str) -> None:
         """Of one that is held and has not been claimed."""

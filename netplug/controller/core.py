@@ -150,8 +150,8 @@ class Core:
         The disk and the kernel work side by side: what a daemon that dies has in one of them only, the next one makes or removes.
         """
         writing = asyncio.create_task(record)
-        await asyncio.sleep(0)  # it is on its way
         try:
+            await asyncio.sleep(0)  # it is on its way
             applied = await self.apply(action, subject, plan())
         except BaseException:
             await asyncio.wait([writing])

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.hosts import Host
+from tests.kernel.test_faults import do
 
 PROGRAM = Path(__file__).with_name("bridge_plugin.py")
 SECONDS = 1.0
 """That the daemon waits for an answer."""
+BEFORE = {"create": (), "connect": ("create",), "disconnect": ("create", "connect"), "remove": ("create",)}
+"""By change, what has to be done first."""
 
 
 class Plugin:
@@ -86,3 +89,21 @@ def plugged(hosts: Callable[..., Host], folder: Path, *, program: Path = PROGRAM
         yield host, plugin
     finally:
         plugin.kill()
+
+
+def steps(**network: Any) -> dict[str, tuple[str, str, Any]]:
+    """Calls that make, use and remove the network `demo`."""
+    return {
+        "create": ("POST", "/networks/create", {"Name": "demo", **network}),
+        "connect": ("POST", "/networks/demo/connect", {"Container": "aa"}),
+        "disconnect": ("POST", "/networks/demo/disconnect", {"Container": "aa"}),
+        "remove": ("DELETE", "/networks/demo", None),
+    }
+
+
+def changed(host: Host, calls: dict[str, tuple[str, str, Any]], change: str, number: int) -> bool:
+    """Make it, with all that comes before it; at that fault point of it the daemon dies (0: at none). False if it did."""
+    for step in BEFORE[change]:
+        assert do(host, *calls[step])
+    host.api("POST", f"/netplug/faults?at={number}")
+    return do(host, *calls[change])

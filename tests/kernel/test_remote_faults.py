@@ -14,8 +14,7 @@ import pytest
 from tests.differences import differences
 from tests.hosts import ApiError, Host, Lan
 from tests.kernel.conftest import NO_SERVER
-from tests.kernel.plugin_lab import Plugin, plugged
-from tests.kernel.test_faults import do
+from tests.kernel.plugin_lab import Plugin, changed, plugged, steps
 
 Lab = tuple[Host, Plugin, dict[str, Any]]
 
@@ -236,13 +235,7 @@ def test_a_daemon_stops_although_a_plugin_hangs(lab: Lab):
     host.start()
 
 
-STEPS: dict[str, tuple[str, str, Any]] = {
-    "create": ("POST", "/networks/create", {"Name": "demo", "Driver": "plug", "IPAM": {"Config": [{"Subnet": "10.60.0.0/24"}]}}),
-    "connect": ("POST", "/networks/demo/connect", {"Container": "aa"}),
-    "disconnect": ("POST", "/networks/demo/disconnect", {"Container": "aa"}),
-    "remove": ("DELETE", "/networks/demo", None),
-}
-BEFORE = {"create": (), "connect": ("create",), "disconnect": ("create", "connect"), "remove": ("create",)}
+STEPS = steps(Driver="plug", IPAM={"Config": [{"Subnet": "10.60.0.0/24"}]})
 
 
 @pytest.mark.parametrize("change", STEPS)
@@ -250,13 +243,7 @@ def test_the_daemon_dies_at_fault_points(lab: Lab, change: str):
     """Whatever it dies in the middle of, the next one and the plugin agree in the end. `test_faults` dies at every point of a plan."""
     host, plugin, before = lab
 
-    def changed(number: int) -> bool:
-        for step in BEFORE[change]:
-            assert do(host, *STEPS[step])
-        host.api("POST", f"/netplug/faults?at={number}")
-        return do(host, *STEPS[change])
-
-    assert changed(0)
+    assert changed(host, STEPS, change, 0)
     passed = host.api("GET", "/netplug/faults")["passed"]
     # What lies between the end of one store's transaction and the next point is the same as before that point.
     points = [number for number, name in enumerate(passed, 1) if name.startswith("driver") or name == "store.before" or number % 9 == 0]
@@ -264,7 +251,7 @@ def test_the_daemon_dies_at_fault_points(lab: Lab, change: str):
     survived = []
     for number in [0, *points]:
         if number:
-            if changed(number):
+            if changed(host, STEPS, change, number):
                 survived.append(number)
             host.kill9()
             host.start()

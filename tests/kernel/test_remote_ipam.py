@@ -15,8 +15,7 @@ import pytest
 from tests.differences import differences
 from tests.hosts import ApiError, Host, Lan
 from tests.kernel.conftest import NO_SERVER
-from tests.kernel.plugin_lab import Plugin, plugged
-from tests.kernel.test_faults import do
+from tests.kernel.plugin_lab import Plugin, changed, plugged, steps
 
 Lab = tuple[Host, Plugin, dict[str, Any]]
 PROGRAM = Path(__file__).with_name("ipam_plugin.py")
@@ -250,13 +249,7 @@ def complaints(host: Host) -> int:
     return said.count("its answer was lost") + said.count("no more is done about it there")
 
 
-STEPS: dict[str, tuple[str, str, Any]] = {
-    "create": ("POST", "/networks/create", {"Name": "demo", "IPAM": {"Driver": "plug"}}),
-    "connect": ("POST", "/networks/demo/connect", {"Container": "aa"}),
-    "disconnect": ("POST", "/networks/demo/disconnect", {"Container": "aa"}),
-    "remove": ("DELETE", "/networks/demo", None),
-}
-BEFORE = {"create": (), "connect": ("create",), "disconnect": ("create", "connect"), "remove": ("create",)}
+STEPS = steps(IPAM={"Driver": "plug"})
 
 
 @pytest.mark.parametrize("change", STEPS)
@@ -264,13 +257,7 @@ def test_the_daemon_dies_around_what_it_asks(lab: Lab, change: str):
     """What was lent comes back; but for what was in an answer that the daemon died of, which the log tells of."""
     host, plugin, _ = lab
 
-    def changed(number: int) -> bool:
-        for step in BEFORE[change]:
-            assert do(host, *STEPS[step])
-        host.api("POST", f"/netplug/faults?at={number}")
-        return do(host, *STEPS[change])
-
-    assert changed(0)
+    assert changed(host, STEPS, change, 0)
     passed = host.api("GET", "/netplug/faults")["passed"]
     clear(host)
     points = [number for number, name in enumerate(passed, 1) if name.startswith("driver")]
@@ -278,7 +265,7 @@ def test_the_daemon_dies_around_what_it_asks(lab: Lab, change: str):
     assert points
     for number in points[:3]:
         told = complaints(host)
-        changed(number)
+        changed(host, STEPS, change, number)
         host.kill9()
         host.start()
         clear(host)

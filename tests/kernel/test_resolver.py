@@ -385,8 +385,11 @@ async def test_a_removed_sandbox_lets_its_namespace_go(world: World, resolver: R
     await until(lambda: bool(silent.asked))
     connection.close()
     silent.close()
+    control = Namespace(f"{world.host.name}-control")
+    world.host.ip("link", "add", "control", "type", "veth", "peer", "name", "eth0", "netns", control.name)
     sandbox.namespace.remove()
-    await asyncio.sleep(0.2)
+    control.remove()
+    await until(lambda: "control" not in links(world.host))  # the kernel has ended what nobody holds
     assert "witness" in links(world.host)
 
     await resolver.remove_sandbox(sandbox.id)
