@@ -56,6 +56,8 @@ def _take(core: Core, network: Network, wanted: str, family: Family, scattered: 
             continue
         except AddressInUse as error:
             raise AddressInUse(wanted, _owner(core, network, wanted)) from error
+        if leased and wanted:
+            core.leases.hold(network.id, pool.subnet, address)
         return f"{address}/{pool.subnet.rsplit('/', 1)[1]}", pool.gateway
     raise AddressesExhausted(f"no available IPv{family} addresses on this network's address pools: {network.name} ({network.id})")
 

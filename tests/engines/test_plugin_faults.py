@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.differences import differences
-from tests.hosts import Api, Host, Lan, Namespace, namespace_state
+from tests.hosts import Api, ApiError, Host, Lan, Namespace, namespace_state
 
 NETWORK, ENDPOINT = "a" * 64, "e" * 64
 SUBNET, ADDRESS = "10.50.0.0/24", "10.50.0.7"
@@ -91,7 +91,7 @@ CALLS: dict[str, tuple[tuple[Step, ...], Step, tuple[Step, ...]]] = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def engine() -> Iterator[Engine]:
     with contextlib.ExitStack() as stack:
         lan = stack.enter_context(Lan())
@@ -161,3 +161,18 @@ def comparable(found: dict[str, Any]) -> dict[str, Any]:
     """Pools have another id each time, and the resolver in a sandbox has other ports."""
     store = [re.sub("leased-(pools|addresses)/[0-9a-f]{64}", r"leased-\1", key) for key in found["store"]]
     return {**found, "store": store, "inside": json.loads(re.sub(r"\b[3-6]\d{4}\b", "0", json.dumps(found["inside"])))}
+
+
+def test_an_address_whose_note_was_lost_with_the_daemon_is_held_by_its_endpoint(engine: Engine) -> None:
+    for step in BEGUN:
+        step(engine)
+    engine.host.kill9()
+    with contextlib.closing(sqlite3.connect(f"{engine.host.state_directory}/netplug.db")) as store, store:
+        store.execute("delete from kv where key like '%leased-addresses/%'")
+    engine.host.start()
+    engine.create_endpoint()
+    engine.leave()
+    with pytest.raises(ApiError, match="already in use"):
+        engine.request_address()
+    engine.call("IpamDriver.ReleaseAddress", PoolID=engine.pool, Address=ADDRESS)
+    engine.request_address()
