@@ -173,7 +173,10 @@ class Leases:
         return f"{address}/{pool.prefix}"
 
     def hold(self, network: str, subnet: str, address: str) -> None:
-        """One that was handed out, though a daemon died before the store had it; the caller has taken it. Fine if no pool is of that subnet."""
+        """One that was handed out, though a daemon died before the store had it; the caller has taken it.
+
+        Fine if none of the network's pools is of that subnet.
+        """
         for pool in self.pools.values():
             if pool.network == network and pool.subnet == subnet:
                 self._put(pool, address, "")
@@ -220,7 +223,7 @@ class Leases:
         return self._allocators[pool.id]
 
     def _put(self, pool: LeasedPool, address: str, word: str) -> None:
-        """Nobody waits for the store: what is lost with a daemon that dies in this moment, the endpoint that asks for it finds free (`hold`)."""
+        """Nobody waits for the store: what is lost with a daemon that dies now is free for the endpoint that asks for it (`hold`)."""
         self._note(pool.id, address, word)
         key = f"{_ADDRESSES}{pool.id}/{address}"
         task = asyncio.get_running_loop().create_task(self._written(key, word))
