@@ -165,6 +165,28 @@ class Core:
             self.journal.record(action, subject, (), "; ".join(map(str, errors)))
             raise
 
+    async def dissolve(
+        self,
+        action: str,
+        subject: str,
+        plan: Plan,
+        record: Coroutine[Any, Any, object],
+        opposite: Callable[[], Awaitable[object]],
+    ) -> None:
+        """The other way round: take the plan's things away, and their `record`. Where the record stays, `opposite` makes them again.
+
+        Side by side as well: what a daemon that dies has in its records still, the next one makes again.
+        """
+        writing = asyncio.create_task(record)
+        await asyncio.sleep(0)  # it is on its way
+        try:
+            await self.remove(action, subject, plan)
+        finally:
+            await asyncio.wait([writing])
+        if (error := writing.exception()) is not None:
+            await opposite()
+            raise error
+
     async def remove(self, action: str, subject: str, plan: Plan) -> None:
         """Take the plan's things away as far as possible; what resists is logged and is swept away at the next start."""
         self.note(plan)

@@ -2,7 +2,7 @@
 
 Connect: address, ports held; then one transaction (the intent), the plan and the names, side by side; event. If a step fails, the kernel
 has been put back by the executor, the opposite transaction frees name and address, and the error says which step it was. Disconnect: the
-transaction first, so that a daemon that dies in between ends it at its next start; then names, kernel, address.
+transaction, the plan that takes away and the names, side by side; then the address is free.
 """
 
 from __future__ import annotations
@@ -118,23 +118,40 @@ class Endpoints:
             writes += self._shared.debts.cleared(endpoint) if at_once else self._shared.debts.written([endpoint])
             farewells = self.farewells.of_endpoints([endpoint], sandbox)
             writes += self.farewells.written(farewells)
-            try:
-                await core.store.txn((), writes)
-            except BaseException:
-                self.publishing.keep(sandbox, core.records.of_sandbox(sandbox.id))
-                raise
+            present = core.records.of_sandbox(sandbox.id)
             core.records.drop_endpoint(endpoint)
             core.records.add_sandbox(change.sandbox)
             self._remember(change.updated)
-            # The resolver and the kernel work side by side.
+            # The resolver works beside both.
             await asyncio.gather(
                 self.forget_names(endpoint, sandbox),
-                core.remove("network disconnect", f"{network.name}/{sandbox.name}", change.plan),
+                core.dissolve(
+                    "network disconnect",
+                    f"{network.name}/{sandbox.name}",
+                    change.plan,
+                    core.store.txn((), writes),
+                    partial(self._stay, network, sandbox, present, endpoint, change),
+                ),
             )
             self.farewells.due(*farewells)
             core.retire(endpoint)
             await self.publishing.settle(sandbox, change.endpoints)
         return endpoint
+
+    async def _stay(self, network: Network, sandbox: Sandbox, present: Sequence[Endpoint], endpoint: Endpoint, change: Change) -> None:
+        """The store could not be told that it leaves: all is again as the records say."""
+        core = self._core
+        ports = {one.id: one.ports for one in present}
+        back = joined(core, network, sandbox, change.endpoints, endpoint, ports)
+        core.records.add_endpoint(endpoint)
+        core.records.add_sandbox(sandbox)
+        self._remember(present)
+        self.publishing.keep(sandbox, present)
+        try:
+            await core.apply("network connect", f"{network.name}/{sandbox.name}", back.plan)
+        except NetplugError as error:
+            log.error("%s: could not be put back: %s", f"{network.name}/{sandbox.name}", error)
+        await self._publish_names(sandbox, endpoint, None)
 
     async def _settle_exit(self, sandbox_id: str) -> None:
         """The way out comes with the first network that needs it, and goes with the last."""

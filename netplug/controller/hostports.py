@@ -263,12 +263,14 @@ def _bind(protocol: str, addresses: tuple[str, ...], ports: range, found: list[H
     only6 = len(addresses) == 1
     ceiling = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVE
     opened = _socket.socket
+    differs = domain == socket.AF_INET6
+    """Whether sockets are born otherwise than is wanted; the first one tells."""
     for port in ports:
         held = opened(domain, kind | socket.SOCK_CLOEXEC, number)
         found.append(held)
         if held.fileno() >= ceiling:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        if domain == socket.AF_INET6:
+        if differs and (differs := bool(held.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)) != only6):
             held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only6)
         if protocol == "udp":
             # Datagrams that come before the redirection is in place are not worth memory.

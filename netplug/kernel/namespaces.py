@@ -10,41 +10,62 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 from netplug import faults
 from netplug.errors import KernelError
 from netplug.kernel import links
 from netplug.kernel.netlink import Socket
-from netplug.kernel.syscalls import asked, bind_mount, enter_network, unmount, unshare_network
+from netplug.kernel.syscalls import (
+    OWN_NETWORK,
+    Descriptor,
+    asked,
+    bind_mount,
+    own_network,
+    refusal,
+    unmount,
+    unshare_network,
+    visit_network,
+)
 
-_SELF = "/proc/thread-self/ns/net"
 _SO_NETNS_COOKIE = 71
 MISSING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EINVAL})
 """Errors of entering that mean: there is no such namespace (no file, or a file that is none)."""
 
 
-@contextmanager
-def entered(path: str) -> Iterator[None]:
-    """The calling thread is in the namespace at `path` until the end of the block, which must not await."""
-    if not path:
-        yield
-        return
-    home = _enter(path)
-    try:
-        yield
-    finally:
+def entered(path: str) -> AbstractContextManager[None]:
+    """The calling thread is in the namespace at `path` until the end of the block, which must not await; KernelError if it cannot enter."""
+    return _Visit(path) if path else _NO_VISIT
+
+
+class _Visit(AbstractContextManager[None]):
+    """A dozen of them belong to a connect, so it is no generator."""
+
+    __slots__ = ("_home", "_path")
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
         try:
-            with asked("return from a network namespace"):
-                enter_network(home)
-        finally:
-            os.close(home)
+            self._home = own_network()
+            visit_network(Descriptor(self._path))
+        except OSError as error:
+            raise refusal(f"enter network namespace {self._path}", error) from error
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            visit_network(self._home)
+        except OSError as error:
+            raise refusal("return from a network namespace", error) from error
+
+
+_NO_VISIT: AbstractContextManager[None] = nullcontext()
 
 
 def open_descriptor(path: str) -> int:
     """A file descriptor of the namespace, for messages that name one; the caller closes it."""
-    return os.open(path or _SELF, os.O_RDONLY | os.O_CLOEXEC)
+    return os.open(path or OWN_NETWORK, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def create(path: str) -> int:
@@ -58,7 +79,7 @@ def create(path: str) -> int:
             raise OSError(errno.EEXIST, "there is one already")
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
         os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o444))
-        home = open_descriptor("")
+        home = own_network()
         try:
             unshare_network()
             return _furnish(path)
@@ -66,8 +87,7 @@ def create(path: str) -> int:
             remove(path)
             raise
         finally:
-            enter_network(home)
-            os.close(home)
+            visit_network(home)
 
 
 def remove(path: str) -> None:
@@ -103,27 +123,12 @@ def open_socket(path: str, family: int, type: int, proto: int = 0) -> socket.soc
         return socket.socket(family, type, proto)
 
 
-def _enter(path: str) -> int:
-    with asked(f"enter network namespace {path}"):
-        target = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            home = open_descriptor("")
-            try:
-                enter_network(target)
-            except BaseException:
-                os.close(home)
-                raise
-            return home
-        finally:
-            os.close(target)
-
-
 def _furnish(path: str) -> int:
     """In the new namespace: `lo` up, mounted on `path`."""
     with Socket() as netlink:
         netlink.request(links.set_up("lo"))
     faults.point("mount.before")
-    bind_mount(_SELF, path)
+    bind_mount(OWN_NETWORK, path)
     faults.point("mount.after")
     return _own_cookie()
 

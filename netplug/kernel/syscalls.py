@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,8 +14,16 @@ from netplug.errors import KernelError
 CLONE_NEWNET = 0x40000000
 MS_BIND = 0x1000
 MNT_DETACH = 2
+OWN_NETWORK = "/proc/thread-self/ns/net"
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _Thread(threading.local):
+    network: Descriptor | None = None
+
+
+_thread = _Thread()
 
 
 @contextmanager
@@ -33,11 +42,38 @@ def refusal(operation: str, error: OSError) -> KernelError:
 def unshare_network() -> None:
     """Put the calling thread into a new network namespace (unshare(2))."""
     _check(_libc.unshare(CLONE_NEWNET))
+    _thread.network = None
 
 
 def enter_network(descriptor: int) -> None:
     """Put the calling thread into the network namespace of `descriptor` (setns(2)); EINVAL for any other file."""
     _check(_libc.setns(descriptor, CLONE_NEWNET))
+    _thread.network = None
+
+
+class Descriptor:
+    """Of a file, for as long as somebody knows it."""
+
+    def __init__(self, path: str) -> None:
+        """OSError where it cannot be opened for reading."""
+        self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        if hasattr(self, "number"):
+            os.close(self.number)
+
+
+def own_network() -> Descriptor:
+    """The network namespace that the calling thread is in. Kept until it leaves: to open it takes longer than to enter it."""
+    if _thread.network is None:
+        _thread.network = Descriptor(OWN_NETWORK)
+    return _thread.network
+
+
+def visit_network(place: Descriptor) -> None:
+    """As `enter_network`, and known to `own_network` then."""
+    _check(_libc.setns(place.number, CLONE_NEWNET))
+    _thread.network = place
 
 
 def bind_mount(source: str, target: str) -> None:

@@ -75,6 +75,8 @@ class Containers:
         self._host_resolv_conf = FileWatcher(Path(settings.resolv_conf), self._refresh_all)
         self._stale: set[str] = set()
         """Containers whose hosts and resolv.conf do not show a change of the network yet."""
+        self._unwritten: set[str] = set()
+        """Those whose records are not in the store as they are."""
         self._unsubscribe: Callable[[], None] = lambda: None
         images.users = lambda image: (container for container in self.all() if container.image_id == image)
 
@@ -330,13 +332,15 @@ class Containers:
             return
         # The endpoint is the record that counts while it runs (see Networking.agreed): nobody need wait for this one.
         self._records.remember(changed)
-        self._tasks.spawn(self._write_later(container.id))
+        if not self._unwritten:
+            self._tasks.spawn(self._write_later())
+        self._unwritten.add(container.id)
 
-    async def _write_later(self, identity: str) -> None:
-        """When the answer is out; what there is of it by then."""
+    async def _write_later(self) -> None:
+        """When the answer is out; what there is of them by then."""
         await asyncio.sleep(RECORD_FOLLOWS)
-        container = self._records.find(identity)
-        if container is not None:
+        some, self._unwritten = self._unwritten, set()
+        for container in filter(None, map(self._records.find, some)):
             await self._records.write(container)
 
     # Smaller things

@@ -46,7 +46,10 @@ def extra_lines(entries: Sequence[str], gateways: Callable[[], Sequence[str]]) -
 
 
 def write_in_place(path: Path, text: str) -> bool:
-    """Give the file this content, keeping its inode: a container has it bind-mounted. True if that changed it."""
+    """Give the file this content, keeping its inode: a container has it bind-mounted. True if that changed it.
+
+    Nor is it emptied first: ext4 would have whoever closes it afterwards wait until its blocks are on their way to the disk.
+    """
     data = text.encode()
     try:
         with open(path, "r+b") as file:
@@ -74,7 +77,7 @@ class ManagedFile:
     def write(self, text: str) -> None:
         """A fresh file, whatever was in it."""
         write_in_place(self.path, text)
-        self._ours.write_text(text)
+        write_in_place(self._ours, text)
 
     def refresh(self, text: str) -> None:
         """Our lines become these."""
@@ -88,4 +91,4 @@ class ManagedFile:
                 _overwrite(file, text.encode() + b"".join(foreign))
         except FileNotFoundError:
             return
-        self._ours.write_text(text)
+        write_in_place(self._ours, text)

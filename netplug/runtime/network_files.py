@@ -5,9 +5,9 @@ The files lie with the container's record and are bind-mounted into it, so they 
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from netplug.errors import Conflict, InvalidArgument, NetplugError, NotFound
@@ -17,8 +17,7 @@ from netplug.runtime.model import Container
 from netplug.runtime.networking import DEFAULT_NETWORK, Controller, attachments, shares
 from netplug.runtime.paths import Paths
 from netplug.runtime.settings import RuntimeSettings
-
-log = logging.getLogger(__name__)
+from netplug.runtime.watcher import CachedFile, read
 
 NAMES = ("resolv.conf", "hostname", "hosts")
 
@@ -30,6 +29,7 @@ class NetworkFiles:
         self._controller, self._paths, self._settings, self._find = controller, paths, settings, find
         self._resolv_confs: dict[str, str] = {}
         """By container: what we have written last."""
+        self._host_resolv_conf = CachedFile(Path(settings.resolv_conf))
 
     def hostname(self, container: Container) -> str:
         if container.config.hostname:
@@ -71,7 +71,7 @@ class NetworkFiles:
     def _hosts(self, container: Container) -> str:
         extra = hosts.extra_lines(container.config.dns.extra_hosts, self.host_gateways)
         if container.config.network_mode == "host" and not extra:
-            return _read("/etc/hosts")
+            return read(Path("/etc/hosts"))
         # The way out that comes by itself is named last.
         endpoints = sorted(self._controller.endpoints(sandbox=container.id), key=lambda endpoint: endpoint.implied)
         addresses = [address for endpoint in endpoints for address in (endpoint.address, endpoint.address6)]
@@ -84,7 +84,7 @@ class NetworkFiles:
         return hosts.hosts(extra, linked, own, ipv6=_may_have_ipv6(container))
 
     def _resolv_conf(self, container: Container) -> str:
-        text, dns = _read(self._settings.resolv_conf), self.dns(container)
+        text, dns = self._host_resolv_conf.text(), self.dns(container)
         if container.config.network_mode == "host" and not (dns.servers or dns.search or dns.options):
             return text
         endpoints = self._controller.endpoints(sandbox=container.id)
@@ -149,12 +149,10 @@ class NetworkFiles:
 def _may_have_ipv6(container: Container) -> bool:
     """Not where the kernel has none, nor where the user has switched it off in this container."""
     off = any(container.config.sysctls.get(f"net.ipv6.conf.{link}.disable_ipv6") == "1" for link in ("all", "lo"))
-    return os.path.exists("/proc/net/if_inet6") and not off
+    return _has_ipv6() and not off
 
 
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text(errors="replace")
-    except OSError as error:
-        log.warning("cannot read %s: %s", path, error)
-        return ""
+@cache
+def _has_ipv6() -> bool:
+    """Whether the kernel has it: that does not change."""
+    return os.path.exists("/proc/net/if_inet6")

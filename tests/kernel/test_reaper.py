@@ -249,7 +249,9 @@ async def test_links_in_other_namespaces_are_deleted_there(tmp_path: Path):
 async def test_a_namespace_that_goes_meanwhile_is_not_kept(tmp_path: Path):
     """Whoever waits for its links holds it only until they are gone."""
     with Sandboxes(tmp_path, 1) as sandboxes:
-        place, open_before = sandboxes[0], len(os.listdir("/proc/self/fd"))
+        place = sandboxes[0]
+        assert namespaces.cookie(place)  # now the thread's own namespace has been opened, once for all
+        open_before = len(os.listdir("/proc/self/fd"))
         for name in ("one", "two"):
             command("ip", "link", "add", name, "group", str(LINK_GROUP), "type", "veth", "peer", "name", f"{name}-far", namespace=place)
         steps = [Remove(op=Veth(name=name, peer="x", peer_namespace="", mac="", namespace=place)) for name in ("one", "two")]

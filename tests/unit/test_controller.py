@@ -152,6 +152,37 @@ async def test_a_record_that_cannot_be_written_leaves_nothing_behind(lab: Lab, o
     assert [one.names for one in lab.resolver.endpoints.values() if one.endpoint == endpoint.id] == [("web",)]
 
 
+@pytest.mark.parametrize("others", [0, 1])
+async def test_a_disconnect_that_cannot_be_written_leaves_all_as_it_was(lab: Lab, others: int):
+    """The kernel has been changed by then, and the resolver told."""
+    port = free_port()
+    sandbox = await lab.sandbox(ports=(PortBinding(protocol="tcp", port=80, host_port=port),))
+    for number in range(others):
+        await lab.network(f"other{number}", pools=(PoolConfig(subnet=f"10.6{number}.0.0/24"),))
+        await lab.controller.connect(f"other{number}", sandbox.id, EndpointRequest())
+    await lab.network()
+    await lab.controller.connect("demo", sandbox.id, EndpointRequest(names=("web",)))
+    made = lab.executor.applied[-1]
+    data, names, sandboxes = dict(lab.store.data), dict(lab.resolver.endpoints), dict(lab.resolver.sandboxes)
+    endpoints, sandbox = lab.controller.endpoints(), lab.core.records.sandboxes[sandbox.id]
+    lab.store.full = True
+
+    with pytest.raises(Unavailable, match="the disk is full"):
+        await lab.controller.disconnect("demo", sandbox.id)
+
+    assert (lab.store.data, lab.resolver.endpoints, lab.resolver.sandboxes) == (data, names, sandboxes)
+    assert sorted(lab.controller.endpoints(), key=lambda one: one.id) == sorted(endpoints, key=lambda one: one.id)
+    assert lab.core.records.sandboxes[sandbox.id] == sandbox
+    again = lab.executor.applied[-1]
+    assert again is not made
+    assert set(again) >= {step for step in made if not isinstance(step, DnsRedirect)}
+    with socket.socket() as probe, pytest.raises(OSError, match="in use"):
+        probe.bind(("0.0.0.0", port))
+    lab.store.full = False
+    await lab.controller.disconnect("demo", sandbox.id)
+    assert not [one for one in lab.controller.endpoints() if one.address.startswith("10.50.")]
+
+
 async def test_a_failed_network_leaves_nothing_behind(lab: Lab):
     before = dict(lab.store.data)
     lab.executor.fail_on = Address
