@@ -34,7 +34,7 @@ _SO_RCVBUFFORCE = 33
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")
 _ERROR = struct.Struct("=i")
-_NESTED, _TYPE_MASK = 0x8000, 0x3FFF
+NESTED, _TYPE_MASK = 0x8000, 0x3FFF
 
 _READ = 1 << 16
 _ACKS = 8 << 20
@@ -70,7 +70,7 @@ def attribute(kind: int, value: bytes) -> bytes:
 
 
 def nested(kind: int, *attributes: bytes) -> bytes:
-    return attribute(kind | _NESTED, b"".join(attributes))
+    return attribute(kind | NESTED, b"".join(attributes))
 
 
 def number(kind: int, value: int) -> bytes:

@@ -36,14 +36,8 @@ _NSID = struct.Struct("=i")
 
 _READS_PER_TURN = 100
 """After so many datagrams the loop may do something else: a bridge that goes with a thousand ports tells of each."""
-_PATIENCE = 0.03
-"""Seconds until what has been heard is read."""
 _MOST_PORTS = 8
 """So many sockets of our own the filter knows; by others' messages we read the pid."""
-
-
-Take = Callable[[str, bytes], None]
-"""What is done with a datagram, and the namespace that it is about."""
 
 
 class Watch:
@@ -56,7 +50,6 @@ class Watch:
         self._numbers: dict[str, int] = {}
         self._open: dict[str, list[bytes]] = defaultdict(list)
         """What has been heard of a transaction; whose it was is told last."""
-        self._due: dict[socket.socket, asyncio.TimerHandle] = {}
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -67,12 +60,10 @@ class Watch:
             self._lookup = netlink.Socket()
             self._routes = _listener(NETLINK_ROUTE, losses.ROUTE_GROUPS, losses.ROUTE_FILTER)
             self._tables = _listener(NETLINK_NETFILTER, losses.NFT_GROUPS, losses.nft_filter(self._ports))
-        self._listen(self._routes, self._take_route)
-        self._listen(self._tables, self._take_table)
+        self._loop.add_reader(self._routes, self._read, self._routes, self._take_route)
+        self._loop.add_reader(self._tables, self._read, self._tables, self._take_table)
 
     def close(self) -> None:
-        for due in self._due.values():
-            due.cancel()
         for listener in (self._routes, self._tables):
             self._loop.remove_reader(listener)
             listener.close()
@@ -108,16 +99,7 @@ class Watch:
         (number,) = _NSID.unpack(netlink.parse_attributes(answer, len(_FAMILY))[_NETNSA_NSID])
         return int(number) if number >= 0 else None
 
-    def _listen(self, listener: socket.socket, take: Take) -> None:
-        self._loop.add_reader(listener, self._heard, listener, take)
-
-    def _heard(self, listener: socket.socket, take: Take) -> None:
-        """Not read at once: most of it is of our own doing, which goes on just now and has somebody waiting for it."""
-        self._loop.remove_reader(listener)
-        self._due[listener] = self._loop.call_later(_PATIENCE, self._read, listener, take)
-
-    def _read(self, listener: socket.socket, take: Take) -> None:
-        self._listen(listener, take)
+    def _read(self, listener: socket.socket, take: Callable[[str, bytes], None]) -> None:
         for _ in range(_READS_PER_TURN):
             try:
                 data, notes, _, _ = listener.recvmsg(1 << 16, 64)

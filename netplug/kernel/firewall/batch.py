@@ -11,6 +11,7 @@ import socket
 import struct
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import NamedTuple
 
 from netplug import faults
@@ -18,7 +19,7 @@ from netplug.errors import KernelError
 from netplug.kernel import descriptors
 from netplug.kernel.firewall import ruleset
 from netplug.kernel.firewall.elements import PROTOCOLS, Elements, Place
-from netplug.kernel.netlink import NETLINK_NETFILTER, NLM_F_CREATE, Message, Socket, attribute, nested, text
+from netplug.kernel.netlink import NESTED, NETLINK_NETFILTER, NLM_F_CREATE, Message, Socket, attribute, nested, text
 
 _SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
 _NEWSETELEM, _DELSETELEM = _SUBSYSTEM | 12, _SUBSYSTEM | 14
@@ -33,6 +34,8 @@ _NFT_GOTO = -4
 _FAMILIES = {"inet": 1, "bridge": 7}  # NFPROTO_INET, NFPROTO_BRIDGE
 _INFO = struct.Struct("!BBH")  # family, version, resource
 _BATCH = _INFO.pack(0, 0, 10)
+_HEADS = struct.Struct("=6H")
+"""Length and type of three attributes."""
 
 _PER_MESSAGE = 400
 """A list is one attribute, of 64 KiB at most."""
@@ -55,9 +58,8 @@ _TYPES: dict[str, Callable[[str], bytes]] = {
 
 
 class _Set(NamedTuple):
-    family: int
-    table: str
-    name: str
+    head: bytes
+    """How a message about it begins."""
     key: tuple[str, ...]
     value: tuple[str, ...]
     """Empty: a set. `verdict`: a chain to go to."""
@@ -68,8 +70,8 @@ def _sets() -> Iterator[tuple[str, _Set]]:
     """By name, as `Place.set` has it."""
     for declared in ruleset.declared_types():
         family, table = declared.table.split()
-        found = _Set(_FAMILIES[family], table, declared.name, declared.key, declared.value, declared.interval)
-        yield f"{declared.table} {declared.name}", found
+        head = _INFO.pack(_FAMILIES[family], 0, 0) + text(_LIST_TABLE, table) + text(_LIST_SET, declared.name)
+        yield f"{declared.table} {declared.name}", _Set(head, declared.key, declared.value, declared.interval)
 
 
 _SETS = dict(_sets())
@@ -112,18 +114,20 @@ def _messages(kind: int, flags: int, found: Mapping[Place, str]) -> Iterator[Mes
     for place, value in found.items():
         by_set.setdefault(place.set, []).extend(_elements(_SETS[place.set], place.key, value, adding=kind == _NEWSETELEM))
     for name, packed in by_set.items():
-        declared = _SETS[name]
-        head = _INFO.pack(declared.family, 0, 0) + text(_LIST_TABLE, declared.table) + text(_LIST_SET, declared.name)
+        head = _SETS[name].head
         for start in range(0, len(packed), _PER_MESSAGE):
             yield Message(kind, head + nested(_LIST_ELEMENTS, *packed[start : start + _PER_MESSAGE]), flags)
 
 
-def _elements(declared: _Set, key: str, value: str, *, adding: bool) -> Iterator[bytes]:
+def _elements(declared: _Set, key: str, value: str, *, adding: bool) -> Iterable[bytes]:
     """One, or the ends of an interval."""
     data = _data(declared, value) if adding else b""
-    if not declared.interval:
-        yield _element(_pack([_TYPES[kind](word) for kind, word in _words(declared, key)]), data)
-        return
+    if declared.interval:
+        return _interval(declared, key, data, adding=adding)
+    return (_element(_pack([_TYPES[kind](word) for kind, word in _words(declared, key)]), data),)
+
+
+def _interval(declared: _Set, key: str, data: bytes, *, adding: bool) -> Iterator[bytes]:
     spans = [_span(kind, word) for kind, word in _words(declared, key)]
     if len(spans) > 1:
         last = nested(_ELEM_KEY_END, attribute(_DATA_VALUE, _pack([last for _, last in spans])))
@@ -138,17 +142,25 @@ def _elements(declared: _Set, key: str, value: str, *, adding: bool) -> Iterator
 
 
 def _element(key: bytes, more: bytes) -> bytes:
-    return nested(_LIST_ELEM, nested(_ELEM_KEY, attribute(_DATA_VALUE, key)), more)
+    """Written at once: the element, in it its key, in that the value; and `more` in the element."""
+    padded = key + b"\0" * (-len(key) % 4)
+    size = 8 + len(padded)
+    return _HEADS.pack(4 + size + len(more), _LIST_ELEM | NESTED, size, _ELEM_KEY | NESTED, 4 + len(key), _DATA_VALUE) + padded + more
 
 
 def _data(declared: _Set, value: str) -> bytes:
-    if value.startswith("goto "):
-        code = attribute(_VERDICT_CODE, _NFT_GOTO.to_bytes(4, "big", signed=True))
-        return nested(_ELEM_DATA, nested(_DATA_VERDICT, code, text(_VERDICT_CHAIN, value.removeprefix("goto "))))
     if not value:
         return b""
+    if value.startswith("goto "):
+        return _verdict(value.removeprefix("goto "))
     words = zip(declared.value, value.split(" . "), strict=True)
     return nested(_ELEM_DATA, attribute(_DATA_VALUE, _pack([_TYPES[kind](word) for kind, word in words])))
+
+
+@cache
+def _verdict(chain: str) -> bytes:
+    code = attribute(_VERDICT_CODE, _NFT_GOTO.to_bytes(4, "big", signed=True))
+    return nested(_ELEM_DATA, nested(_DATA_VERDICT, code, text(_VERDICT_CHAIN, chain)))
 
 
 def _words(declared: _Set, key: str) -> Iterator[tuple[str, str]]:
