@@ -9,12 +9,12 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from netplug.errors import KernelError
-from netplug.kernel import links, namespaces, peers, routes
+from netplug.kernel import links, namespaces, peers, routes, vxlan
 from netplug.kernel.addresses import unpack
 from netplug.kernel.links import Link
 from netplug.kernel.netlink import Message, Socket, text
 from netplug.kernel.syscalls import asked
-from netplug.plan import HOST, LINK_GROUP, Bridge, Fdb, LinkOp, Neighbour, PlacedOp, Plan, Route, Step, Veth
+from netplug.plan import HOST, LINK_GROUP, Bridge, Fdb, LinkOp, Neighbour, PlacedOp, Plan, Route, Step, Veth, Vxlan
 
 _NAME_BYTES = 15
 """IFNAMSIZ, without the zero at the end."""
@@ -28,11 +28,13 @@ class Contrast(NamedTuple):
 
 
 def elsewhere(plan: Sequence[Step]) -> list[Contrast]:
-    """Routes and entries for peers that are there, and lead elsewhere."""
+    """Routes, tunnels and entries for peers that are there, and lead elsewhere."""
     places: dict[str, list[Step]] = {}
     for step in plan:
         if isinstance(step, Route | Fdb | Neighbour):
             places.setdefault(step.namespace, []).append(step)
+        elif isinstance(step, Vxlan):
+            places.setdefault(step.link_namespace, []).append(step)
     found: list[Contrast] = []
     for namespace, steps in places.items():
         if namespace and namespaces.cookie(namespace) is None:
@@ -125,6 +127,10 @@ def _other_ways(netlink: Socket, step: Step) -> Iterator[str]:
                 way = links.find(netlink, there.way)
                 via = f"via {unpack(there.gateway)} " if there.gateway else ""
                 yield f"{via}on {way.name if way is not None else 'no link'}"
+        case Vxlan():
+            tunnel = vxlan.find(netlink, step.name)
+            if tunnel is not None and not tunnel.fits(step):
+                yield f"VNI {tunnel.vni}, UDP port {tunnel.port}, from {tunnel.local}"
         case Fdb() | Neighbour():
             link = links.find(netlink, step.link)
             there_ = peers.there(netlink, step, link.index) if link is not None else None

@@ -41,6 +41,7 @@ _RTM_GETNSID = 90
 _NETNSA_NSID, _NETNSA_FD = 1, 3
 _FAMILY = bytes(4)  # struct rtgenmsg
 _NSID = struct.Struct("=i")
+_VXLAN = b"vxlan\0"
 _LARGEST_VNI = (1 << 24) - 1
 
 OTHERS = ("/run/docker/netns", "/run/netns")
@@ -75,10 +76,12 @@ def new(op: Vxlan, index: int, namespace: int, master: int = 0) -> Message:
 
 
 def find(netlink: Socket, name: str) -> Tunnel | None:
+    """None where no VXLAN link has that name."""
     try:
-        return _parse(netlink.get(Message(RTM_GETLINK, links.header() + text(links.IFLA_IFNAME, name))))
+        body = netlink.get(Message(RTM_GETLINK, links.header() + text(links.IFLA_IFNAME, name)))
     except Refused:
         return None
+    return _parse(body) if _kind(body) == _VXLAN else None
 
 
 def reason(op: Vxlan, error: OSError) -> OSError:
@@ -185,7 +188,7 @@ def _try(netlink: Socket, op: Vxlan) -> None:
 
 
 def _tunnels(netlink: Socket) -> list[Tunnel]:
-    return [_parse(body) for body in netlink.dump(Message(RTM_GETLINK, links.header())) if _kind(body) == b"vxlan\0"]
+    return [_parse(body) for body in netlink.dump(Message(RTM_GETLINK, links.header())) if _kind(body) == _VXLAN]
 
 
 def _kind(body: bytes) -> bytes:

@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from netplug.plan import ROUTE_PROTOCOL
+from netplug.plan import LINK_GROUP, ROUTE_PROTOCOL
 from tests.cluster.lab import PATIENCE, Lab, network_of, remove, run, within
 from tests.hosts import Host
 
@@ -22,6 +22,11 @@ DAMAGES = {
     ),
     "MTU of the tunnel": ("ip link set {link} mtu 1300", "{link} has MTU 1300 instead of 1450"),
     "tunnel cut off from its bridge": ("bridge link set dev {link} isolated on", "{link} has isolated on instead of off"),
+    "tunnel of another VNI and port": (
+        f"ip link del {{link}} && ip link add {{link}} group {LINK_GROUP} mtu 1450 up master br0 type vxlan id 4711"
+        " local 203.0.113.1 dstport 4790 nolearning proxy",
+        "interface {link} leads elsewhere: VNI 4711, UDP port 4790, from 203.0.113.1",
+    ),
     "neighbour for nobody": (
         f"ip neigh add 10.90.0.99 lladdr 02:00:00:00:00:99 dev {{link}} nud permanent proto {ROUTE_PROTOCOL}",
         "1 entries for peers that are not there",
@@ -42,9 +47,10 @@ def test_entries_for_other_nodes(pair: Lab, damage: str):
     assert examine(host) == []
 
     place = next(path for path in (host.run_directory / "netns").iterdir() if path.name.startswith("1-"))
-    host.run("nsenter", f"--net={place}", *text.split())
+    host.run("nsenter", f"--net={place}", "sh", "-c", text)
 
-    assert [bool(re.fullmatch(f"network demo: {expected}", found)) for found in examine(host)] == [True]
+    # What went with a link comes back by itself.
+    within(PATIENCE, [True], lambda: [bool(re.fullmatch(f"network demo: {expected}", found)) for found in examine(host)])
     assert [one["Error"] for one in host.api("POST", "/netplug/doctor")] == [""]
     assert examine(host) == []
     assert host.inside("aa", "ping", "-c1", "-W2", "10.90.0.3").returncode == 0

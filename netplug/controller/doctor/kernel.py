@@ -19,7 +19,7 @@ from netplug.errors import NetplugError
 from netplug.kernel import contrasts, firewall, survey, traits
 from netplug.kernel.firewall.neighbours import Neighbours
 from netplug.model import Network, Sandbox
-from netplug.plan import HOST, Announce, FirewallOp, LinkOp, LinkUp, Netns, Plan, Step
+from netplug.plan import HOST, Announce, Fdb, FirewallOp, LinkOp, LinkUp, Neighbour, Netns, PlacedOp, Plan, Step, Vxlan, removal
 
 _PER_TURN = 8
 
@@ -70,7 +70,8 @@ class KernelLook:
             if not (isinstance(step, LinkOp) and step.name in occupied):
                 yield Difference(subject, lacking(step), meaning(step), tuple(explain([(step,)])), remedy)
         for step, found in contrasts.elsewhere(plan):
-            yield Difference(subject, f"{noun(step)} leads elsewhere: {found}", meaning(step), tuple(explain([(step,)])), remedy)
+            repair = _made_anew(step, plan) if isinstance(step, Vxlan) else (step,)
+            yield Difference(subject, f"{noun(step)} leads elsewhere: {found}", meaning(step), tuple(explain([repair])), remedy)
         for trait in traits.altered(plan):
             yield Difference(subject, f"{trait.link} has {trait.words}", deviation(trait), (trait.command,), remedy)
 
@@ -166,8 +167,8 @@ class KernelCheck:
             if (network := core.records.networks.get(identity)) is None:
                 return
             changed = await self._mend(f"network {network.name}", core.network_plan(network))
-            if core.place(network) and any(isinstance(step, LinkOp | Netns) for step in changed):
-                # Once its bridge is there, a tunnel that was a port of it is missing.
+            if core.place(network) and any(isinstance(step, LinkOp | PlacedOp | Netns) for step in changed):
+                # Once its bridge is there, a tunnel that was a port of it is missing; and with a tunnel, what was entered on it.
                 await self._mend(f"network {network.name}", core.network_plan(network))
 
     async def _mend_sandbox(self, identity: str) -> None:
@@ -219,6 +220,12 @@ def looked_at(subject: str, differences: Iterator[Difference]) -> list[Differenc
 
         means, repair = "whether it is as it should be is not known", by_hand("look again")
         return [Difference(subject, f"it could not be looked at: {error}", means, repair, (subject, refuse))]
+
+
+def _made_anew(tunnel: Vxlan, plan: Plan) -> Plan:
+    """The tunnel, and what is entered on it: that goes with it."""
+    entries = (step for step in plan if isinstance(step, Fdb | Neighbour) and step.link == tunnel.name)
+    return (*removal((tunnel,)), tunnel, *entries)
 
 
 def _rules(steps: Iterable[Step]) -> list[FirewallOp]:
