@@ -48,7 +48,8 @@ async def create(call: Call) -> web.Response:
         plan = await controller.plan_network(request)
         return planned(controller.explain([plan]), {"Id": "", "Warning": "; ".join(warnings)}, 201)
     network, extra = await call.perform(controller.create_network(request))
-    return reply({"Id": network.id, "Warning": "; ".join([*warnings, *call.services.advise(network)]), **extra}, 201)
+    advice = call.services.advise(network, chosen=not request.pools)
+    return reply({"Id": network.id, "Warning": "; ".join([*warnings, *advice]), **extra}, 201)
 
 
 def _check_scope(wanted: str, driver: str) -> None:

@@ -219,6 +219,10 @@ class Settings(Protocol):
         ...
 
 
+class Advice(Protocol):
+    def __call__(self, network: Network, *, chosen: bool) -> Sequence[str]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """Everything that a request may need."""
@@ -231,5 +235,5 @@ class Services:
     version: str
     nodes: Nodes | None = None
     """None: this host is in no cluster."""
-    advise: Callable[[Network], Sequence[str]] = lambda network: ()
-    """What a network that was just made may run into on this host."""
+    advise: Advice = lambda network, *, chosen: ()
+    """What a network that was just made may run into on this host. `chosen`: its subnets were not asked for."""

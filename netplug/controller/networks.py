@@ -251,8 +251,9 @@ class Networks:
         for family, pools in asked.items():
             if pools and not enabled[family]:
                 raise InvalidArgument(f"subnet {pools[0].subnet} needs IPv{family}, which the network has not: {_REMEDY[family]}")
-        # A bridge that the user has made already may carry the network's subnet.
-        host = routes.host_subnets(beside=tuple(link.name for link in network.found))
+        # A bridge that the user has made already may carry the network's subnet. Those of our other networks are no news (see `_pool`).
+        known = [pool.subnet for other in self._core.records.networks.values() for pool in other.pools]
+        host = routes.host_subnets(beside=tuple(link.name for link in network.found), known=known)
         taken = self._core.leases.unused(leased)
         chosen: list[PoolConfig] = []
         for family in asked:

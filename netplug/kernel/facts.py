@@ -89,13 +89,13 @@ def uplink(family: int = socket.AF_INET) -> HostLink | None:
     """The link by which this host reaches the rest of the world, policy routing and VPNs included; None where there is no way out."""
     address = socket.inet_pton(family, _SOMEWHERE[family])
     body = _ROUTE.pack(family, len(address) * 8, 0, 0, 0, 0, 0, 0, 0) + attribute(_RTA_DST, address)
-    with Socket() as netlink:
+    with asked("look for the way out"), Socket() as netlink:
         try:
             answer = netlink.get(Message(_RTM_GETROUTE, body))
         except Refused:
             return None
-    link = host_link(parse_number(parse_attributes(answer, _ROUTE.size).get(_RTA_OIF, b"")))
-    return link if link is not None and link.name != "lo" else None
+        link = links.find(netlink, parse_number(parse_attributes(answer, _ROUTE.size).get(_RTA_OIF, b"")))
+    return _seen(link) if link is not None and link.name != "lo" else None
 
 
 def value(key: str) -> int | None:

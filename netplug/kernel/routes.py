@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import socket
 import struct
 from collections.abc import Collection, Iterator
@@ -10,7 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from netplug.kernel import addresses, links
-from netplug.kernel.addresses import IPNetwork
+from netplug.kernel.addresses import IPNetwork, Subnet
 from netplug.kernel.netlink import (
     NLM_F_CREATE,
     NLM_F_EXCL,
@@ -19,6 +20,7 @@ from netplug.kernel.netlink import (
     Refused,
     Socket,
     attribute,
+    find_attribute,
     number,
     parse_attributes,
     parse_number,
@@ -31,9 +33,10 @@ _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH, _RTA_CACHEINFO 
 MAIN, _TABLE_LOCAL = 254, 255
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 _UNICAST = 1
-_LOCAL_TYPES = frozenset({2, 3, 4, 5})
-"""RTN_LOCAL, _BROADCAST, _ANYCAST, _MULTICAST: what the kernel derives from addresses."""
+_TYPES = (_UNICAST, 6, 7, 8, 9)
+"""RTN_UNICAST, _BLACKHOLE, _UNREACHABLE, _PROHIBIT, _THROW: all but those that the kernel derives from addresses, and NAT."""
 _RTNH_F_ONLINK = 4
+_EVERYWHERE: dict[int, bytes] = {socket.AF_INET: bytes(4), socket.AF_INET6: bytes(16)}
 _IPV6_METRIC = 1024
 """What the kernel gives an IPv6 route without a metric."""
 
@@ -59,8 +62,12 @@ class Existing(NamedTuple):
     """As the kernel told it."""
 
     @property
+    def destined(self) -> Subnet:
+        return self.destination or _EVERYWHERE[self.family], self.prefix
+
+    @property
     def subnet(self) -> IPNetwork:
-        return addresses.network_of(self.destination or bytes(16 if self.family == socket.AF_INET6 else 4), self.prefix)
+        return addresses.network_of(*self.destined)
 
     @property
     def way(self) -> int:
@@ -115,23 +122,43 @@ def known(netlink: Socket, op: Route) -> bool:
     return any((route.destination, route.prefix) == (destination, prefix) for route in _dump(netlink, family, MAIN))
 
 
-def host_subnets(beside: Collection[str] = ()) -> list[str]:
+def host_subnets(beside: Collection[str] = (), known: Collection[str] = ()) -> list[str]:
     """Subnets that the calling thread's namespace has addresses in or routes to, IPv4 first.
 
-    Those by our own links, and by those named `beside`, do not count. Nor do default routes, also in a few wide pieces, as VPNs write
-    them, and IPv6's link-local, loopback and multicast ranges, which every host has.
+    Those by our own links, and by those named `beside`, do not count, nor do those that are `known` already. Nor do default routes,
+    also in a few wide pieces, as VPNs write them, and IPv6's link-local, loopback and multicast ranges, which every host has.
     """
+    had = set(map(addresses.parse_subnet, known))
     with asked("read the host's addresses and routes"), Socket() as netlink:
-        ours = links.our_indexes(netlink, beside)
-        found = {one.network for one in addresses.dump(netlink, without=ours)}
-        found |= {one.subnet for one in reachable(netlink) if one.link not in ours}
-    return list(_described(frozenset(found)))
+        found = {*addresses.subnets(netlink), *map(_way, _reachable(netlink))}
+        # Of a host with many networks that leaves the few links of others.
+        news = [(subnet, link) for subnet, link in found if subnet not in had and _counts(subnet)]
+        foreign = {link for link in {link for _, link in news} if not _is_ours(netlink, link, beside)}
+    return list(_described(frozenset(subnet for subnet, link in news if link in foreign)))
+
+
+def _way(body: bytes) -> tuple[Subnet, int]:
+    """Of a route, as `addresses.subnets` tells it."""
+    family, prefix = body[0], body[1]
+    destination = find_attribute(body, _INFO.size, _RTA_DST) or _EVERYWHERE[family]
+    return (destination, prefix), parse_number(find_attribute(body, _INFO.size, _RTA_OIF))
+
+
+def _is_ours(netlink: Socket, index: int, beside: Collection[str]) -> bool:
+    """0, the link of a route that has several or none, is not."""
+    link = links.find(netlink, index) if index else None
+    return link is not None and (link.ours or link.name in beside)
 
 
 @lru_cache(maxsize=16)
-def _described(subnets: frozenset[IPNetwork]) -> list[str]:
-    """Those that count, in order. A host's change seldom."""
-    return [str(subnet) for subnet in sorted(subnets, key=lambda subnet: (subnet.version, subnet)) if counts(subnet)]
+def _described(subnets: frozenset[Subnet]) -> list[str]:
+    """In order. A host's change seldom."""
+    return [str(addresses.network_of(*subnet)) for subnet in sorted(subnets, key=lambda subnet: (len(subnet[0]), subnet))]
+
+
+@lru_cache(maxsize=4096)
+def _counts(subnet: Subnet) -> bool:
+    return counts(addresses.network_of(*subnet))
 
 
 def counts(subnet: IPNetwork) -> bool:
@@ -144,20 +171,26 @@ def counts(subnet: IPNetwork) -> bool:
 
 def reachable(netlink: Socket) -> Iterator[Existing]:
     """Of all tables, what the kernel has not derived from addresses alone."""
-    for family in (socket.AF_INET, socket.AF_INET6):
-        for body in _bodies(netlink, family, 0):
-            _, _, _, _, table, _, _, type_, _ = _INFO.unpack_from(body)
-            if table != _TABLE_LOCAL and type_ not in _LOCAL_TYPES:
-                yield _parse(body)
+    return map(_parse, _reachable(netlink))
+
+
+def _reachable(netlink: Socket) -> Iterator[bytes]:
+    """Asked for by type: of a host with many addresses that is a small part."""
+    for family, kind in itertools.product((socket.AF_INET, socket.AF_INET6), _TYPES):
+        for body in _bodies(netlink, family, 0, kind):
+            _, _, _, _, table, _, _, told, _ = _INFO.unpack_from(body)
+            if table != _TABLE_LOCAL and told == kind:  # kernels before 4.20 tell all
+                yield body
 
 
 def _dump(netlink: Socket, family: int, table: int) -> Iterator[Existing]:
     return map(_parse, _bodies(netlink, family, table))
 
 
-def _bodies(netlink: Socket, family: int, table: int) -> list[bytes]:
+def _bodies(netlink: Socket, family: int, table: int, kind: int = 0) -> list[bytes]:
+    """0: whatever it is."""
     try:
-        return netlink.dump(Message(_RTM_GETROUTE, _INFO.pack(family, 0, 0, 0, table, 0, 0, 0, 0)))
+        return netlink.dump(Message(_RTM_GETROUTE, _INFO.pack(family, 0, 0, 0, table, 0, 0, kind, 0)))
     except Refused as refused:
         if refused.errno != errno.ENOENT:  # the table is made with its first route
             raise

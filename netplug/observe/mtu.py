@@ -34,10 +34,15 @@ def of_network(network: Network, links: Sequence[HostLink], uplinks: Sequence[Ho
     if bridge is not None and bridge.mtu < mtu and not (network.options.get(MTU) is None and bridge.ours):
         found = f"the bridge {bridge.name} of network {network.name} takes {bridge.mtu}, its containers send {mtu}: larger packets are lost"
         yield warning(CHECK, found, f"ip link set {bridge.name} mtu {mtu}, or make the network with --opt {MTU}={bridge.mtu}")
-    if uplinks and not network.internal and network.pools:
+    if uplinks and concerned(network):
         narrow = min(uplinks, key=lambda link: link.mtu)
         option = f"--mtu {narrow.mtu} for the daemon" if network.predefined else f"--opt {MTU}={narrow.mtu}"
         yield from _compared(f"network {network.name}'s MTU of {mtu}", mtu, narrow, f"make it with {option}")
+
+
+def concerned(network: Network) -> bool:
+    """Whether its packets take the host's way out."""
+    return bool(network.pools) and not network.internal
 
 
 def _compared(what: str, mtu: int, uplink: HostLink, remedy: str) -> list[Finding]:

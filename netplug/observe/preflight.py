@@ -17,7 +17,7 @@ from netplug.kernel import chains, facts, parts, places, sockets
 from netplug.model import Network
 from netplug.observe import directories, filters, forwarding, limits, mtu, nodes, pools, ports, programs
 from netplug.observe import parts as kernel_parts
-from netplug.observe.situation import Finding, Situation, Wanted
+from netplug.observe.situation import MTU, Finding, Situation, Wanted
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +34,13 @@ def run_here(values: dict[str, Any], wanted: Wanted) -> list[Finding]:
     return run(Situation(settings=settings_file.decode(values), wanted=wanted))
 
 
-def advise(network: Network) -> list[str]:
-    """Sentences on what a network that has just been made may run into; the log gets them too."""
+def advise(network: Network, *, chosen: bool = False) -> list[str]:
+    """Sentences on what a network that has just been made may run into; the log gets them too.
+
+    `chosen`: nobody has asked for its subnets, which are free ones.
+    """
     try:
-        sentences = _sentences(network)
+        sentences = _sentences(network, chosen=chosen)
     except NetplugError as error:
         log.warning("what network %s may run into cannot be told: %s", network.name, error)
         return []
@@ -46,13 +49,13 @@ def advise(network: Network) -> list[str]:
     return sentences
 
 
-def _sentences(network: Network) -> list[str]:
-    """A millisecond, however many links the host has: it looks at those few that matter."""
-    routes = facts.host_routes()
+def _sentences(network: Network, *, chosen: bool) -> list[str]:
+    """Half a millisecond, however many links the host has: it looks at those few that matter, where anything can be the matter."""
+    routes = facts.host_routes() if network.ipv6 or not chosen else []
     foreign = pools.but_its_own(network, (route for route in routes if not route.ours and not route.default))
     findings = [found for subnet in pools.subnets(network) for found in pools.beside(str(subnet), subnet, foreign)]
-    bridge = facts.host_link(mtu.bridge_name(network))
-    findings += mtu.of_network(network, [bridge] if bridge else [], _uplinks())
+    bridge = facts.host_link(mtu.bridge_name(network)) if network.found or MTU in network.options else None
+    findings += mtu.of_network(network, [bridge] if bridge else [], _uplinks() if mtu.concerned(network) else [])
     if network.ipv6:
         findings += forwarding.advertised(routes, facts.value)
     return [f"{found.found}; {found.remedy}" for found in findings if found.result != "ok"]

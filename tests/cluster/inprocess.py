@@ -251,7 +251,7 @@ def imagined() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for name, double in (
             ("kernel.namespaces.cookie", lambda path: 4711),
-            ("kernel.routes.host_subnets", lambda beside: []),
+            ("kernel.routes.host_subnets", lambda beside, known: []),
             ("controller.endpoints.open_resolver_sockets", lambda sandbox: socket.socketpair()),
         ):
             stack.enter_context(mock.patch(f"netplug.{name}", double))

@@ -19,7 +19,7 @@ POOLS = (PoolConfig(subnet="10.50.0.0/24"), PoolConfig(subnet="fd00:50::/64", ga
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     monkeypatch.setattr("netplug.kernel.namespaces.cookie", lambda path: 4711)
-    monkeypatch.setattr("netplug.kernel.routes.host_subnets", lambda beside: [])
+    monkeypatch.setattr("netplug.kernel.routes.host_subnets", lambda beside, known: [])
     monkeypatch.setattr("netplug.controller.endpoints.open_resolver_sockets", lambda sandbox: socket.socketpair())
     made = Lab(tmp_path)
     yield made

@@ -72,7 +72,7 @@ class Plugin:
 
 @pytest.fixture
 async def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Plugin]:
-    monkeypatch.setattr("netplug.kernel.routes.host_subnets", lambda beside=(): [])
+    monkeypatch.setattr("netplug.kernel.routes.host_subnets", lambda beside=(), known=(): [])
     monkeypatch.setattr("netplug.kernel.arrivals.present", lambda name: True)
     lab = Lab(tmp_path)
     server = PluginServer()

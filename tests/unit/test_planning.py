@@ -33,7 +33,7 @@ class NodesExecutor(MemoryExecutor):
 async def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Lab]:
     """Of a node; its cluster's store is a file."""
     monkeypatch.setattr("netplug.kernel.namespaces.cookie", lambda path: 4711)
-    monkeypatch.setattr("netplug.kernel.routes.host_subnets", lambda beside: [])
+    monkeypatch.setattr("netplug.kernel.routes.host_subnets", lambda beside, known: [])
     monkeypatch.setattr("netplug.controller.endpoints.open_resolver_sockets", lambda sandbox: socket.socketpair())
     made = Lab(tmp_path)
     made.core.underlay = HERE
