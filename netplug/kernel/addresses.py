@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
 
-from netplug.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Message, Socket, attribute, find_attribute, parse_attributes
+from netplug.kernel import links
+from netplug.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Message, Socket, attribute, find_attribute, parse_attributes, text
 from netplug.plan import Address
 
 _RTM_NEWADDR, _RTM_DELADDR, _RTM_GETADDR = 20, 21, 22
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_LABEL, _IFA_BROADCAST = 1, 2, 3, 4
 _IFA_F_NODAD = 2
 
 _INFO = struct.Struct("=BBBBi")  # family, prefix length, flags, scope, index
@@ -55,11 +56,13 @@ def dump(netlink: Socket, without: Container[int] = ()) -> list[Assigned]:
 
 
 def subnets(netlink: Socket) -> list[tuple[Subnet, int]]:
-    """Of each address of the socket's namespace what it is in, and its link's index."""
+    """Of each address of the socket's namespace what it is in, and its link's index; of links that are out of use, none."""
     found = []
     for body in _bodies(netlink):
         _, prefix, _, _, index = _INFO.unpack_from(body)
-        found.append((_subnet_of(find_attribute(body, _INFO.size, _IFA_ADDRESS), prefix), index))
+        # The kernel gives IPv4 addresses their link's name as a label. IPv6's go when it is set down.
+        if b"retired" not in body or text(_IFA_LABEL, links.retired(index)) not in body:
+            found.append((_subnet_of(find_attribute(body, _INFO.size, _IFA_ADDRESS), prefix), index))
     return found
 
 

@@ -168,11 +168,16 @@ def move(index: int, namespace: int, name: str) -> Message:
     return Message(RTM_SETLINK, header(index) + number(IFLA_NET_NS_FD, namespace) + text(IFLA_IFNAME, name))
 
 
+def retired(index: int) -> str:
+    """What a link with that index is called when it is out of use."""
+    return f"retired{index:x}"
+
+
 def retire(index: int) -> list[Message]:
     """Down, so that its routes go, and under another name, so that its own is free."""
     return [
         Message(RTM_SETLINK, header(index, 0, IFF_UP)),
-        Message(RTM_SETLINK, header(index) + text(IFLA_IFNAME, f"retired{index:x}") + number(IFLA_GROUP, RETIRED_GROUP)),
+        Message(RTM_SETLINK, header(index) + text(IFLA_IFNAME, retired(index)) + number(IFLA_GROUP, RETIRED_GROUP)),
     ]
 
 

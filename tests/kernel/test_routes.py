@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from netplug.kernel import links, routes
@@ -38,6 +40,18 @@ def test_subnets_of_the_host():
     ]
     known = ["10.1.0.1/32", "10.96.0.0/16", "10.98.0.0/16", "10.99.0.0/16", "127.0.0.0/8", "203.0.113.0/24"]
     assert routes.host_subnets(known=known) == ["10.3.0.2/32", "10.97.0.0/16", "192.0.2.0/24"]
+
+
+@in_host
+def test_a_bridge_that_is_out_of_use_has_no_subnets():
+    command("ip", "link", "add", "br-ours", "up", "type", "bridge")
+    command("ip", "address", "add", "10.50.0.1/24", "dev", "br-ours")
+    index = socket.if_nametoindex("br-ours")
+    with Socket() as netlink:
+        netlink.send(links.retire(index))
+    command("ip", "link", "set", links.retired(index), "group", "0")  # it is known without a look at the link
+
+    assert routes.host_subnets() == ["127.0.0.0/8"]
 
 
 @in_host
