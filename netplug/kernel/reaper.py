@@ -1,7 +1,7 @@
 """Deletes links, the kernel's slow side, away from the event loop.
 
 The ack of a deletion comes after 20 ms (a bridge's after 36), however many links go at once: so a link to delete is moved into
-DOOMED_GROUP, and a thread deletes that group, with all that have come meanwhile. Done is told by the monitor, after about 1 ms. What the
+DOOMED_GROUP, and a thread deletes it, or the group with all that have come meanwhile. Done is told by the monitor, after about 1 ms. What the
 kernel does in between holds nobody up, so while one thread waits for its ack another takes the next links.
 """
 
@@ -129,7 +129,10 @@ class BridgeReaper:
 
 
 def _delete(netlink: Socket, indexes: Sequence[int]) -> None:
-    if not indexes:
+    if len(indexes) < 2:
+        # For a group the kernel looks at every link that there is.
+        for index in indexes:
+            _delete_one(netlink, index)
         return
     try:
         netlink.request(links.delete_group(DOOMED_GROUP))
