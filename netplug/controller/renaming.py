@@ -71,7 +71,8 @@ class Renaming:
                 core.records.add_sandbox(known)
             for endpoint in core.records.of_sandbox(sandbox):
                 await self._endpoint(endpoint, known, tuple(aliases.get(endpoint.id, ())))
-            await self._resolver(sandbox)
+            if not known.dns.servers:  # the engine's own resolver stays where it was seen, until the engine starts anew
+                await self._resolver(sandbox)
 
     async def resolvers(self, engine: str) -> None:
         """That engine may have started anew: its own resolver listens elsewhere in containers that have outlived it."""

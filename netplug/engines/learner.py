@@ -77,7 +77,7 @@ class Learner:
         match event.get("Type"), event.get("Action"):
             case "container", "start" | "rename":
                 self._run(self._quietly(self._container(identity)))
-            case "network", "connect":
+            case "network", "connect" if self._ties.get(identity) is not None:
                 self._run(self._quietly(self._container(str(attributes.get("container", "")))))
             case "network", "create":
                 self._run(self._quietly(self._network(identity, str(attributes.get("name", "")))))
