@@ -237,6 +237,10 @@ class Controller:
         """A pool that is held until it is given back, whether or not there will be a network of it; by the same word, the same."""
         return await self._changes.finish(self._lease_pool(wanted, family, word))
 
+    def address_here(self, pool: str, wanted: str = "", word: str = "") -> str | None:
+        """What `request_address` gives, at once; None where the cluster has to be asked."""
+        return self._holding.here(pool, wanted, word)
+
     async def request_address(self, pool: str, wanted: str = "", word: str = "") -> str:
         """An address of that pool with its prefix, held until it is given back; by the same word, the same."""
         return await self._changes.finish(self._holding.request(pool, wanted, word))

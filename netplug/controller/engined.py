@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -27,10 +27,12 @@ from netplug.controller.sandboxes import Sandboxes
 from netplug.errors import NetplugError, NotFound, PortTaken
 from netplug.kernel import arrivals, namespaces, sockets
 from netplug.model import DnsConfig, Endpoint, Network, PortBinding, Sandbox, now
-from netplug.plan import Plan
+from netplug.plan import Announce, Plan
 
 RESOLVER = "127.0.0.11"
 Sockets: TypeAlias = tuple[socket.socket, socket.socket]
+Claim: TypeAlias = tuple[Endpoint, Sandbox]
+"""An endpoint, and whose it is."""
 _PAUSE, _LONGEST_PAUSE, _PATIENCE = 0.003, 0.2, 30.0
 """Seconds between looks whether an engine has done with a link that it has taken; it is a matter of milliseconds."""
 
@@ -69,46 +71,53 @@ class Engined:
             known = core.records.sandboxes.get(sandbox_id)
             sandbox = known or msgspec.structs.replace(former, id=sandbox_id, created=now(), namespace=namespace)
             joined = msgspec.structs.replace(endpoint, sandbox=sandbox_id)
-            names = arrivals.names(namespace) if not takes else set()
+            cookie, names = (0, frozenset[str]()) if takes else arrivals.inside(namespace)
             sockets: Sockets | None = None
             if names - {"lo"}:
-                sandbox = msgspec.structs.replace(sandbox, cookie=namespaces.cookie(namespace) or 0)
+                sandbox = msgspec.structs.replace(sandbox, cookie=cookie)
                 joined = msgspec.structs.replace(joined, interface=handing.free_name(network, names))
                 sandbox, sockets = self._resolving(sandbox, network)
+            self._swap((endpoint, former), (joined, sandbox))
             try:
-                await core.store.txn((), [put_sandbox(sandbox), update_endpoint(joined), delete_sandbox(former)])
+                await self._take_in(endpoint, former, joined, sandbox, known, sockets)
             except BaseException:
-                _close(sockets)
-                raise
-            core.records.drop_endpoint(endpoint)
-            core.records.drop_sandbox(former)
-            core.records.add_sandbox(sandbox)
-            core.records.add_endpoint(joined)
-            plan = handing.attached(core.driver(network).join(network, joined, sandbox), joined, sandbox)
-            try:
-                if handing.arrived(joined):
-                    await self._furnish(sandbox, joined, plan, sockets)
-                else:
-                    await core.apply("network connect", f"{network.name}/{sandbox.name}", plan)
-            except BaseException:
-                await self._part(joined, endpoint, former, known)
+                self._swap((joined, sandbox), (endpoint, former))
+                if known is not None:
+                    core.records.add_sandbox(known)
                 raise
         core.events.send(ControllerEvent(kind="sandbox", action="remove", sandbox=former))
         core.events.send(ControllerEvent(kind="endpoint", action="update", network=network, endpoint=joined, sandbox=sandbox))
         return joined
 
-    async def _part(self, joined: Endpoint, endpoint: Endpoint, former: Sandbox, known: Sandbox | None) -> None:
-        """The opposite of a join's intent: it may be asked for again."""
-        core = self._core
-        sandbox = delete_sandbox(core.records.sandboxes[joined.sandbox]) if known is None else put_sandbox(known)
-        await core.store.txn((), [put_sandbox(former), update_endpoint(endpoint), sandbox])
-        core.records.drop_endpoint(joined)
-        if known is None:
-            core.records.drop_sandbox(core.records.sandboxes[joined.sandbox])
+    def _swap(self, old: Claim, new: Claim) -> None:
+        """In memory."""
+        records = self._core.records
+        records.drop_endpoint(old[0])
+        records.drop_sandbox(old[1])
+        records.add_sandbox(new[1])
+        records.add_endpoint(new[0])
+
+    async def _take_in(
+        self, endpoint: Endpoint, former: Sandbox, joined: Endpoint, sandbox: Sandbox, known: Sandbox | None, sockets: Sockets | None
+    ) -> None:
+        """Record and kernel, side by side; what leads to its names, where the link is in its container."""
+        core, network = self._core, self._core.records.networks[joined.network]
+        plan = handing.attached(core.driver(network).join(network, joined, sandbox), joined, sandbox)
+        plan = tuple(step for step in plan if not isinstance(step, Announce) or core.known_otherwise(joined, step.address))
+        if sockets is not None:
+            plan = (*plan, *redirection(sandbox))
+
+        async def opposite() -> None:
+            own = delete_sandbox(sandbox) if known is None else put_sandbox(known)
+            await core.store.txn((), [put_sandbox(former), update_endpoint(endpoint), own])
+
+        record = core.store.txn((), [put_sandbox(sandbox), update_endpoint(joined), delete_sandbox(former)])
+        establishing = core.establish("network connect", f"{network.name}/{sandbox.name}", lambda: plan, record, opposite)
+        if handing.arrived(joined):
+            await self._furnish(sandbox, establishing, sockets)
+            core.announced(joined)
         else:
-            core.records.add_sandbox(known)
-        core.records.add_sandbox(former)
-        core.records.add_endpoint(endpoint)
+            await establishing
 
     async def leave(self, identity: str) -> None:
         """Take the endpoint away, and its container with the last one; fine if it is gone."""
@@ -213,7 +222,11 @@ class Engined:
                 raise
             core.records.add_sandbox(sandbox)
             core.records.add_endpoint(endpoint)
-            await self._furnish(sandbox, endpoint, tuple(interfaces.settings(endpoint, sandbox)), sockets)
+            plan: Plan = tuple(interfaces.settings(endpoint, sandbox))
+            if sockets is not None:
+                plan = (*plan, *redirection(sandbox))
+            subject = f"{core.records.network_name(endpoint.network)}/{sandbox.name}"
+            await self._furnish(sandbox, core.apply("network connect", subject, plan), sockets)
             core.events.send(ControllerEvent(kind="sandbox", action="update", sandbox=sandbox))
             return True
 
@@ -224,26 +237,25 @@ class Engined:
         sandbox = with_resolver(msgspec.structs.replace(sandbox, dns=engines_resolver(sandbox)))
         return sandbox, open_resolver_sockets(sandbox)
 
-    async def _furnish(self, sandbox: Sandbox, endpoint: Endpoint, plan: Plan, sockets: Sockets | None) -> None:
-        """Carry out the plan in the container, with what leads to its names: `sockets`, where the resolver is new there."""
-        core, subject = self._core, f"{self._core.records.networks[endpoint.network].name}/{sandbox.name}"
-        if sockets is None:
-            applying = core.apply("network connect", subject, plan)
-            if not sandbox.resolver_udp:
+    async def _furnish(self, sandbox: Sandbox, applying: Coroutine[Any, Any, object], sockets: Sockets | None) -> None:
+        """Carry out a plan in the container, with what leads to its names: `sockets`, where the resolver is new there."""
+        if sockets is not None:
+            try:
                 await applying
-                return
-            # The resolver and the kernel work side by side; one that knows too much is told again when its sandbox is.
-            known = self._endpoints.tell(core.resolver.update_sandbox(self._endpoints.sandbox_names(sandbox)))
-            for result in await asyncio.gather(applying, known, return_exceptions=True):
-                if isinstance(result, BaseException):
-                    raise result
-            return
-        try:
-            await core.apply("network connect", subject, (*plan, *redirection(sandbox)))
-        except BaseException:
-            _close(sockets)
-            raise
-        await self._endpoints.hand_over(sandbox, sockets)
+            except BaseException:
+                _close(sockets)
+                raise
+            await self._endpoints.hand_over(sandbox, sockets)
+        elif sandbox.resolver_udp:
+            # The resolver works beside the kernel; one that knows too much is told again when its sandbox is.
+            known = self._endpoints.tell(self._core.resolver.update_sandbox(self._endpoints.sandbox_names(sandbox)))
+            telling = asyncio.create_task(known)
+            try:
+                await applying
+            finally:
+                await telling
+        else:
+            await applying
 
     def endpoint(self, identity: str) -> Endpoint:
         found = self._core.records.endpoints.get(identity)
