@@ -28,11 +28,13 @@ from netplug.errors import NetplugError, NotFound, PortTaken
 from netplug.kernel import arrivals, namespaces, sockets
 from netplug.model import DnsConfig, Endpoint, Network, PortBinding, Sandbox, now
 from netplug.plan import Announce, Plan
+from netplug.shelter import Shelter
 
 RESOLVER = "127.0.0.11"
 Sockets: TypeAlias = tuple[socket.socket, socket.socket]
 Claim: TypeAlias = tuple[Endpoint, Sandbox]
 """An endpoint, and whose it is."""
+_MOST_REFUSED = 100
 _PAUSE, _LONGEST_PAUSE, _PATIENCE = 0.003, 0.2, 30.0
 """Seconds between looks whether an engine has done with a link that it has taken; it is a matter of milliseconds."""
 
@@ -40,19 +42,42 @@ _PAUSE, _LONGEST_PAUSE, _PATIENCE = 0.003, 0.2, 30.0
 class Engined:
     """Those of this host."""
 
-    def __init__(self, core: Core, endpoints: Endpoints, sandboxes: Sandboxes) -> None:
-        self._core, self._endpoints, self._sandboxes = core, endpoints, sandboxes
+    def __init__(self, core: Core, endpoints: Endpoints, sandboxes: Sandboxes, changes: Shelter) -> None:
+        """`changes`: where what goes on behind an answer comes to its end."""
+        self._core, self._endpoints, self._sandboxes, self._changes = core, endpoints, sandboxes, changes
+        self._refused: dict[str, BaseException] = {}
+        """By endpoint: what became of one that was answered for."""
         self._awaited: dict[str, asyncio.Task[None]] = {}
 
     async def attach(self, reference: str, request: EndpointRequest, engine: str) -> Endpoint:
-        """An endpoint whose container is not known yet; `request.id` says what it is called."""
+        """An endpoint whose container is not known yet; `request.id` says what it is called.
+
+        Where nobody else can object to it, store and firewall have still to be told of it when this returns. `join` comes after them,
+        and raises what they have refused.
+        """
+        self._refused.pop(request.id, None)
+        attaching = self._changes.start(self._attach(reference, request, engine))
+        await asyncio.sleep(0)
+        endpoint = self._core.records.endpoints.get(request.id)
+        if endpoint is None:
+            return await attaching
+        attaching.add_done_callback(partial(_say, request.id))
+        return endpoint
+
+    async def _attach(self, reference: str, request: EndpointRequest, engine: str) -> Endpoint:
         place = str(self._core.run_dir / "engines" / request.id[:12])
         wanted = SandboxRequest(id=request.id, name=request.id[:12], namespace=place, kind="engine", engine=engine)
-        await self._sandboxes.create(wanted, recorded=False)
+        sandbox = await self._sandboxes.create(wanted, recorded=False)
         try:
             return await self._endpoints.connect(reference, request.id, request)
-        except BaseException:
-            await self._sandboxes.remove(request.id)
+        except BaseException as error:
+            self._refused[request.id] = error
+            while len(self._refused) > _MOST_REFUSED:
+                del self._refused[next(iter(self._refused))]
+            try:
+                await self._sandboxes.remove(request.id)
+            except NetplugError:  # the store has refused both
+                self._core.records.drop_sandbox(sandbox)
             raise
 
     async def join(self, identity: str, sandbox_id: str, namespace: str, *, takes: bool = False) -> Endpoint:
@@ -260,6 +285,8 @@ class Engined:
     def endpoint(self, identity: str) -> Endpoint:
         found = self._core.records.endpoints.get(identity)
         if found is None:
+            if (refused := self._refused.pop(identity, None)) is not None:
+                raise refused
             raise NotFound(f"endpoint {identity:.12} not found: it was not created here, or has gone")
         return found
 
@@ -270,6 +297,11 @@ class Engined:
             for identity in sorted(set(identities)):
                 await stack.enter_async_context(self._core.lock(identity))
             yield
+
+
+def _say(identity: str, attaching: asyncio.Task[Endpoint]) -> None:
+    if not attaching.cancelled() and (error := attaching.exception()) is not None:
+        log.error("endpoint %.12s: %s", identity, error)
 
 
 def _close(sockets: Sockets | None) -> None:

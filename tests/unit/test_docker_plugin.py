@@ -114,6 +114,20 @@ async def test_a_join_that_fails_in_the_kernel_may_be_asked_for_again(plugin: Pl
     assert plugin.lab.controller.sandboxes() == []
 
 
+async def test_what_is_refused_behind_the_answer_is_said_by_join(plugin: Plugin) -> None:
+    await plugin.network()
+    join = {"NetworkID": NETWORK, "EndpointID": ENDPOINT, "SandboxKey": KEY, "Options": {}}
+
+    plugin.lab.store.full = True
+    await plugin.endpoint()
+    assert "the disk is full" in await plugin.refused(NET + "Join", join)
+    assert plugin.lab.controller.sandboxes() == []
+
+    plugin.lab.store.full = False
+    assert (await plugin.endpoint())["Interface"]["Address"] == "10.50.0.2/24", "nobody has it"
+    await plugin.ok(NET + "Join", join)
+
+
 async def test_an_endpoint_from_its_birth_to_its_end(plugin: Plugin) -> None:
     await plugin.network()
     assert await plugin.endpoint() == {"Interface": {"Address": "10.50.0.2/24", "AddressIPv6": "", "MacAddress": "02:42:0a:32:00:02"}}
