@@ -27,7 +27,7 @@ from netplug.controller.sandboxes import Sandboxes
 from netplug.errors import NetplugError, NotFound, PortTaken
 from netplug.kernel import arrivals, namespaces, sockets
 from netplug.model import DnsConfig, Endpoint, Network, PortBinding, Sandbox, now
-from netplug.plan import Announce, Plan
+from netplug.plan import Announce, FirewallOp, Plan, Step
 from netplug.shelter import Shelter
 
 RESOLVER = "127.0.0.11"
@@ -61,7 +61,7 @@ class Engined:
         endpoint = self._core.records.endpoints.get(request.id)
         if endpoint is None:
             return await attaching
-        attaching.add_done_callback(partial(_say, request.id))
+        attaching.add_done_callback(partial(_say, f"endpoint {request.id:.12}"))
         return endpoint
 
     async def _attach(self, reference: str, request: EndpointRequest, engine: str) -> Endpoint:
@@ -114,6 +114,10 @@ class Engined:
         core.events.send(ControllerEvent(kind="endpoint", action="update", network=network, endpoint=joined, sandbox=sandbox))
         return joined
 
+    def _known(self, step: Step, endpoint: Endpoint) -> bool:
+        """Whether it tells neighbours what they know."""
+        return isinstance(step, Announce) and not self._core.known_otherwise(endpoint, step.address)
+
     def _swap(self, old: Claim, new: Claim) -> None:
         """In memory."""
         records = self._core.records
@@ -128,7 +132,8 @@ class Engined:
         """Record and kernel, side by side; what leads to its names, where the link is in its container."""
         core, network = self._core, self._core.records.networks[joined.network]
         plan = handing.attached(core.driver(network).join(network, joined, sandbox), joined, sandbox)
-        plan = tuple(step for step in plan if not isinstance(step, Announce) or core.known_otherwise(joined, step.address))
+        # The rules for its port are there since `attach`.
+        plan = tuple(step for step in plan if not isinstance(step, FirewallOp) and not self._known(step, joined))
         if sockets is not None:
             plan = (*plan, *redirection(sandbox))
 
@@ -272,13 +277,11 @@ class Engined:
                 raise
             await self._endpoints.hand_over(sandbox, sockets)
         elif sandbox.resolver_udp:
-            # The resolver works beside the kernel; one that knows too much is told again when its sandbox is.
-            known = self._endpoints.tell(self._core.resolver.update_sandbox(self._endpoints.sandbox_names(sandbox)))
-            telling = asyncio.create_task(known)
-            try:
-                await applying
-            finally:
-                await telling
+            # Nobody waits for it: no question that is asked from now on comes to it before this. One that knows too much is told again when
+            # its sandbox is.
+            telling = self._endpoints.tell(self._core.resolver.update_sandbox(self._endpoints.sandbox_names(sandbox)))
+            self._changes.start(telling).add_done_callback(partial(_say, f"names of {sandbox.name}"))
+            await applying
         else:
             await applying
 
@@ -299,9 +302,10 @@ class Engined:
             yield
 
 
-def _say(identity: str, attaching: asyncio.Task[Endpoint]) -> None:
-    if not attaching.cancelled() and (error := attaching.exception()) is not None:
-        log.error("endpoint %.12s: %s", identity, error)
+def _say(what: str, work: asyncio.Task[Any]) -> None:
+    """How it has failed."""
+    if not work.cancelled() and (error := work.exception()) is not None:
+        log.error("%s: %s", what, error)
 
 
 def _close(sockets: Sockets | None) -> None:
