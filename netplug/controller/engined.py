@@ -9,29 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
 from netplug.controller import handing, interfaces
 from netplug.controller.core import Core, log
-from netplug.controller.endpoints import Endpoints, open_resolver_sockets
-from netplug.controller.joining import redirection, settle, with_resolver
-from netplug.controller.names import needs_resolver
+from netplug.controller.endpoints import Endpoints
+from netplug.controller.furnishing import Furnishing, Sockets, log_failure
+from netplug.controller.joining import redirection, settle
 from netplug.controller.records import delete_sandbox, put_sandbox, update_endpoint
 from netplug.controller.requests import ControllerEvent, EndpointRequest, SandboxRequest
 from netplug.controller.sandboxes import Sandboxes
 from netplug.errors import NetplugError, NotFound, PortTaken
-from netplug.kernel import arrivals, namespaces, sockets
-from netplug.model import DnsConfig, Endpoint, Network, PortBinding, Sandbox, now
+from netplug.kernel import arrivals, namespaces
+from netplug.model import Endpoint, PortBinding, Sandbox, now
 from netplug.plan import Announce, FirewallOp, Plan, Step
 from netplug.shelter import Shelter
 
-RESOLVER = "127.0.0.11"
-Sockets: TypeAlias = tuple[socket.socket, socket.socket]
 Claim: TypeAlias = tuple[Endpoint, Sandbox]
 """An endpoint, and whose it is."""
 _MOST_REFUSED = 100
@@ -45,6 +42,7 @@ class Engined:
     def __init__(self, core: Core, endpoints: Endpoints, sandboxes: Sandboxes, changes: Shelter) -> None:
         """`changes`: where what goes on behind an answer comes to its end."""
         self._core, self._endpoints, self._sandboxes, self._changes = core, endpoints, sandboxes, changes
+        self._furnishing = Furnishing(core, endpoints, changes)
         self._refused: dict[str, BaseException] = {}
         """By endpoint: what became of one that was answered for."""
         self._awaited: dict[str, asyncio.Task[None]] = {}
@@ -61,7 +59,7 @@ class Engined:
         endpoint = self._core.records.endpoints.get(request.id)
         if endpoint is None:
             return await attaching
-        attaching.add_done_callback(partial(_say, f"endpoint {request.id:.12}"))
+        attaching.add_done_callback(partial(log_failure, f"endpoint {request.id:.12}"))
         return endpoint
 
     async def _attach(self, reference: str, request: EndpointRequest, engine: str) -> Endpoint:
@@ -101,7 +99,7 @@ class Engined:
             if names - {"lo"}:
                 sandbox = msgspec.structs.replace(sandbox, cookie=cookie)
                 joined = msgspec.structs.replace(joined, interface=handing.free_name(network, names))
-                sandbox, sockets = self._resolving(sandbox, network)
+                sandbox, sockets = self._furnishing.opened(sandbox, network)
             self._swap((endpoint, former), (joined, sandbox))
             try:
                 await self._take_in(endpoint, former, joined, sandbox, known, sockets)
@@ -144,7 +142,7 @@ class Engined:
         record = core.store.txn((), [put_sandbox(sandbox), update_endpoint(joined), delete_sandbox(former)])
         establishing = core.establish("network connect", f"{network.name}/{sandbox.name}", lambda: plan, record, opposite)
         if handing.arrived(joined):
-            await self._furnish(sandbox, establishing, sockets)
+            await self._furnishing.furnish(sandbox, establishing, sockets)
             core.announced(joined)
         else:
             await establishing
@@ -244,11 +242,12 @@ class Engined:
                 return False
             endpoint = msgspec.structs.replace(endpoint, interface=name)
             sandbox = msgspec.structs.replace(sandbox, cookie=cookie)
-            sandbox, sockets = self._resolving(sandbox, core.records.networks[endpoint.network])
+            sandbox, sockets = self._furnishing.opened(sandbox, core.records.networks[endpoint.network])
             try:
                 await core.store.txn((), [put_sandbox(sandbox), update_endpoint(endpoint)])
             except BaseException:
-                _close(sockets)
+                for one in sockets or ():
+                    one.close()
                 raise
             core.records.add_sandbox(sandbox)
             core.records.add_endpoint(endpoint)
@@ -256,34 +255,9 @@ class Engined:
             if sockets is not None:
                 plan = (*plan, *redirection(sandbox))
             subject = f"{core.records.network_name(endpoint.network)}/{sandbox.name}"
-            await self._furnish(sandbox, core.apply("network connect", subject, plan), sockets)
+            await self._furnishing.furnish(sandbox, core.apply("network connect", subject, plan), sockets)
             core.events.send(ControllerEvent(kind="sandbox", action="update", sandbox=sandbox))
             return True
-
-    def _resolving(self, sandbox: Sandbox, network: Network) -> tuple[Sandbox, Sockets | None]:
-        """With a resolver, if the network has one and the sandbox not yet; and the resolver's sockets, open in it."""
-        if not needs_resolver(self._core, network) or sandbox.resolver_udp:
-            return sandbox, None
-        sandbox = with_resolver(msgspec.structs.replace(sandbox, dns=engines_resolver(sandbox)))
-        return sandbox, open_resolver_sockets(sandbox)
-
-    async def _furnish(self, sandbox: Sandbox, applying: Coroutine[Any, Any, object], sockets: Sockets | None) -> None:
-        """Carry out a plan in the container, with what leads to its names: `sockets`, where the resolver is new there."""
-        if sockets is not None:
-            try:
-                await applying
-            except BaseException:
-                _close(sockets)
-                raise
-            await self._endpoints.hand_over(sandbox, sockets)
-        elif sandbox.resolver_udp:
-            # Nobody waits for it: no question that is asked from now on comes to it before this. One that knows too much is told again when
-            # its sandbox is.
-            telling = self._endpoints.tell(self._core.resolver.update_sandbox(self._endpoints.sandbox_names(sandbox)))
-            self._changes.start(telling).add_done_callback(partial(_say, f"names of {sandbox.name}"))
-            await applying
-        else:
-            await applying
 
     def endpoint(self, identity: str) -> Endpoint:
         found = self._core.records.endpoints.get(identity)
@@ -300,23 +274,3 @@ class Engined:
             for identity in sorted(set(identities)):
                 await stack.enter_async_context(self._core.lock(identity))
             yield
-
-
-def _say(what: str, work: asyncio.Task[Any]) -> None:
-    """How it has failed."""
-    if not work.cancelled() and (error := work.exception()) is not None:
-        log.error("%s: %s", what, error)
-
-
-def _close(sockets: Sockets | None) -> None:
-    for one in sockets or ():
-        one.close()
-
-
-def engines_resolver(sandbox: Sandbox) -> DnsConfig:
-    """Where the engine's own resolver listens in its container: `127.0.0.11#UDP/TCP`, the two ports; no server where there is none."""
-    udp, tcp = (
-        next((port for port in sockets.ports_at(sandbox.namespace, protocol, RESOLVER) if port != own), 0)
-        for protocol, own in (("udp", sandbox.resolver_udp), ("tcp", sandbox.resolver_tcp))
-    )
-    return DnsConfig(servers=(f"{RESOLVER}#{udp or tcp}/{tcp or udp}",) if udp or tcp else ())

@@ -9,7 +9,7 @@ import msgspec
 
 from netplug.controller.core import Core, log
 from netplug.controller.endpoints import Endpoints
-from netplug.controller.engined import engines_resolver
+from netplug.controller.furnishing import engines_resolver
 from netplug.controller.joining import redirection
 from netplug.controller.names import endpoint_names
 from netplug.controller.peers import Peers
