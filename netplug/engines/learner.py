@@ -62,7 +62,7 @@ class Learner:
         pause = _FIRST_PAUSE
         while True:
             try:
-                async with self._engine.events() as events:
+                async with self._engine.events("start", "rename", "connect", "create") as events:
                     pause, self._known = _FIRST_PAUSE, True
                     self._run(self._quietly(self._agree()))
                     async for event in events:
