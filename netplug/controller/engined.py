@@ -136,10 +136,11 @@ class Engined:
             plan = (*plan, *redirection(sandbox))
 
         async def opposite() -> None:
-            own = delete_sandbox(sandbox) if known is None else put_sandbox(known)
-            await core.store.txn((), [put_sandbox(former), update_endpoint(endpoint), own])
+            back = delete_sandbox(sandbox) if known is None else put_sandbox(known)
+            await core.store.txn((), [put_sandbox(former), update_endpoint(endpoint), back])
 
-        record = core.store.txn((), [put_sandbox(sandbox), update_endpoint(joined), delete_sandbox(former)])
+        own = [put_sandbox(sandbox)] if sandbox != known else []
+        record = core.store.txn((), [*own, update_endpoint(joined), delete_sandbox(former)])
         establishing = core.establish("network connect", f"{network.name}/{sandbox.name}", lambda: plan, record, opposite)
         if handing.arrived(joined):
             await self._furnishing.furnish(sandbox, establishing, sockets)
