@@ -89,7 +89,8 @@ class Controller:
         self._endpoints = Endpoints(core, self._shared, self._networks, self._effects)
         self._sandboxes = Sandboxes(core, self._endpoints, self._shared)
         self._planning = Planning(core, self._membership, self._networks, self._endpoints, self._sandboxes)
-        self._engined = Engined(core, self._endpoints, self._sandboxes)
+        self._changes = Shelter(unbroken=True)
+        self._engined = Engined(core, self._endpoints, self._sandboxes, self._changes)
         self._holding = Holding(core, self._membership)
         self._renaming = Renaming(core, self._endpoints, self._peers)
         self._shared.renamed = self._renaming.heard
@@ -102,7 +103,6 @@ class Controller:
         self._doctor = Doctor(
             core, self._restore, self._routing, self._endpoints, self._debts, self._farewells, vanished=self.sandbox_vanished
         )
-        self._changes = Shelter(unbroken=True)
         self._sweeper: asyncio.Task[None] | None = None
         self.events: Events = core.events
         core.resolver.on_lost = self._resolver_lost
@@ -236,6 +236,10 @@ class Controller:
     async def request_pool(self, wanted: PoolConfig | None, family: Family, word: str = "") -> LeasedPool:
         """A pool that is held until it is given back, whether or not there will be a network of it; by the same word, the same."""
         return await self._changes.finish(self._lease_pool(wanted, family, word))
+
+    def address_here(self, pool: str, wanted: str = "", word: str = "") -> str | None:
+        """What `request_address` gives, at once; None where the cluster has to be asked."""
+        return self._holding.here(pool, wanted, word)
 
     async def request_address(self, pool: str, wanted: str = "", word: str = "") -> str:
         """An address of that pool with its prefix, held until it is given back; by the same word, the same."""

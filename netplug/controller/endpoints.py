@@ -248,7 +248,8 @@ class Endpoints:
                 await names
                 await self.forget_names(new, before)
             raise
-        core.announced(new)
+        if handing.claimed(new):
+            core.announced(new)
         if names is not None:
             await names
         else:

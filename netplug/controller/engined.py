@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import TypeAlias
@@ -18,19 +17,21 @@ import msgspec
 
 from netplug.controller import handing, interfaces
 from netplug.controller.core import Core, log
-from netplug.controller.endpoints import Endpoints, open_resolver_sockets
-from netplug.controller.joining import redirection, settle, with_resolver
-from netplug.controller.names import needs_resolver
+from netplug.controller.endpoints import Endpoints
+from netplug.controller.furnishing import Furnishing, Sockets, log_failure
+from netplug.controller.joining import redirection, settle
 from netplug.controller.records import delete_sandbox, put_sandbox, update_endpoint
 from netplug.controller.requests import ControllerEvent, EndpointRequest, SandboxRequest
 from netplug.controller.sandboxes import Sandboxes
 from netplug.errors import NetplugError, NotFound, PortTaken
-from netplug.kernel import arrivals, namespaces, sockets
-from netplug.model import DnsConfig, Endpoint, Network, PortBinding, Sandbox, now
-from netplug.plan import Plan
+from netplug.kernel import arrivals, namespaces
+from netplug.model import Endpoint, PortBinding, Sandbox, now
+from netplug.plan import Announce, FirewallOp, Plan, Step
+from netplug.shelter import Shelter
 
-RESOLVER = "127.0.0.11"
-Sockets: TypeAlias = tuple[socket.socket, socket.socket]
+Claim: TypeAlias = tuple[Endpoint, Sandbox]
+"""An endpoint, and whose it is."""
+_MOST_REFUSED = 100
 _PAUSE, _LONGEST_PAUSE, _PATIENCE = 0.003, 0.2, 30.0
 """Seconds between looks whether an engine has done with a link that it has taken; it is a matter of milliseconds."""
 
@@ -38,19 +39,43 @@ _PAUSE, _LONGEST_PAUSE, _PATIENCE = 0.003, 0.2, 30.0
 class Engined:
     """Those of this host."""
 
-    def __init__(self, core: Core, endpoints: Endpoints, sandboxes: Sandboxes) -> None:
-        self._core, self._endpoints, self._sandboxes = core, endpoints, sandboxes
+    def __init__(self, core: Core, endpoints: Endpoints, sandboxes: Sandboxes, changes: Shelter) -> None:
+        """`changes`: where what goes on behind an answer comes to its end."""
+        self._core, self._endpoints, self._sandboxes, self._changes = core, endpoints, sandboxes, changes
+        self._furnishing = Furnishing(core, endpoints, changes)
+        self._refused: dict[str, BaseException] = {}
+        """By endpoint: what became of one that was answered for."""
         self._awaited: dict[str, asyncio.Task[None]] = {}
 
     async def attach(self, reference: str, request: EndpointRequest, engine: str) -> Endpoint:
-        """An endpoint whose container is not known yet; `request.id` says what it is called."""
+        """An endpoint whose container is not known yet; `request.id` says what it is called.
+
+        Where nobody else can object to it, store and firewall have still to be told of it when this returns. `join` comes after them,
+        and raises what they have refused.
+        """
+        self._refused.pop(request.id, None)
+        attaching = self._changes.start(self._attach(reference, request, engine))
+        await asyncio.sleep(0)
+        endpoint = self._core.records.endpoints.get(request.id)
+        if endpoint is None:
+            return await attaching
+        attaching.add_done_callback(partial(log_failure, f"endpoint {request.id:.12}"))
+        return endpoint
+
+    async def _attach(self, reference: str, request: EndpointRequest, engine: str) -> Endpoint:
         place = str(self._core.run_dir / "engines" / request.id[:12])
         wanted = SandboxRequest(id=request.id, name=request.id[:12], namespace=place, kind="engine", engine=engine)
-        await self._sandboxes.create(wanted, recorded=False)
+        sandbox = await self._sandboxes.create(wanted, recorded=False)
         try:
             return await self._endpoints.connect(reference, request.id, request)
-        except BaseException:
-            await self._sandboxes.remove(request.id)
+        except BaseException as error:
+            self._refused[request.id] = error
+            while len(self._refused) > _MOST_REFUSED:
+                del self._refused[next(iter(self._refused))]
+            try:
+                await self._sandboxes.remove(request.id)
+            except NetplugError:  # the store has refused both
+                self._core.records.drop_sandbox(sandbox)
             raise
 
     async def join(self, identity: str, sandbox_id: str, namespace: str, *, takes: bool = False) -> Endpoint:
@@ -69,46 +94,59 @@ class Engined:
             known = core.records.sandboxes.get(sandbox_id)
             sandbox = known or msgspec.structs.replace(former, id=sandbox_id, created=now(), namespace=namespace)
             joined = msgspec.structs.replace(endpoint, sandbox=sandbox_id)
-            names = arrivals.names(namespace) if not takes else set()
+            cookie, names = (0, frozenset[str]()) if takes else arrivals.inside(namespace)
             sockets: Sockets | None = None
             if names - {"lo"}:
-                sandbox = msgspec.structs.replace(sandbox, cookie=namespaces.cookie(namespace) or 0)
+                sandbox = msgspec.structs.replace(sandbox, cookie=cookie)
                 joined = msgspec.structs.replace(joined, interface=handing.free_name(network, names))
-                sandbox, sockets = self._resolving(sandbox, network)
+                sandbox, sockets = self._furnishing.opened(sandbox, network)
+            self._swap((endpoint, former), (joined, sandbox))
             try:
-                await core.store.txn((), [put_sandbox(sandbox), update_endpoint(joined), delete_sandbox(former)])
+                await self._take_in(endpoint, former, joined, sandbox, known, sockets)
             except BaseException:
-                _close(sockets)
-                raise
-            core.records.drop_endpoint(endpoint)
-            core.records.drop_sandbox(former)
-            core.records.add_sandbox(sandbox)
-            core.records.add_endpoint(joined)
-            plan = handing.attached(core.driver(network).join(network, joined, sandbox), joined, sandbox)
-            try:
-                if handing.arrived(joined):
-                    await self._furnish(sandbox, joined, plan, sockets)
-                else:
-                    await core.apply("network connect", f"{network.name}/{sandbox.name}", plan)
-            except BaseException:
-                await self._part(joined, endpoint, former, known)
+                self._swap((joined, sandbox), (endpoint, former))
+                if known is not None:
+                    core.records.add_sandbox(known)
                 raise
         core.events.send(ControllerEvent(kind="sandbox", action="remove", sandbox=former))
         core.events.send(ControllerEvent(kind="endpoint", action="update", network=network, endpoint=joined, sandbox=sandbox))
         return joined
 
-    async def _part(self, joined: Endpoint, endpoint: Endpoint, former: Sandbox, known: Sandbox | None) -> None:
-        """The opposite of a join's intent: it may be asked for again."""
-        core = self._core
-        sandbox = delete_sandbox(core.records.sandboxes[joined.sandbox]) if known is None else put_sandbox(known)
-        await core.store.txn((), [put_sandbox(former), update_endpoint(endpoint), sandbox])
-        core.records.drop_endpoint(joined)
-        if known is None:
-            core.records.drop_sandbox(core.records.sandboxes[joined.sandbox])
+    def _known(self, step: Step, endpoint: Endpoint) -> bool:
+        """Whether it tells neighbours what they know."""
+        return isinstance(step, Announce) and not self._core.known_otherwise(endpoint, step.address)
+
+    def _swap(self, old: Claim, new: Claim) -> None:
+        """In memory."""
+        records = self._core.records
+        records.drop_endpoint(old[0])
+        records.drop_sandbox(old[1])
+        records.add_sandbox(new[1])
+        records.add_endpoint(new[0])
+
+    async def _take_in(
+        self, endpoint: Endpoint, former: Sandbox, joined: Endpoint, sandbox: Sandbox, known: Sandbox | None, sockets: Sockets | None
+    ) -> None:
+        """Record and kernel, side by side; what leads to its names, where the link is in its container."""
+        core, network = self._core, self._core.records.networks[joined.network]
+        plan = handing.attached(core.driver(network).join(network, joined, sandbox), joined, sandbox)
+        # The rules for its port are there since `attach`.
+        plan = tuple(step for step in plan if not isinstance(step, FirewallOp) and not self._known(step, joined))
+        if sockets is not None:
+            plan = (*plan, *redirection(sandbox))
+
+        async def opposite() -> None:
+            back = delete_sandbox(sandbox) if known is None else put_sandbox(known)
+            await core.store.txn((), [put_sandbox(former), update_endpoint(endpoint), back])
+
+        own = [put_sandbox(sandbox)] if sandbox != known else []
+        record = core.store.txn((), [*own, update_endpoint(joined), delete_sandbox(former)])
+        establishing = core.establish("network connect", f"{network.name}/{sandbox.name}", lambda: plan, record, opposite)
+        if handing.arrived(joined):
+            await self._furnishing.furnish(sandbox, establishing, sockets)
+            core.announced(joined)
         else:
-            core.records.add_sandbox(known)
-        core.records.add_sandbox(former)
-        core.records.add_endpoint(endpoint)
+            await establishing
 
     async def leave(self, identity: str) -> None:
         """Take the endpoint away, and its container with the last one; fine if it is gone."""
@@ -205,49 +243,28 @@ class Engined:
                 return False
             endpoint = msgspec.structs.replace(endpoint, interface=name)
             sandbox = msgspec.structs.replace(sandbox, cookie=cookie)
-            sandbox, sockets = self._resolving(sandbox, core.records.networks[endpoint.network])
+            sandbox, sockets = self._furnishing.opened(sandbox, core.records.networks[endpoint.network])
             try:
                 await core.store.txn((), [put_sandbox(sandbox), update_endpoint(endpoint)])
             except BaseException:
-                _close(sockets)
+                for one in sockets or ():
+                    one.close()
                 raise
             core.records.add_sandbox(sandbox)
             core.records.add_endpoint(endpoint)
-            await self._furnish(sandbox, endpoint, tuple(interfaces.settings(endpoint, sandbox)), sockets)
+            plan: Plan = tuple(interfaces.settings(endpoint, sandbox))
+            if sockets is not None:
+                plan = (*plan, *redirection(sandbox))
+            subject = f"{core.records.network_name(endpoint.network)}/{sandbox.name}"
+            await self._furnishing.furnish(sandbox, core.apply("network connect", subject, plan), sockets)
             core.events.send(ControllerEvent(kind="sandbox", action="update", sandbox=sandbox))
             return True
-
-    def _resolving(self, sandbox: Sandbox, network: Network) -> tuple[Sandbox, Sockets | None]:
-        """With a resolver, if the network has one and the sandbox not yet; and the resolver's sockets, open in it."""
-        if not needs_resolver(self._core, network) or sandbox.resolver_udp:
-            return sandbox, None
-        sandbox = with_resolver(msgspec.structs.replace(sandbox, dns=engines_resolver(sandbox)))
-        return sandbox, open_resolver_sockets(sandbox)
-
-    async def _furnish(self, sandbox: Sandbox, endpoint: Endpoint, plan: Plan, sockets: Sockets | None) -> None:
-        """Carry out the plan in the container, with what leads to its names: `sockets`, where the resolver is new there."""
-        core, subject = self._core, f"{self._core.records.networks[endpoint.network].name}/{sandbox.name}"
-        if sockets is None:
-            applying = core.apply("network connect", subject, plan)
-            if not sandbox.resolver_udp:
-                await applying
-                return
-            # The resolver and the kernel work side by side; one that knows too much is told again when its sandbox is.
-            known = self._endpoints.tell(core.resolver.update_sandbox(self._endpoints.sandbox_names(sandbox)))
-            for result in await asyncio.gather(applying, known, return_exceptions=True):
-                if isinstance(result, BaseException):
-                    raise result
-            return
-        try:
-            await core.apply("network connect", subject, (*plan, *redirection(sandbox)))
-        except BaseException:
-            _close(sockets)
-            raise
-        await self._endpoints.hand_over(sandbox, sockets)
 
     def endpoint(self, identity: str) -> Endpoint:
         found = self._core.records.endpoints.get(identity)
         if found is None:
+            if (refused := self._refused.pop(identity, None)) is not None:
+                raise refused
             raise NotFound(f"endpoint {identity:.12} not found: it was not created here, or has gone")
         return found
 
@@ -258,17 +275,3 @@ class Engined:
             for identity in sorted(set(identities)):
                 await stack.enter_async_context(self._core.lock(identity))
             yield
-
-
-def _close(sockets: Sockets | None) -> None:
-    for one in sockets or ():
-        one.close()
-
-
-def engines_resolver(sandbox: Sandbox) -> DnsConfig:
-    """Where the engine's own resolver listens in its container: `127.0.0.11#UDP/TCP`, the two ports; no server where there is none."""
-    udp, tcp = (
-        next((port for port in sockets.ports_at(sandbox.namespace, protocol, RESOLVER) if port != own), 0)
-        for protocol, own in (("udp", sandbox.resolver_udp), ("tcp", sandbox.resolver_tcp))
-    )
-    return DnsConfig(servers=(f"{RESOLVER}#{udp or tcp}/{tcp or udp}",) if udp or tcp else ())

@@ -13,7 +13,7 @@ import msgspec
 from netplug.controller import gateway, interfaces
 from netplug.controller.core import Core
 from netplug.model import Endpoint, Family, Network, Sandbox
-from netplug.plan import HOST, PlacedOp, Plan, Remove, Step, Veth
+from netplug.plan import HOST, FirewallOp, PlacedOp, Plan, Remove, Step, Veth
 
 _FAMILIES: tuple[Family, ...] = (4, 6)
 
@@ -29,7 +29,7 @@ def arrived(endpoint: Endpoint) -> bool:
 
 
 def claimed(endpoint: Endpoint) -> bool:
-    """Whether the engine has said whose it is: until then it has a sandbox of its own, and nothing in the kernel."""
+    """Whether the engine has said whose it is: until then it has a sandbox of its own, and in the kernel the rules for its port alone."""
     return endpoint.sandbox != endpoint.id
 
 
@@ -46,7 +46,7 @@ def free_name(network: Network, taken: Collection[str]) -> str:
 def attached(plan: Plan, endpoint: Endpoint, sandbox: Sandbox) -> Plan:
     """The driver's plan for joining, as far as it is ours to carry out now."""
     if not claimed(endpoint):
-        return ()
+        return tuple(step for step in plan if isinstance(step, FirewallOp))
     if arrived(endpoint):
         return interfaces.configured(plan, endpoint, sandbox)
     return tuple(_outside(plan, sandbox.namespace))

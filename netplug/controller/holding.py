@@ -20,20 +20,28 @@ class Holding:
     def __init__(self, core: Core, membership: Membership) -> None:
         self._core, self._membership = core, membership
 
-    async def request(self, pool: str, wanted: str, word: str) -> str:
-        """An address of that pool with its prefix: `wanted`, or any."""
+    def here(self, pool: str, wanted: str, word: str) -> str | None:
+        """An address of that pool with its prefix: `wanted`, or any. None: the other nodes have a say in it."""
         core = self._core
         identity = core.leases.pool(pool).network
         network = core.records.networks.get(identity)
-        allocators = core.allocators.get(identity, ())
-        if network is None or network.scope != "global":
-            return await core.leases.request_address(pool, wanted, allocators, word=word)
+        if network is not None and network.scope == "global":
+            return None
+        return core.leases.request_address(pool, wanted, core.allocators.get(identity, ()), word=word)
+
+    async def request(self, pool: str, wanted: str, word: str) -> str:
+        """The same, of any pool."""
+        if (found := self.here(pool, wanted, word)) is not None:
+            return found
+        core = self._core
+        identity = core.leases.pool(pool).network
+        network, allocators = core.records.networks[identity], core.allocators.get(identity, ())
         cluster = self._membership.cluster()
         # What this node does not know it would lose when it claims the address for an endpoint.
         _, endpoints = await cluster.endpoints(identity)
         elsewhere = {text.split("/")[0] for one in endpoints for text in (one.address, one.address6)}
         for _ in range(_ATTEMPTS):
-            address = await core.leases.request_address(pool, wanted, allocators, elsewhere, word)
+            address = core.leases.request_address(pool, wanted, allocators, elsewhere, word)
             if await self._held(network, pool, address.split("/")[0], wanted):
                 return address
             elsewhere.add(address.split("/")[0])

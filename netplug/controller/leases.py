@@ -151,7 +151,7 @@ class Leases:
         for network in {pool.network for pool in self.pools.values() if pool.network} - set(networks):
             await self.unbind(network)
 
-    async def request_address(
+    def request_address(
         self,
         identity: str,
         wanted: str,

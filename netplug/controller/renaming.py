@@ -9,7 +9,7 @@ import msgspec
 
 from netplug.controller.core import Core, log
 from netplug.controller.endpoints import Endpoints
-from netplug.controller.engined import engines_resolver
+from netplug.controller.furnishing import engines_resolver
 from netplug.controller.joining import redirection
 from netplug.controller.names import endpoint_names
 from netplug.controller.peers import Peers
@@ -71,7 +71,8 @@ class Renaming:
                 core.records.add_sandbox(known)
             for endpoint in core.records.of_sandbox(sandbox):
                 await self._endpoint(endpoint, known, tuple(aliases.get(endpoint.id, ())))
-            await self._resolver(sandbox)
+            if not known.dns.servers:  # the engine's own resolver stays where it was seen, until the engine starts anew
+                await self._resolver(sandbox)
 
     async def resolvers(self, engine: str) -> None:
         """That engine may have started anew: its own resolver listens elsewhere in containers that have outlived it."""

@@ -11,7 +11,7 @@ from netplug.engines.wire import LARGEST_BODY, LARGEST_HEAD, Request, failed, pa
 from netplug.errors import InvalidArgument
 from netplug.shelter import Shelter
 
-Answering = Callable[[Request, socket.socket], Coroutine[Any, Any, bytes]]
+Answering = Callable[[Request, socket.socket], bytes | Coroutine[Any, Any, bytes]]
 """Of a request and the socket that it came by, the response; raises nothing."""
 _LINGER = 2.0
 """Seconds that a caller has to hang up once it has been told that this is the end."""
@@ -20,7 +20,7 @@ _MOST = LARGEST_BODY + LARGEST_HEAD
 
 
 class Connection(asyncio.Protocol):
-    """Handlers run as tasks of `calls`, so that no further ones are made for them."""
+    """Handlers that have to wait run as tasks of `calls`, so that no further ones are made for them."""
 
     def __init__(self, answering: Answering, calls: Shelter, open_ones: set[Connection]) -> None:
         self._answering, self._calls, self._open = answering, calls, open_ones
@@ -50,30 +50,35 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def _next(self) -> None:
-        if self._transport is None:
-            return
-        try:
-            request = parsed(self._data)
-        except InvalidArgument as error:
-            self._transport.write(failed(str(error), 400, lasts=False))
-            self._end()
-            return
-        if request is None:
-            self._transport.resume_reading()
-            return
-        del self._data[: request.size]
-        self._busy = True
-        self._calls.start(self._answered(request, self._transport.get_extra_info("socket")))
+        while self._transport is not None and not self._deaf:
+            try:
+                request = parsed(self._data)
+            except InvalidArgument as error:
+                self._transport.write(failed(str(error), 400, lasts=False))
+                self._end()
+                return
+            if request is None:
+                self._transport.resume_reading()
+                return
+            del self._data[: request.size]
+            answer = self._answering(request, self._transport.get_extra_info("socket"))
+            if not isinstance(answer, bytes):
+                self._busy = True
+                self._calls.start(self._answered(request, answer))
+                return
+            self._write(answer, request)
 
-    async def _answered(self, request: Request, caller: socket.socket) -> None:
-        answer = await self._answering(request, caller)
+    async def _answered(self, request: Request, answer: Coroutine[Any, Any, bytes]) -> None:
+        found = await answer
         self._busy = False
-        if self._transport is None:
-            return
-        self._transport.write(answer)
-        if request.lasts:
+        if self._transport is not None:
+            self._write(found, request)
             self._next()
-        else:
+
+    def _write(self, answer: bytes, request: Request) -> None:
+        assert self._transport is not None
+        self._transport.write(answer)
+        if not request.lasts:
             self._end()
 
     def _end(self) -> None:

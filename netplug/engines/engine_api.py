@@ -46,11 +46,12 @@ class EngineApi:
         return _decoded(body)
 
     @asynccontextmanager
-    async def events(self) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
-        """What happens from now on: the stream is open when the block begins. Unavailable when it ends."""
+    async def events(self, *actions: str) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+        """What happens from now on, of these actions: the stream is open when the block begins. Unavailable when it ends."""
+        wanted = {"filters": msgspec.json.encode({"event": actions}).decode()}
         try:
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
-            async with self._client().get("http://engine/events", timeout=timeout) as answer:
+            async with self._client().get("http://engine/events", params=wanted, timeout=timeout) as answer:
                 if answer.status != 200:
                     raise Unavailable(f"the Docker Engine at {self.path} tells no events: {answer.status}")
                 yield _lines(answer.content)

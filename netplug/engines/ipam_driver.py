@@ -6,12 +6,12 @@ asks again while it holds the first, and gives that back afterwards.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Awaitable
 
 from netplug.controller import Controller
 from netplug.engines import shapes
 from netplug.engines.greeting import GLOBAL, LOCAL
-from netplug.engines.routes import Table
+from netplug.engines.routes import Fields, Outcome, Table
 from netplug.errors import InvalidArgument
 from netplug.model import PoolConfig
 
@@ -30,7 +30,7 @@ class IpamDriver:
             "IpamDriver.ReleaseAddress": (shapes.ReleaseAddress, self.release_address),
         }
 
-    async def request_pool(self, body: shapes.RequestPool) -> dict[str, Any]:
+    async def request_pool(self, body: shapes.RequestPool) -> Fields:
         if body.space not in (LOCAL, GLOBAL):
             raise InvalidArgument(f"no address space {body.space!r}: there are {LOCAL} and {GLOBAL}")
         options = dict(body.options or {})
@@ -43,18 +43,23 @@ class IpamDriver:
         pool = await self._controller.request_pool(wanted, 6 if body.v6 else 4, word)
         return {"PoolID": pool.id, "Pool": pool.subnet, "Data": {}}
 
-    async def release_pool(self, body: shapes.PoolRef) -> dict[str, Any]:
+    async def release_pool(self, body: shapes.PoolRef) -> Fields:
         await self._controller.leases.release_pool(body.identity)
         return {}
 
-    async def request_address(self, body: shapes.RequestAddress) -> dict[str, Any]:
+    def request_address(self, body: shapes.RequestAddress) -> Outcome:
         options = body.options or {}
         if options.get(shapes.ADDRESS_TYPE) == shapes.GATEWAY:
-            address = await self._controller.leases.request_gateway(body.identity, body.address)
-        else:
-            address = await self._controller.request_address(body.identity, body.address, str(options.get(shapes.REQUEST, "")))
+            return self._told(self._controller.leases.request_gateway(body.identity, body.address))
+        word = str(options.get(shapes.REQUEST, ""))
+        address = self._controller.address_here(body.identity, body.address, word)
+        if address is None:
+            return self._told(self._controller.request_address(body.identity, body.address, word))
         return {"Address": address, "Data": {}}
 
-    async def release_address(self, body: shapes.ReleaseAddress) -> dict[str, Any]:
+    async def _told(self, address: Awaitable[str]) -> Fields:
+        return {"Address": await address, "Data": {}}
+
+    async def release_address(self, body: shapes.ReleaseAddress) -> Fields:
         await self._controller.release_address(body.identity, body.address)
         return {}

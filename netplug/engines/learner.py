@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 """Seconds until the engine is tried again."""
+_CALL_SECONDS = 0.005
+"""An engine that says that a container is connected has still to write that down, and answers nothing about it before it has."""
 _DOUBT_SECONDS = 5.0
 """What the engine does not know twice, so far apart, is not just being made."""
 
@@ -60,7 +62,7 @@ class Learner:
         pause = _FIRST_PAUSE
         while True:
             try:
-                async with self._engine.events() as events:
+                async with self._engine.events("start", "rename", "connect", "create") as events:
                     pause, self._known = _FIRST_PAUSE, True
                     self._run(self._quietly(self._agree()))
                     async for event in events:
@@ -77,8 +79,8 @@ class Learner:
         match event.get("Type"), event.get("Action"):
             case "container", "start" | "rename":
                 self._run(self._quietly(self._container(identity)))
-            case "network", "connect":
-                self._run(self._quietly(self._container(str(attributes.get("container", "")))))
+            case "network", "connect" if self._ties.get(identity) is not None:
+                self._run(self._quietly(self._connected(str(attributes.get("container", "")))))
             case "network", "create":
                 self._run(self._quietly(self._network(identity, str(attributes.get("name", "")))))
 
@@ -97,6 +99,10 @@ class Learner:
         tie = self._ties.get(identity)
         if tie is not None and not tie.joined and name:
             await self._controller.name_network(tie.network, name)
+
+    async def _connected(self, identity: str) -> None:
+        await asyncio.sleep(_CALL_SECONDS)
+        await self._container(identity)
 
     async def _container(self, identity: str) -> None:
         if not identity:

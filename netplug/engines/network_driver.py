@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Any
 
 import msgspec
 
 from netplug.controller import Controller, EndpointRequest, NetworkRequest
 from netplug.engines import shapes
 from netplug.engines.ports import port_bindings
-from netplug.engines.routes import Table
+from netplug.engines.routes import Fields, Outcome, Table
 from netplug.engines.ties import Tie, Ties
 from netplug.errors import Forbidden, InvalidArgument
 from netplug.model import PoolConfig
@@ -50,13 +49,13 @@ class NetworkDriver:
             "NetworkDriver.DiscoverDelete": nothing,
         }
 
-    async def nothing(self, body: shapes.Nothing) -> dict[str, Any]:
+    def nothing(self, body: shapes.Nothing) -> Fields:
         """Nodes of a swarm do not concern us."""
         return {}
 
     # Networks
 
-    async def create_network(self, body: shapes.CreateNetwork) -> dict[str, Any]:
+    async def create_network(self, body: shapes.CreateNetwork) -> Fields:
         identity = _checked(body.network_id, "network")
         if self._ties.get(identity) is not None:
             return {}
@@ -133,7 +132,7 @@ class NetworkDriver:
             auxiliary={name: address.split("/")[0] for name, address in (data.aux_addresses or {}).items()},
         )
 
-    async def delete_network(self, body: shapes.NetworkRef) -> dict[str, Any]:
+    async def delete_network(self, body: shapes.NetworkRef) -> Fields:
         """The engine forgets its network whatever we answer: one that others are on stays, as ours alone, and the engine's log says so."""
         await self.remove(body.network_id)
         return {}
@@ -151,7 +150,7 @@ class NetworkDriver:
 
     # Endpoints
 
-    async def create_endpoint(self, body: shapes.CreateEndpoint) -> dict[str, Any]:
+    async def create_endpoint(self, body: shapes.CreateEndpoint) -> Fields:
         identity = _checked(body.endpoint_id, "endpoint")
         tie, asked = self._ties.find(body.network_id), body.interface or shapes.Interface()
         endpoint = self._controller.endpoint(identity)
@@ -172,13 +171,13 @@ class NetworkDriver:
         )
         return {"Interface": msgspec.to_builtins(ours)}
 
-    async def join(self, body: shapes.Join) -> dict[str, Any]:
+    async def join(self, body: shapes.Join) -> Fields:
         tie = self._ties.find(body.network_id)
         network = self._controller.network(tie.network)
         namespace = _namespace(body.key)
         identity, sandbox = _checked(body.endpoint_id, "endpoint"), namespace.rpartition("/")[2]
         endpoint = await self._controller.join(identity, sandbox, namespace, takes=shapes.flag(body.options, shapes.TAKES))
-        answer: dict[str, Any] = {
+        answer: Fields = {
             "Gateway": endpoint.gateway,
             "GatewayIPv6": endpoint.gateway6,
         }
@@ -189,19 +188,22 @@ class NetworkDriver:
             answer["DisableGatewayService"] = True
         return answer
 
-    async def leave(self, body: shapes.EndpointRef) -> dict[str, Any]:
+    def leave(self, body: shapes.EndpointRef) -> Outcome:
+        return self._leave(body) if self._controller.endpoint(body.endpoint_id) is not None else {}
+
+    async def _leave(self, body: shapes.EndpointRef) -> Fields:
         await self._controller.leave(body.endpoint_id)
         return {}
 
-    async def information(self, body: shapes.EndpointRef) -> dict[str, Any]:
+    def information(self, body: shapes.EndpointRef) -> Fields:
         endpoint = self._controller.endpoint(body.endpoint_id)
         return {"Value": {"netplug.ports": ", ".join(map(str, endpoint.ports))} if endpoint is not None and endpoint.ports else {}}
 
-    async def carry(self, body: shapes.External) -> dict[str, Any]:
+    async def carry(self, body: shapes.External) -> Fields:
         await self._controller.carry(_checked(body.endpoint_id, "endpoint"), port_bindings(body.options))
         return {}
 
-    async def release(self, body: shapes.EndpointRef) -> dict[str, Any]:
+    async def release(self, body: shapes.EndpointRef) -> Fields:
         await self._controller.release(body.endpoint_id)
         return {}
 

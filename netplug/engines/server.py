@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import Coroutine
 from typing import Any
 
 import msgspec
@@ -23,7 +24,7 @@ from netplug.engines.learner import Learner
 from netplug.engines.listener import BACKLOG, Door, is_root, opened
 from netplug.engines.network_driver import NetworkDriver
 from netplug.engines.reception import Reception
-from netplug.engines.routes import Table
+from netplug.engines.routes import Fields, Outcome, Table
 from netplug.engines.shapes import read
 from netplug.engines.ties import Ties
 from netplug.errors import InvalidArgument, NetplugError
@@ -93,31 +94,54 @@ class PluginServer:
     def _connection(self) -> Connection:
         return Connection(self._answer, self._calls, self._connections)
 
-    async def _answer(self, request: wire.Request, caller: socket.socket) -> bytes:
+    def _answer(self, request: wire.Request, caller: socket.socket) -> bytes | Coroutine[Any, Any, bytes]:
         """The response."""
         try:
             if not is_root(caller):
                 return wire.failed("the plugin's socket is root's alone", 403, lasts=False)
-            return wire.answer(msgspec.json.encode(await self._called(request)), lasts=request.lasts)
-        except NetplugError as error:
-            log.info("%s: %s", request.method, error)
-            return wire.failed(str(error), _status(error), lasts=request.lasts)
+            outcome = self._called(request)
         except Exception as error:
-            log.exception("%s", request.method)
-            return wire.failed(f"{type(error).__name__}: {error}", 500, lasts=request.lasts)
+            return _refused(request, error)
+        return _answer(request, outcome) if isinstance(outcome, dict) else _awaited(request, outcome)
 
-    async def _called(self, request: wire.Request) -> dict[str, Any]:
+    def _called(self, request: wire.Request) -> Outcome:
         if request.verb != "POST":
             raise InvalidArgument(f"{request.verb} {request.method!r:.80}: a POST is needed")
         if request.method in GREETINGS:
             return GREETINGS[request.method]
+        return self._handled(request) if self._ready.is_set() else self._once_ready(request)
+
+    async def _once_ready(self, request: wire.Request) -> Fields:
         await self._ready.wait()
+        outcome = self._handled(request)
+        return outcome if isinstance(outcome, dict) else await outcome
+
+    def _handled(self, request: wire.Request) -> Outcome:
         if request.method not in self._table:
             raise _NoMethod(f"no method {request.method!r:.80}")
         shape, handler = self._table[request.method]
         actor.set("docker")
         log.debug("%s %s", request.method, request.body)
-        return await handler(read(request.body, shape))
+        return handler(read(request.body, shape))
+
+
+def _answer(request: wire.Request, fields: Fields) -> bytes:
+    return wire.answer(msgspec.json.encode(fields), lasts=request.lasts)
+
+
+async def _awaited(request: wire.Request, outcome: Coroutine[Any, Any, Fields]) -> bytes:
+    try:
+        return _answer(request, await outcome)
+    except Exception as error:
+        return _refused(request, error)
+
+
+def _refused(request: wire.Request, error: Exception) -> bytes:
+    if isinstance(error, NetplugError):
+        log.info("%s: %s", request.method, error)
+        return wire.failed(str(error), _status(error), lasts=request.lasts)
+    log.error("%s", request.method, exc_info=error)
+    return wire.failed(f"{type(error).__name__}: {error}", 500, lasts=request.lasts)
 
 
 def _status(error: NetplugError) -> int:

@@ -1,12 +1,14 @@
 """HTTP/1.1 as plugins are spoken to: one request after the other on a connection, a POST of JSON each.
 
 Read by h11, which takes bytes and is imported in a moment: the engine's first questions are answered before the rest of the daemon is
-there, and each of its calls holds a container up. A web framework's request costs half a millisecond, eight times per container.
+there. Each of its calls holds a container up, eight of them: a web framework's request costs half a millisecond, h11's half of that, and
+one as the engine always writes it hardly anything.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, NamedTuple
 
 import h11
@@ -16,6 +18,9 @@ from netplug.errors import InvalidArgument
 LARGEST_BODY = 1 << 20
 LARGEST_HEAD = 1 << 14
 _CONTENT_TYPE = b"application/vnd.docker.plugins.v1.2+json"
+_OTHER = rb"(?:(?:User-Agent|Accept|Accept-Encoding): [ -~]{0,200}\r\n)*"
+_USUAL = re.compile(rb"POST /([\w.]{1,99}) HTTP/1\.1\r\nHost: [ -~]{0,99}\r\n%bContent-Length: (\d{1,7})\r\n%b\r\n" % (_OTHER, _OTHER))
+"""A request's head as Go's HTTP client writes it."""
 _REASONS = {200: b"OK", 400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found", 500: b"Internal Server Error"}
 
 
@@ -32,6 +37,15 @@ class Request(NamedTuple):
 
 def parsed(data: bytes | bytearray) -> Request | None:
     """The first request in `data`; None where it is not there as a whole. InvalidArgument: it never will be."""
+    head = _USUAL.match(data)
+    if head is None or (length := int(head[2])) > LARGEST_BODY:
+        return read(data)
+    end = head.end() + length
+    return Request("POST", head[1].decode(), bytes(data[head.end() : end]), end, True) if len(data) >= end else None
+
+
+def read(data: bytes | bytearray) -> Request | None:
+    """The same of anything that HTTP allows."""
     reader = h11.Connection(h11.SERVER, max_incomplete_event_size=LARGEST_HEAD)
     verb = path = ""
     body: list[bytes] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Collection
 
 from netplug.errors import KernelError
@@ -28,14 +29,14 @@ def find(namespace: str, mac: str, wanted: Collection[str]) -> str:
     return ""
 
 
-def names(namespace: str) -> set[str]:
-    """Of the links there; none where there is no such namespace."""
+def inside(namespace: str) -> tuple[int, frozenset[str]]:
+    """The namespace's cookie, and the names of its links; 0 and none where there is no such namespace."""
     try:
-        with namespaces.entered(namespace), asked("look for links"), Socket() as netlink:
-            return set(links.dump(netlink))
+        with namespaces.entered(namespace), asked("look for links"):
+            return namespaces.own_cookie(), frozenset(name for _, name in socket.if_nameindex())
     except KernelError as error:
         if error.errno in namespaces.MISSING:
-            return set()
+            return 0, frozenset()
         raise
 
 

@@ -110,7 +110,7 @@ def cookie(path: str) -> int | None:
     """The namespace's number, unique until the next boot (SO_NETNS_COOKIE); None if there is no namespace at `path`."""
     try:
         with entered(path):
-            return _own_cookie()
+            return own_cookie()
     except KernelError as error:
         if error.errno in MISSING:
             return None
@@ -130,9 +130,10 @@ def _furnish(path: str) -> int:
     faults.point("mount.before")
     bind_mount(OWN_NETWORK, path)
     faults.point("mount.after")
-    return _own_cookie()
+    return own_cookie()
 
 
-def _own_cookie() -> int:
+def own_cookie() -> int:
+    """Of the namespace that the calling thread is in."""
     with asked("read the network namespace's cookie"), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         return int(struct.unpack("=Q", probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8))[0])

@@ -11,7 +11,9 @@ import http.client
 import json
 import os
 import re
+import signal
 import sqlite3
+import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +21,7 @@ import pytest
 
 from tests.differences import differences
 from tests.hosts import Api, ApiError, Host, Lan, Namespace, namespace_state
+from tests.kernel.test_faults import rested
 
 NETWORK, ENDPOINT = "a" * 64, "e" * 64
 SUBNET, ADDRESS = "10.50.0.0/24", "10.50.0.7"
@@ -129,8 +132,9 @@ def test_the_daemon_dies_of_a_call(engine: Engine, name: str) -> None:
     clean = everything(engine)
     for step in before:
         step(engine)
-    host.api("POST", "/netplug/faults?at=0")
+    assert rested(host)
     call(engine)
+    assert rested(host, disarm=False)
     count = len(host.api("GET", "/netplug/faults")["passed"])
     assert count >= 2, "a call with hardly any fault point proves nothing"
     done = everything(engine)
@@ -142,12 +146,9 @@ def test_the_daemon_dies_of_a_call(engine: Engine, name: str) -> None:
     for number in chosen(count):
         for step in before:
             step(engine)
+        assert rested(host)
         host.api("POST", f"/netplug/faults?at={number}")
-        try:
-            call(engine)
-        except (ConnectionError, http.client.HTTPException):
-            deaths += 1
-        host.kill9()
+        deaths += dies(engine, call)
         host.start()
         call(engine)
         assert list(differences(comparable(everything(engine)), comparable(done))) == [], f"asked again after point {number}"
@@ -157,10 +158,41 @@ def test_the_daemon_dies_of_a_call(engine: Engine, name: str) -> None:
     assert deaths
 
 
+def dies(engine: Engine, call: Step) -> bool:
+    """Whether the daemon did, of itself; what goes on behind an answer takes a moment."""
+    with contextlib.suppress(ConnectionError, http.client.HTTPException):
+        call(engine)
+    assert engine.host.daemon is not None
+    try:
+        return engine.host.daemon.wait(5) == -signal.SIGKILL
+    except subprocess.TimeoutExpired:
+        return False
+    finally:
+        engine.host.kill9()
+
+
 def comparable(found: dict[str, Any]) -> dict[str, Any]:
     """Pools have another id each time, and the resolver in a sandbox has other ports."""
     store = [re.sub("leased-(pools|addresses)/[0-9a-f]{64}", r"leased-\1", key) for key in found["store"]]
     return {**found, "store": store, "inside": json.loads(re.sub(r"\b[3-6]\d{4}\b", "0", json.dumps(found["inside"])))}
+
+
+def test_an_endpoint_that_was_answered_for_and_lost_is_missed_with_a_sentence(engine: Engine) -> None:
+    """Its record is written behind the answer."""
+    clean = everything(engine)
+    for step in BEGUN:
+        step(engine)
+    assert rested(engine.host)
+    engine.host.api("POST", "/netplug/faults?at=1")
+    assert dies(engine, Engine.create_endpoint)
+    engine.host.start()
+
+    with pytest.raises(ApiError, match="not found"):
+        engine.join()
+
+    for step in END:
+        step(engine)
+    assert list(differences(everything(engine), clean)) == []
 
 
 def test_an_address_whose_note_was_lost_with_the_daemon_is_held_by_its_endpoint(engine: Engine) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from netplug.engines.server import PluginServer
 from netplug.errors import Conflict
-from netplug.plan import Publish, Veth
+from netplug.plan import Announce, Publish, Veth
 from tests.unit.doubles import MemoryStore
 from tests.unit.test_controller import Lab, free_port
 
@@ -112,6 +112,42 @@ async def test_a_join_that_fails_in_the_kernel_may_be_asked_for_again(plugin: Pl
     assert any(isinstance(step, Veth) for step in plugin.lab.executor.applied[-1])
     await plugin.ok(NET + "Leave", {"NetworkID": NETWORK, "EndpointID": ENDPOINT})
     assert plugin.lab.controller.sandboxes() == []
+
+
+async def test_what_is_refused_behind_the_answer_is_said_by_join(plugin: Plugin) -> None:
+    await plugin.network()
+    join = {"NetworkID": NETWORK, "EndpointID": ENDPOINT, "SandboxKey": KEY, "Options": {}}
+
+    plugin.lab.store.full = True
+    await plugin.endpoint()
+    assert "the disk is full" in await plugin.refused(NET + "Join", join)
+    assert plugin.lab.controller.sandboxes() == []
+
+    plugin.lab.store.full = False
+    assert (await plugin.endpoint())["Interface"]["Address"] == "10.50.0.2/24", "nobody has it"
+    await plugin.ok(NET + "Join", join)
+
+
+async def test_neighbours_of_a_running_container_are_told_what_is_news(plugin: Plugin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("netplug.kernel.arrivals.inside", lambda namespace: (4711, frozenset({"lo", "eth0"})))
+    monkeypatch.setattr("netplug.kernel.sockets.ports_at", lambda *place: [])
+    monkeypatch.setattr("netplug.controller.furnishing.open_resolver_sockets", lambda sandbox: socket.socketpair())
+    await plugin.network()
+
+    async def announced(**interface: str) -> bool:
+        reference = {"NetworkID": NETWORK, "EndpointID": ENDPOINT}
+        await plugin.endpoint(Address="10.50.0.9/24", **interface)
+        await plugin.ok(NET + "Join", {**reference, "SandboxKey": KEY, "Options": {}})
+        (endpoint,) = plugin.lab.controller.endpoints()
+        assert endpoint.interface == "net1"
+        told = any(isinstance(step, Announce) for step in plugin.lab.executor.applied[-1])
+        await plugin.ok(NET + "Leave", reference)
+        return told
+
+    assert not await announced(), "a MAC that is made from the address is every owner's"
+    assert await announced(MacAddress="02:00:00:00:00:01")
+    assert await announced(), "the usual one again"
+    assert not await announced()
 
 
 async def test_an_endpoint_from_its_birth_to_its_end(plugin: Plugin) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from netplug.engines.listener import bound
 from netplug.engines.reception import Reception
 from netplug.engines.server import PluginServer
-from netplug.engines.wire import LARGEST_BODY, LARGEST_HEAD, Request, parsed
+from netplug.engines.wire import LARGEST_BODY, LARGEST_HEAD, Request, parsed, read
 from netplug.errors import InvalidArgument
 from tests.unit.doubles import MemoryStore
 from tests.unit.test_controller import Lab
@@ -33,6 +33,19 @@ def test_requests_follow_one_another():
     first = parsed(data)
     assert first == Request("POST", "Plugin.Activate", b"", len(ACTIVATE), True)
     assert parsed(data[first.size :]) == Request("POST", "NetworkDriver.DiscoverNew", b"{}", len(DISCOVER), True)
+
+
+@pytest.mark.parametrize("host", [b"", b" plugin"])
+def test_a_request_as_dockerd_writes_it(host: bytes):
+    """Is read in a shorter way, and no other than by the long one."""
+    lines = (b"POST /IpamDriver.RequestAddress HTTP/1.1", b"Host:%s" % (host or b" "), b"User-Agent: Go-http-client/1.1")
+    more = (b"Content-Length: 2", b"Accept: application/vnd.docker.plugins.v1.2+json", b"Accept-Encoding: gzip")
+    whole = b"\r\n".join((*lines, *more, b"", b"{}"))
+    assert parsed(whole + b"POST") == read(whole + b"POST") == Request("POST", "IpamDriver.RequestAddress", b"{}", len(whole), True)
+    for end in range(len(whole)):
+        assert parsed(whole[:end]) is read(whole[:end]) is None
+    with pytest.raises(InvalidArgument, match="larger"):
+        parsed(whole.replace(b"Length: 2", b"Length: %d" % (LARGEST_BODY + 1)))
 
 
 @pytest.mark.parametrize(
