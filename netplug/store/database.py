@@ -23,11 +23,14 @@ VERSION = 1
 SCHEMA = """
     CREATE TABLE kv (
         key TEXT PRIMARY KEY, value BLOB NOT NULL, revision INTEGER NOT NULL, lease INTEGER NOT NULL
-    ) WITHOUT ROWID;
+    );
     CREATE INDEX kv_lease ON kv (lease) WHERE lease != 0;
     CREATE TABLE lease (id INTEGER PRIMARY KEY, ttl REAL NOT NULL, deadline REAL NOT NULL);
     CREATE TABLE revision (number INTEGER NOT NULL);
     INSERT INTO revision VALUES (0);
+"""
+"""Values lie in the order in which they came, for keys are random for the most part: in a tree of keys and values (WITHOUT ROWID, which
+earlier stores have and keep) each change would write a page of its own.
 """
 
 
