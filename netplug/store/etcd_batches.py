@@ -20,7 +20,7 @@ from .etcd_members import Refused
 from .etcd_messages import Transaction
 
 LANES = 2
-"""Requests on their way at the same time."""
+"""Single transactions on their way at the same time. A request of several is on its way by itself, so that the next one is of many too."""
 MOST = 48
 """Transactions in a request, and operations in each of them: etcd's limit is 128 for both numbers together."""
 
@@ -84,7 +84,7 @@ class Batches:
 
     @property
     def _free(self) -> bool:
-        return self._alone + len(self._under_way) < LANES
+        return self._alone < LANES and not self._under_way
 
     async def _make_alone(self, transaction: Transaction, until: float) -> Outcome:
         self._alone += 1

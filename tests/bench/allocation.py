@@ -1,7 +1,8 @@
 """How many endpoints per second get an address and a name that are theirs in the whole cluster, from one node and from three at once.
 
-Beside it, what etcd itself does here: as many transactions of the same compares and puts, each a request of its own, sent by the same
-client, with nothing else. (A node's own go together where many are asked for at once.) All of it on one machine: etcd and its clients share
+Beside it, what etcd itself does here: as many transactions of the same compares and puts, each a request of its own, by as many workers at
+once, by a plain client: the same library's stub on a channel, the message made and sent, and nothing else (no time limits, no other
+members, nobody to tell). A node's own go together where many are asked for at once. All of it on one machine: etcd and its clients share
 the cores.
 
 `python -m tests.bench.allocation claim|txn MEMBER NUMBER COUNT` is one node: it says "ready", and for a line on stdin how long it took.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import subprocess
 import sys
@@ -18,14 +20,15 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 from netplug.cli.demo_hosts import end_processes
 from netplug.controller import EndpointRequest, NetworkRequest
 from netplug.controller.records import network_key, put_endpoint
 from netplug.model import PoolConfig
-from netplug.store import Put
+from netplug.store import Compare, Missing, Put, Write
 from netplug.store.etcd import EtcdStore
-from netplug.store.etcd_messages import Transaction
+from netplug.store.etcd_client import grpc, pb
 from netplug.store.sqlite import SqliteStore
 from tests.bench.remote import remote_endpoint
 from tests.bench.simulated import SimulatedNode, until, without_kernel
@@ -92,21 +95,37 @@ async def _claim(member: str, number: int, count: int) -> None:
 
 
 async def _txn(member: str, number: int, count: int) -> None:
-    """What a node sends to etcd for that, and nothing else."""
+    """What etcd is asked for that, and nothing else."""
     store = await EtcdStore.open([member], timeout=30)
     await store.txn((), [Put(network_key(SHAPE), b"")])
-    endpoints = [remote_endpoint(SHAPE, number * count + one, node=f"n{number}") for one in range(count)]
-    loop = asyncio.get_running_loop()
-
-    async def alone(one: int) -> None:
-        answer = await store._send(Transaction(store._keys, *put_endpoint(endpoints[one])).request(), loop.time() + 30)
-        assert answer.succeeded
-
-    await _timed(alone, count)
     await store.close()
+    endpoints = (remote_endpoint(SHAPE, number * count + one, node=f"n{number}") for one in range(count))
+    changes = [put_endpoint(endpoint) for endpoint in endpoints]
+    async with grpc.aio.insecure_channel(member) as channel:
+        stub = pb.KVStub(channel)
+
+        async def alone(one: int) -> None:
+            answer = await stub.Txn(_plain(*changes[one]))
+            assert answer.succeeded
+
+        await _timed(alone, count)
+
+
+def _plain(compares: list[Compare], writes: list[Write]) -> Any:
+    return pb.TxnRequest(
+        compare=[
+            pb.Compare(
+                key=one.key.encode(), target=pb.Compare.VERSION, result=pb.Compare.EQUAL if isinstance(one, Missing) else pb.Compare.GREATER
+            )
+            for one in compares
+        ],
+        success=[pb.RequestOp(request_put=pb.PutRequest(key=one.key.encode(), value=one.value)) for one in writes if isinstance(one, Put)],
+    )
 
 
 async def _timed(action: Callable[[int], Awaitable[object]], count: int) -> None:
+    gc.collect()
+    gc.freeze()  # as the daemon does when it has started
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
     numbers = iter(range(count))
