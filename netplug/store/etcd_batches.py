@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from netplug.errors import Unavailable
@@ -20,7 +21,7 @@ from .etcd_members import Refused
 from .etcd_messages import Transaction
 
 LANES = 2
-"""Single transactions on their way at the same time. A request of several is on its way by itself, so that the next one is of many too."""
+"""Requests on their way at the same time. The second has at least as many transactions as the first, so that requests stay large."""
 MOST = 48
 """Transactions in a request, and operations in each of them: etcd's limit is 128 for both numbers together."""
 
@@ -49,13 +50,14 @@ class Batches:
     def __init__(self, send: Send) -> None:
         self._send = send
         self._waiting: deque[_Waiting] = deque()
-        self._under_way: set[asyncio.Task[None]] = set()
-        self._alone = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._under_way: list[int] = []
+        """How many transactions each request has."""
         self._gathering = False
 
     async def make(self, transaction: Transaction, until: float) -> Outcome:
         """Errors are those of `send`; none is another transaction's fault."""
-        if self._free and not self._waiting and not self._gathering and await self._is_alone():
+        if self._may_go(1) and not self._waiting and not self._gathering and await self._is_alone():
             return await self._make_alone(transaction, until)
         loop = asyncio.get_running_loop()
         while True:
@@ -82,28 +84,30 @@ class Batches:
         self._gathering = False
         return not self._waiting
 
-    @property
-    def _free(self) -> bool:
-        return self._alone < LANES and not self._under_way
+    def _may_go(self, count: int) -> bool:
+        return not self._under_way or (len(self._under_way) < LANES and count >= max(self._under_way))
 
     async def _make_alone(self, transaction: Transaction, until: float) -> Outcome:
-        self._alone += 1
+        self._under_way.append(1)
         try:
             answer = await self._send(transaction.request(), until)
         finally:
-            self._alone -= 1
+            self._under_way.remove(1)
             self._start()
         return Outcome(answer, int(answer.header.revision))
 
     def _start(self) -> None:
         """As many requests as may be on their way, with what is waiting. (A task each: who asked may be cancelled, the others stay.)"""
-        while self._waiting and self._free and not self._gathering:
-            task = asyncio.create_task(self._make_together(list(self._next())))
-            self._under_way.add(task)
-            task.add_done_callback(self._done)
+        while self._waiting and not self._gathering and self._may_go(len(self._waiting)):
+            batch = list(self._next())
+            self._under_way.append(len(batch))
+            task = asyncio.create_task(self._make_together(batch))
+            self._tasks.add(task)
+            task.add_done_callback(partial(self._done, len(batch)))
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
+    def _done(self, size: int, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._under_way.remove(size)
         self._start()
 
     def _next(self) -> Iterator[_Waiting]:
