@@ -23,13 +23,6 @@ from .database import Database
 
 GROUP = 256
 """Requests in one commit at most."""
-MANY = 3
-"""After a group of so many the next one is waited for, as long as more and more come: PATIENCE seconds at most, a LOOK at a time.
-
-In a rush, requests come one by one as the event loop gets round to them. To take each few at once would cost a commit for each few, and
-the interpreter's lock would go to and fro.
-"""
-PATIENCE, LOOK = 0.005, 0.001
 PAUSE = 1.0
 """Seconds before leases are tried again that could not be ended (the disk was full)."""
 
@@ -71,7 +64,6 @@ class Worker:
         self._path, self._loop = path, loop
         self._changes: list[list[Event]] = []
         self._stopping = False
-        self._rush = False
         self._pause = 0.0
         self._started: asyncio.Future[int] = loop.create_future()
         self._ended: asyncio.Future[None] = loop.create_future()
@@ -113,8 +105,7 @@ class Worker:
         """Waits until there is something to do; empty if that is a lease's end, or the store's."""
         group: list[Request] = []
         wait = self._patience(database)
-        most = 1 if faults.enabled else GROUP
-        while len(group) < most:
+        while len(group) < (1 if faults.enabled else GROUP):
             try:
                 request = self.queue.get(timeout=wait) if not group else self.queue.get_nowait()
             except Empty:
@@ -123,18 +114,7 @@ class Worker:
                 self._stopping = True
                 break
             group.append(request)
-            if len(group) == 1 and self._rush and not faults.enabled:
-                self._gather()
-        self._rush = len(group) >= MANY
         return group
-
-    def _gather(self) -> None:
-        """Until no more come."""
-        for _ in range(round(PATIENCE / LOOK)):
-            before = self.queue.qsize()
-            time.sleep(LOOK)
-            if self.queue.qsize() == before:
-                return
 
     def _patience(self, database: Database) -> float | None:
         deadline = database.next_deadline()
