@@ -6,13 +6,14 @@ Blocks sort by family, then by first address. Addresses in text are canonical (R
 from __future__ import annotations
 
 import ipaddress
+import socket
 from functools import lru_cache
 from typing import NamedTuple
 
 from netplug.errors import InvalidArgument
 
 BITS = {4: 32, 6: 128}
-_ADDRESS = {4: ipaddress.IPv4Address, 6: ipaddress.IPv6Address}
+_SOCKET_FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
 class Block(NamedTuple):
@@ -42,7 +43,8 @@ class Block(NamedTuple):
         return number - self.first if family == self.family and self.first <= number <= self.last else None
 
     def address(self, offset: int) -> str:
-        return str(_ADDRESS[self.family](self.first + offset))
+        number = self.first + offset
+        return socket.inet_ntop(socket.AF_INET, number.to_bytes(4, "big")) if self.family == 4 else str(ipaddress.IPv6Address(number))
 
     def __str__(self) -> str:
         return f"{self.address(0)}/{self.prefix}"
@@ -66,10 +68,8 @@ def parse_block(text: str) -> Block:
 
 def parse_address(text: str) -> tuple[int, int]:
     """Family and number."""
+    family = 6 if ":" in text else 4
     try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        raise InvalidArgument(f"invalid IP{'v6' if ':' in text else 'v4'} address: {text}") from None
-    if "%" in text:
-        raise InvalidArgument(f"invalid IPv6 address: {text}")
-    return address.version, int(address)
+        return family, int.from_bytes(socket.inet_pton(_SOCKET_FAMILY[family], text), "big")
+    except (OSError, ValueError):  # a zero byte is a ValueError
+        raise InvalidArgument(f"invalid IPv{family} address: {text}") from None

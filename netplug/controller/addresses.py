@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-import random
-from contextlib import suppress
 
-from netplug.addressing import Allocator
+from netplug.controller.company import Stretch
 from netplug.controller.core import Core
 from netplug.controller.requests import EndpointRequest
 from netplug.errors import AddressesExhausted, AddressInUse, AddressOutOfRange, InvalidArgument
-from netplug.model import Family, Network, PoolConfig
+from netplug.model import Family, Network
 
 SERIAL = "com.docker.network.ipam.serial"
-
-_TRIES = 20
 
 Leased = tuple[str, str]
 """An address with its prefix, and the gateway of its pool; two empty strings where the network gives none of that IP version."""
@@ -22,21 +18,21 @@ Leased = tuple[str, str]
 NOTHING: Leased = ("", "")
 
 
-def take(core: Core, network: Network, request: EndpointRequest, *, scattered: bool = False) -> tuple[Leased, Leased]:
+def take(core: Core, network: Network, request: EndpointRequest, *, stretch: Stretch | None = None) -> tuple[Leased, Leased]:
     """An IPv4 and an IPv6 address: both, or the error of the one that could not be had.
 
-    The first free ones; `scattered`, any that are free: who was too late for the first would be too late for the second as well.
+    The first free ones, or those of the `stretch`.
     """
     wanted, wanted6 = _checked(request.address, 4), _checked(request.address6, 6)
-    leased = _take(core, network, wanted, 4, scattered, request.leased)
+    leased = _take(core, network, wanted, 4, stretch, request.leased)
     try:
-        return leased, _take(core, network, wanted6, 6, scattered, request.leased)
+        return leased, _take(core, network, wanted6, 6, stretch, request.leased)
     except BaseException:
         core.give_back(network.id, leased[0])
         raise
 
 
-def _take(core: Core, network: Network, wanted: str, family: Family, scattered: bool, leased: bool) -> Leased:
+def _take(core: Core, network: Network, wanted: str, family: Family, stretch: Stretch | None, leased: bool) -> Leased:
     pools = [(pool, allocator) for pool, allocator in core.allocators.get(network.id, ()) if _family(pool.subnet) == family]
     if not core.allocators.get(network.id) and wanted:
         raise InvalidArgument(f"network {network.name} gives no addresses: --{'ip' if family == 4 else 'ip6'} {wanted} cannot be used")
@@ -47,11 +43,12 @@ def _take(core: Core, network: Network, wanted: str, family: Family, scattered: 
     if not pools:
         return NOTHING
     serial = network.ipam_options.get(SERIAL, "") == "true"
+    elsewhere = stretch if not wanted else None
     for pool, allocator in pools:
         if leased and wanted and core.leases.holds(network.id, wanted):
             return f"{wanted}/{pool.subnet.rsplit('/', 1)[1]}", pool.gateway
         try:
-            address = (_any(pool, allocator) if scattered and not wanted else "") or allocator.allocate(wanted, serial=serial)
+            address = (elsewhere.allocate(pool, allocator) if elsewhere else "") or allocator.allocate(wanted, serial=serial)
         except AddressesExhausted:
             continue
         except AddressInUse as error:
@@ -60,15 +57,6 @@ def _take(core: Core, network: Network, wanted: str, family: Family, scattered: 
             core.leases.hold(network.id, pool.subnet, address)
         return f"{address}/{pool.subnet.rsplit('/', 1)[1]}", pool.gateway
     raise AddressesExhausted(f"no available IPv{family} addresses on this network's address pools: {network.name} ({network.id})")
-
-
-def _any(pool: PoolConfig, allocator: Allocator) -> str:
-    """`""` where a few tries have met none that is free."""
-    block = ipaddress.ip_network(pool.ip_range or pool.subnet)
-    for _ in range(_TRIES):
-        with suppress(AddressInUse):
-            return allocator.allocate(str(block[random.randrange(block.num_addresses)]))
-    return ""
 
 
 def _checked(text: str, family: Family) -> str:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 
 from netplug.controller import exits, handing, linking
+from netplug.controller.company import Stretch
 from netplug.controller.core import Core, log
 from netplug.controller.effects import Effects, Prepared
 from netplug.controller.joining import Change, draft, joined, left
@@ -85,8 +86,8 @@ class Endpoints:
         core = self._core
         present = core.records.of_sandbox(sandbox.id)
 
-        def drafted(scattered: bool) -> Endpoint:
-            return draft(core, network, sandbox, present, request, scattered=scattered)
+        def drafted(stretch: Stretch | None) -> Endpoint:
+            return draft(core, network, sandbox, present, request, stretch=stretch)
 
         alone = network.id not in core.joined
         async with self._shared.claimed(network, drafted) as endpoint:

@@ -37,8 +37,8 @@ class Holding:
         identity = core.leases.pool(pool).network
         network, allocators = core.records.networks[identity], core.allocators.get(identity, ())
         cluster = self._membership.cluster()
-        # What this node does not know it would lose when it claims the address for an endpoint.
-        _, endpoints = await cluster.endpoints(identity)
+        # What this node does not know it would lose. On the network it hears of all, and asks nobody to tell it everything.
+        _, endpoints = await cluster.endpoints(identity) if identity not in core.joined else (0, ())
         elsewhere = {text.split("/")[0] for one in endpoints for text in (one.address, one.address6)}
         for _ in range(_ATTEMPTS):
             address = core.leases.request_address(pool, wanted, allocators, elsewhere, word)

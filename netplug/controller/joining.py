@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import msgspec
 
 from netplug.controller import addresses, gateway, handing, interfaces, linking
+from netplug.controller.company import Stretch
 from netplug.controller.core import Core
 from netplug.controller.exits import GATEWAY
 from netplug.controller.names import needs_resolver
@@ -33,11 +34,11 @@ class Change:
 
 
 def draft(
-    core: Core, network: Network, sandbox: Sandbox, present: Sequence[Endpoint], request: EndpointRequest, *, scattered: bool = False
+    core: Core, network: Network, sandbox: Sandbox, present: Sequence[Endpoint], request: EndpointRequest, *, stretch: Stretch | None = None
 ) -> Endpoint:
     """The record of a new endpoint, its addresses taken out of the pools (`core.free` them if it does not come to be).
 
-    `scattered`: any free addresses, not the first.
+    `stretch`: where they are taken from, if not the first free ones.
     """
     if network.name == "none" and network.predefined:
         raise Forbidden("container cannot be connected to multiple networks with one of the networks in private (none) mode")
@@ -60,7 +61,7 @@ def draft(
     interface = handing.passing(identity) if sandbox.kind == "engine" else interfaces.free_name(network, present, request.options)
     interfaces.parse_sysctls(request.options)
     # Last, because nothing that follows can fail.
-    (address, gateway_address), (address6, gateway_address6) = addresses.take(core, network, request, scattered=scattered)
+    (address, gateway_address), (address6, gateway_address6) = addresses.take(core, network, request, stretch=stretch)
     leads_out = not network.internal and core.driver(network).capabilities.exit
     return Endpoint(
         id=identity,

@@ -14,6 +14,7 @@ import msgspec
 
 from netplug.capability import PeerAware
 from netplug.controller.cluster import POOLS, Cluster
+from netplug.controller.company import Company, Stretch
 from netplug.controller.core import Core, log
 from netplug.controller.debts import Debts
 from netplug.controller.membership import Membership
@@ -34,6 +35,7 @@ class Shared:
         self._core, self._membership, self.debts = core, membership, debts
         self.renamed: Callable[[Network], Awaitable[None]] = _nothing
         """Called with a network that may have another name now."""
+        self._company = Company()
         self._making: dict[str, bool] = {}
         """By network that is being made here: whether the cluster has told of it already."""
         self._changed: dict[str, int] = {}
@@ -163,10 +165,10 @@ class Shared:
     # Endpoints
 
     @asynccontextmanager
-    async def claimed(self, network: Network, draft: Callable[[bool], Endpoint]) -> AsyncIterator[Endpoint]:
+    async def claimed(self, network: Network, draft: Callable[[Stretch | None], Endpoint]) -> AsyncIterator[Endpoint]:
         """An endpoint whose name and addresses are its own in the whole cluster; the block clears the debt. Given back if it fails.
 
-        `draft` takes addresses out of the pools as they are known here: the first free ones, or (True) any.
+        `draft` takes addresses out of the pools as they are known here: the first free ones, or those of a stretch.
         """
         cluster = self._membership.cluster()
         async with self._membership.entered(network):
@@ -181,22 +183,19 @@ class Shared:
             cluster.claiming.discard(endpoint.id)
             self.debts.forget(endpoint.id)
 
-    async def _claim(self, cluster: Cluster, network: Network, draft: Callable[[bool], Endpoint]) -> Endpoint:
-        """What was lost to others stays taken until there is one to be had, so that none is tried twice.
-
-        Who is late once may not have heard of the last claim yet: the next address in order will do. Who is late again has company.
-        """
+    async def _claim(self, cluster: Cluster, network: Network, draft: Callable[[Stretch | None], Endpoint]) -> Endpoint:
+        """What was lost to others stays taken until there is one to be had, so that none is tried twice."""
         core = self._core
         drafts: list[Endpoint] = []
         try:
             while len(drafts) < _ATTEMPTS:
-                endpoint = cluster.here(draft(len(drafts) > 1))
+                endpoint = cluster.here(draft(self._company.stretch(network.id)))
                 core.take(endpoint)
                 drafts.append(endpoint)
                 taken = await self._try(cluster, network, endpoint)
                 if not taken:
                     return drafts.pop()
-                if len(drafts) == 1:
+                if not self._company.lost(network.id):
                     await self._membership.hear(network, partial(core.held, endpoint, taken))
         finally:
             for endpoint in drafts:

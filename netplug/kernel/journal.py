@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -39,15 +40,16 @@ class Journal:
         self._entries: deque[Entry] = deque(maxlen=KEPT_ENTRIES)
         self._listeners: list[Callable[[Entry], None]] = []
         self._encoder = msgspec.json.Encoder()
+        self._unwritten: list[bytes] = []
         self._load()
         self._file = self._open()
 
     def record(self, action: str, subject: str, steps: Sequence[Step], error: str = "") -> None:
         entry = Entry(time=now(), action=action, subject=subject, by=actor.get(), steps=tuple(steps), error=error)
         self._entries.append(entry)
-        self._size += os.write(self._file, self._encoder.encode(entry) + b"\n")
-        if self._size > LARGEST_FILE:
-            self._turn_over()
+        self._unwritten.append(self._encoder.encode(entry) + b"\n")
+        if len(self._unwritten) == 1:
+            self._write_soon()
         for listener in tuple(self._listeners):
             listener(entry)
 
@@ -61,7 +63,23 @@ class Journal:
         return lambda: self._listeners.remove(listener)
 
     def close(self) -> None:
+        self._write()
         os.close(self._file)
+
+    def _write_soon(self) -> None:
+        """What is recorded in one turn of the event loop is one write."""
+        try:
+            asyncio.get_running_loop().call_soon(self._write)
+        except RuntimeError:
+            self._write()
+
+    def _write(self) -> None:
+        if not self._unwritten:
+            return
+        lines, self._unwritten = b"".join(self._unwritten), []
+        self._size += os.write(self._file, lines)
+        if self._size > LARGEST_FILE:
+            self._turn_over()
 
     def _open(self) -> int:
         file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)

@@ -11,7 +11,7 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -23,11 +23,14 @@ VERSION = 1
 SCHEMA = """
     CREATE TABLE kv (
         key TEXT PRIMARY KEY, value BLOB NOT NULL, revision INTEGER NOT NULL, lease INTEGER NOT NULL
-    ) WITHOUT ROWID;
+    );
     CREATE INDEX kv_lease ON kv (lease) WHERE lease != 0;
     CREATE TABLE lease (id INTEGER PRIMARY KEY, ttl REAL NOT NULL, deadline REAL NOT NULL);
     CREATE TABLE revision (number INTEGER NOT NULL);
     INSERT INTO revision VALUES (0);
+"""
+"""Values lie in the order in which they came, for keys are random for the most part: in a tree of keys and values (WITHOUT ROWID, which
+earlier stores have and keep) each change would write a page of its own.
 """
 
 
@@ -91,13 +94,22 @@ class Database:
 
     def txn(self, compares: Sequence[Compare], writes: Sequence[Write]) -> list[Event]:
         """What it changed; Lost, and nothing changed, if a compare fails. Other transactions of the group never notice."""
-        for compare in compares:
-            if not self._holds(compare):
-                raise Lost(compare)
-        with self._savepoint():
-            events = [event for write in writes if (event := self._write(write))]
+        self._require(compares)
+        puts = [write for write in writes if isinstance(write, Put)]
+        for put in puts:
+            if put.lease and put.lease not in self._leases:
+                raise NotFound(f"lease {put.lease} not found: it has expired or was revoked")
+        # From here on nothing is refused. (After an error of sqlite's own the whole group is undone.)
+        self._put(puts)
+        gone = self._deleted(write.key for write in writes if isinstance(write, Delete))
+        revision = self.revision + 1
+        events = [
+            Event(write.key, write.value if isinstance(write, Put) else None, revision)
+            for write in writes
+            if isinstance(write, Put) or write.key in gone
+        ]
         if events:
-            self.revision += 1
+            self.revision = revision
         return events
 
     def grant(self, ttl: float) -> int:
@@ -130,43 +142,34 @@ class Database:
     def _execute(self, sql: str, *values: str | bytes | int | float) -> sqlite3.Cursor:
         return self._connection.execute(sql, values)
 
-    def _holds(self, compare: Compare) -> bool:
-        """A missing key has revision 0, as in etcd."""
-        if isinstance(compare, Empty):
-            condition, values = _under(compare.key)
-            return self._execute(f"SELECT 1 FROM kv WHERE {condition} LIMIT 1", *values).fetchone() is None
-        row = self._execute("SELECT revision FROM kv WHERE key = ?", compare.key).fetchone()
-        match compare:
-            case Missing():
-                return row is None
-            case Exists():
-                return row is not None
-            case Unchanged(revision=revision):
-                return bool(revision == (row[0] if row else 0))
+    def _require(self, compares: Sequence[Compare]) -> None:
+        """Lost if one does not hold. A missing key has revision 0, as in etcd."""
+        keys = [compare.key for compare in compares if not isinstance(compare, Empty)]
+        there = dict(self._execute(f"SELECT key, revision FROM kv WHERE key IN ({_marks(keys)})", *keys)) if keys else {}
+        for compare in compares:
+            revision = there.get(compare.key, 0)
+            match compare:
+                case Missing():
+                    holds = revision == 0
+                case Exists():
+                    holds = revision != 0
+                case Unchanged(revision=expected):
+                    holds = revision == expected
+                case Empty():
+                    condition, values = _under(compare.key)
+                    holds = self._execute(f"SELECT 1 FROM kv WHERE {condition} LIMIT 1", *values).fetchone() is None
+            if not holds:
+                raise Lost(compare)
 
-    def _write(self, write: Write) -> Event | None:
-        if isinstance(write, Put):
-            if write.lease and write.lease not in self._leases:
-                raise NotFound(f"lease {write.lease} not found: it has expired or was revoked")
-            row = (write.key, write.value, self.revision + 1, write.lease)
-            self._execute("INSERT OR REPLACE INTO kv VALUES (?, ?, ?, ?)", *row)
-            return Event(write.key, write.value, self.revision + 1)
-        deleted = self._execute("DELETE FROM kv WHERE key = ?", write.key).rowcount
-        return Event(write.key, None, self.revision + 1) if deleted else None
+    def _put(self, puts: Sequence[Put]) -> None:
+        """In one statement: between two, another thread may have the interpreter, and is slow to give it back."""
+        if puts:
+            rows = [value for put in puts for value in (put.key, put.value, self.revision + 1, put.lease)]
+            self._execute(f"INSERT OR REPLACE INTO kv VALUES {','.join(['(?, ?, ?, ?)'] * len(puts))}", *rows)
 
-    @contextmanager
-    def _savepoint(self) -> Iterator[None]:
-        """Undoes half a transaction when one of its writes is refused. (After an error of sqlite's own the group is undone anyway.)"""
-        self._execute("SAVEPOINT txn")
-        try:
-            yield
-        except sqlite3.Error:
-            raise
-        except Exception:
-            self._execute("ROLLBACK TO txn")
-            self._execute("RELEASE txn")
-            raise
-        self._execute("RELEASE txn")
+    def _deleted(self, keys: Iterable[str]) -> set[str]:
+        """Those that were there."""
+        return {key for key in keys if self._execute("DELETE FROM kv WHERE key = ?", key).rowcount}
 
     def _restored_leases(self) -> dict[int, float]:
         """Deadlines on the monotonic clock. Never more than the ttl away: the wall clock may have been set back meanwhile."""
@@ -223,6 +226,10 @@ def _damaged(path: Path, problem: str) -> Unavailable:
     return Unavailable(
         f"the store {path} is damaged ({reason}) and was left as it is: put a copy of it in its place, or move it away to start empty"
     )
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ",".join("?" * len(values))
 
 
 def _under(prefix: str) -> tuple[str, tuple[str, ...]]:

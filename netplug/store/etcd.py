@@ -23,7 +23,7 @@ from netplug.errors import NotFound, Unavailable, Undecided
 from . import Compare, Event, KeyValue, Lost, Put, Write, require_one_txn
 from .etcd_batches import Batches
 from .etcd_client import pb
-from .etcd_members import Members, Method, Refused, Tls, Unsure
+from .etcd_members import Member, Members, Method, Refused, Tls, Unsure
 from .etcd_messages import Keys, Transaction
 from .etcd_watch import Watches
 
@@ -203,9 +203,9 @@ class EtcdStore:
             raise Lost(transaction.failed(outcome.answer))
         return outcome.revision
 
-    async def _send(self, request: Any, until: float) -> Any:
+    async def _send(self, request: bytes, until: float) -> Any:
         """Transactions, which may not be made twice."""
-        return await self._ask(lambda member: member.kv.Txn, request, until=until, repeatable=False)
+        return await self._ask(_txn, request, until=until, repeatable=False)
 
     async def _settle(self, transaction: Transaction, until: float, since: int, doubt: str) -> int:
         """What became of a transaction that was sent after revision `since` and not answered."""
@@ -213,7 +213,7 @@ class EtcdStore:
         again = transaction.once_only
         request = transaction.request_again() if again else transaction.inspection()
         try:
-            answer = await self._ask(lambda member: member.kv.Txn, request, until=until)
+            answer = await self._ask(_txn, request, until=until)
         except (Unavailable, Refused) as error:
             raise undecided from error
         if again and answer.succeeded:
@@ -229,6 +229,10 @@ class EtcdStore:
         answer = await self._members.ask(method, request, until=until, repeatable=repeatable)
         self._seen = max(self._seen, answer.header.revision)
         return answer
+
+
+def _txn(member: Member) -> Any:
+    return member.txn
 
 
 def _no_lease(*leases: int) -> NotFound:

@@ -1,7 +1,8 @@
 """Group commit: transactions that are asked for while others are on their way go to etcd together, each with an outcome of its own.
 
 etcd takes transactions within a transaction. It looks at the compares of all of them before it writes for any, so what goes together must
-not meet: none writes what another one writes or depends on. Whoever asks while nothing is on its way waits for nobody.
+not meet: none writes what another one writes or depends on. Whoever asks while nothing is on its way waits for nobody but those who ask in
+the same turn of the event loop: many often go on together, as a request before has brought them their answers.
 """
 
 from __future__ import annotations
@@ -10,20 +11,21 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from netplug.errors import Unavailable
 
-from .etcd_client import pb
+from . import etcd_wire as wire
 from .etcd_members import Refused
 from .etcd_messages import Transaction
 
 LANES = 2
-"""Requests on their way at the same time."""
+"""Requests on their way at the same time. The second has at least as many transactions as the first, so that requests stay large."""
 MOST = 48
 """Transactions in a request, and operations in each of them: etcd's limit is 128 for both numbers together."""
 
-Send = Callable[[Any, float], Awaitable[Any]]
+Send = Callable[[bytes, float], Awaitable[Any]]
 """A request and until when to try; its answer."""
 
 
@@ -48,12 +50,14 @@ class Batches:
     def __init__(self, send: Send) -> None:
         self._send = send
         self._waiting: deque[_Waiting] = deque()
-        self._under_way: set[asyncio.Task[None]] = set()
-        self._alone = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._under_way: list[int] = []
+        """How many transactions each request has."""
+        self._gathering = False
 
     async def make(self, transaction: Transaction, until: float) -> Outcome:
         """Errors are those of `send`; none is another transaction's fault."""
-        if self._alone + len(self._under_way) < LANES and not self._waiting:
+        if self._may_go(1) and not self._waiting and not self._gathering and await self._is_alone():
             return await self._make_alone(transaction, until)
         loop = asyncio.get_running_loop()
         while True:
@@ -68,24 +72,42 @@ class Batches:
             except Refused:  # perhaps because of another one
                 return await self._make_alone(transaction, until)
 
+    async def _is_alone(self) -> bool:
+        """Nobody else has asked in this turn of the event loop."""
+        self._gathering = True
+        try:
+            await asyncio.sleep(0)
+        except BaseException:
+            self._gathering = False
+            self._start()
+            raise
+        self._gathering = False
+        return not self._waiting
+
+    def _may_go(self, count: int) -> bool:
+        return not self._under_way or (len(self._under_way) < LANES and count >= max(self._under_way))
+
     async def _make_alone(self, transaction: Transaction, until: float) -> Outcome:
-        self._alone += 1
+        self._under_way.append(1)
         try:
             answer = await self._send(transaction.request(), until)
         finally:
-            self._alone -= 1
+            self._under_way.remove(1)
             self._start()
         return Outcome(answer, int(answer.header.revision))
 
     def _start(self) -> None:
         """As many requests as may be on their way, with what is waiting. (A task each: who asked may be cancelled, the others stay.)"""
-        while self._waiting and self._alone + len(self._under_way) < LANES:
-            task = asyncio.create_task(self._make_together(list(self._next())))
-            self._under_way.add(task)
-            task.add_done_callback(self._done)
+        while self._waiting and not self._gathering and self._may_go(len(self._waiting)):
+            batch = list(self._next())
+            self._under_way.append(len(batch))
+            task = asyncio.create_task(self._make_together(batch))
+            self._tasks.add(task)
+            task.add_done_callback(partial(self._done, len(batch)))
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
+    def _done(self, size: int, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._under_way.remove(size)
         self._start()
 
     def _next(self) -> Iterator[_Waiting]:
@@ -127,6 +149,6 @@ class Batches:
         if len(requests) == 1:
             answer = await self._send(requests[0], until)
             return [Outcome(answer, int(answer.header.revision))]
-        answer = await self._send(pb.TxnRequest(success=[pb.RequestOp(request_txn=request) for request in requests]), until)
+        answer = await self._send(wire.transaction((), map(wire.nested, requests)), until)
         revision = int(answer.header.revision)
         return [Outcome(response.response_txn, revision) for response in answer.responses]

@@ -76,6 +76,8 @@ class Member:
             self.channel = grpc.aio.secure_channel(address, credentials, options=OPTIONS)
         self.kv, self.leases = pb.KVStub(self.channel), pb.LeaseStub(self.channel)
         self.watches, self.auth = pb.WatchStub(self.channel), pb.AuthStub(self.channel)
+        # Takes requests that are encoded already.
+        self.txn = self.channel.unary_unary("/etcdserverpb.KV/Txn", response_deserializer=pb.TxnResponse.FromString)
         self._maintenance = pb.MaintenanceStub(self.channel)
 
     async def meet(self, metadata: Metadata, timeout: float) -> None:

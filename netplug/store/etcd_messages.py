@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 from . import Compare, Delete, Empty, Event, Exists, KeyValue, Missing, Put, Unchanged, Write
-from .etcd_client import pb
+from . import etcd_wire as wire
 
 
 class Keys:
@@ -78,17 +78,17 @@ class Transaction:
         written = {key: write for write, key in self._writes}
         return any(key in written and _undoes(written[key], compare) for compare, key in self._compares)
 
-    def request(self) -> Any:
+    def request(self) -> bytes:
         return self._message(self._reads_of_compares(keys_only=True))
 
-    def request_again(self) -> Any:
+    def request_again(self) -> bytes:
         """For a copy of one that may have been done: on a loss it reads the written keys too."""
         reads = self._reads_of_compares(keys_only=False)
-        return self._message([*reads, *(_read(key) for key in self.written - self.read)])
+        return self._message([*reads, *(wire.read(key) for key in self.written - self.read)])
 
-    def inspection(self) -> Any:
+    def inspection(self) -> bytes:
         """Writes nothing, reads what was to be written."""
-        return pb.TxnRequest(success=[_read(key) for _, key in self._writes])
+        return wire.transaction((), [wire.read(key) for _, key in self._writes])
 
     def failed(self, answer: Any) -> Compare:
         """The first compare that did not hold."""
@@ -116,30 +116,27 @@ class Transaction:
         created = any(key == compared and isinstance(compare, Missing) for compare, compared in self._compares)
         return 0 if created and pair.create_revision != pair.mod_revision else int(pair.mod_revision)
 
-    def _message(self, reads: list[Any]) -> Any:
-        return pb.TxnRequest(
-            compare=[self._compare(compare, key) for compare, key in self._compares],
-            success=[_write(write, key) for write, key in self._writes],
-            failure=reads,
+    def _message(self, reads: list[wire.Operation]) -> bytes:
+        return wire.transaction(
+            [self._compare(compare, key) for compare, key in self._compares], [_write(write, key) for write, key in self._writes], reads
         )
 
-    def _compare(self, compare: Compare, key: bytes) -> Any:
-        equal, greater = pb.Compare.EQUAL, pb.Compare.GREATER
+    def _compare(self, compare: Compare, key: bytes) -> bytes:
         match compare:
             case Missing():
-                return pb.Compare(key=key, target=pb.Compare.VERSION, result=equal, version=0)
+                return wire.compare(key, wire.VERSION, wire.EQUAL, 0)
             case Exists():
-                return pb.Compare(key=key, target=pb.Compare.VERSION, result=greater, version=0)
+                return wire.compare(key, wire.VERSION, wire.GREATER, 0)
             case Unchanged(revision=revision):
-                return pb.Compare(key=key, target=pb.Compare.MOD, result=equal, mod_revision=revision)
+                return wire.compare(key, wire.MOD, wire.EQUAL, revision)
             case Empty():
                 start, end = self._keys.bounds(compare.key)
-                return pb.Compare(key=start, range_end=end, target=pb.Compare.VERSION, result=equal, version=0)
+                return wire.compare(start, wire.VERSION, wire.EQUAL, 0, end)
 
-    def _reads_of_compares(self, *, keys_only: bool) -> list[Any]:
+    def _reads_of_compares(self, *, keys_only: bool) -> list[wire.Operation]:
         ranges = [self._keys.bounds(compare.key) for compare, _ in self._compares if isinstance(compare, Empty)]
         keys = {key for compare, key in self._compares if not isinstance(compare, Empty)}
-        return [*(_read_one(start, end) for start, end in ranges), *(_read(key, keys_only=keys_only) for key in keys)]
+        return [*(wire.read_one(start, end) for start, end in ranges), *(wire.read(key, keys_only=keys_only) for key in keys)]
 
 
 def changes(keys: Keys, events: Iterable[Any]) -> list[list[Event]]:
@@ -150,19 +147,8 @@ def changes(keys: Keys, events: Iterable[Any]) -> list[list[Event]]:
     return [grouped[revision] for revision in sorted(grouped)]
 
 
-def _write(write: Write, key: bytes) -> Any:
-    if isinstance(write, Put):
-        return pb.RequestOp(request_put=pb.PutRequest(key=key, value=write.value, lease=write.lease))
-    return pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=key))
-
-
-def _read(key: bytes, *, keys_only: bool = False) -> Any:
-    return pb.RequestOp(request_range=pb.RangeRequest(key=key, keys_only=keys_only))
-
-
-def _read_one(start: bytes, end: bytes) -> Any:
-    """Whichever is there."""
-    return pb.RequestOp(request_range=pb.RangeRequest(key=start, range_end=end, keys_only=True, limit=1))
+def _write(write: Write, key: bytes) -> wire.Operation:
+    return wire.put(key, write.value, write.lease) if isinstance(write, Put) else wire.delete(key)
 
 
 def _pairs(answer: Any) -> dict[bytes, Any]:

@@ -244,8 +244,9 @@ FOOTER = """
 - Endpoints of another node are written 30 to a transaction, as no daemon does; the kernel's own notifications tell when it knows the last.
 - On two hosts: the same shape by hand is a container on a bridge with a VXLAN port, made with `ip`. Without offload the hosts' links
   take single packets with checksums.
-- Addresses claimed: 32 at a time per node, sqlite and etcd real, without kernel and resolver; bare transactions are the same compares and
-  puts from as many clients of the same kind. etcd and clients share the machine.
+- Addresses claimed: 32 at a time per node; what a connect does until the address is its endpoint's in etcd, and what comes back of the
+  others'. Whole connects are without kernel and resolver; sqlite and etcd are real. Bare transactions are the same compares and puts, one
+  in a request, 32 at a time by as many plain clients of the same gRPC library. etcd and clients share the machine.
 - Simulated: the cluster parts of so many daemons in one process, 100 endpoints each on one network, with a connection of its own to a real
   etcd for each, and no kernels. Counts and bytes are real, CPU is without the kernel's.
 - As dockerd's plugin: both kinds of networks in one dockerd, in turns; its own calls are timed over the plugin's socket. For its start

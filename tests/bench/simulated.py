@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -58,8 +57,15 @@ def _nothing(**_: object) -> list[object]:
     return []
 
 
-def _sockets(_: Sandbox) -> tuple[socket.socket, socket.socket]:
-    return socket.socketpair()
+class _NoSocket:
+    def close(self) -> None: ...
+
+
+def _sockets(_: Sandbox) -> tuple[_NoSocket, _NoSocket]:
+    return _NO_SOCKETS
+
+
+_NO_SOCKETS = _NoSocket(), _NoSocket()
 
 
 @contextlib.contextmanager

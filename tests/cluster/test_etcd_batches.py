@@ -11,6 +11,7 @@ import pytest
 from netplug.errors import NotFound, Unavailable
 from netplug.store import Empty, Exists, Lost, Missing, Put
 from netplug.store.etcd import EtcdStore
+from netplug.store.etcd_client import pb
 from tests.cluster.wire import Wire
 
 ALL, KEPT = 200, "/netplug/v1/kept"
@@ -30,8 +31,8 @@ def requests(store, monkeypatch) -> list[Any]:
     sent: list[Any] = []
     send = store._batches._send
 
-    async def counted(request: Any, until: float) -> Any:
-        sent.append(request)
+    async def counted(request: bytes, until: float) -> Any:
+        sent.append(pb.TxnRequest.FromString(request))
         return await send(request, until)
 
     monkeypatch.setattr(store._batches, "_send", counted)
@@ -53,6 +54,21 @@ async def test_one_alone_waits_for_nobody(store, requests):
     assert revisions == sorted(set(revisions))
     assert [len(request.success) for request in requests] == [1, 1, 1]
     assert not any(request.success[0].HasField("request_txn") for request in requests)
+
+
+async def test_those_of_one_turn_go_together(store, requests):
+    """Nobody goes ahead alone where all were asked for before anything could be sent."""
+    assert all(await together(store, [([], [Put(f"/turn/{one}", b"")]) for one in range(20)]))
+    assert [len(request.success) for request in requests] == [20]
+
+
+async def test_who_gives_up_before_anything_is_sent_holds_nobody_up(store, requests):
+    asked = [asyncio.create_task(store.txn([], [Put(f"/up/{one}", b"")])) for one in range(3)]
+    for _ in range(2):
+        await asyncio.sleep(0)
+        asked[0].cancel()
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    assert [isinstance(outcome, int) for outcome in outcomes[1:]] == [True, True]
 
 
 async def test_each_has_its_own_outcome(store):

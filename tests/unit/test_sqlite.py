@@ -17,7 +17,7 @@ from netplug import faults
 from netplug.errors import Conflict, NotFound, Unavailable
 from netplug.store import Compacted, Event, Lost, Missing, Put
 from netplug.store import sqlite as store_module
-from netplug.store.database import Database
+from netplug.store.database import SCHEMA, VERSION, Database
 from netplug.store.sqlite import SqliteStore
 
 
@@ -58,6 +58,18 @@ class TestFile:
         path.parent.mkdir(mode=0o750)
         await (await SqliteStore.open(path)).close()
         assert path.parent.stat().st_mode & 0o777 == 0o750
+
+    async def test_one_of_the_first_shape_goes_on(self, path):
+        """Keys and values in one tree, as stores were made at first."""
+        path.parent.mkdir(parents=True)
+        with closing(sqlite3.connect(path)) as connection:
+            connection.executescript(f"BEGIN; {SCHEMA.replace(');', ') WITHOUT ROWID;', 1)} PRAGMA user_version = {VERSION}; COMMIT;")
+        for number in range(2):
+            store = await SqliteStore.open(path)
+            await store.txn([Missing(f"/{number}")], [Put(f"/{number}", b""), Put("/last", b"%d" % number)])
+            found = (await store.range("/"))[1]
+            assert [pair.key for pair in found] == [*(f"/{one}" for one in range(number + 1)), "/last"]
+            await store.close()
 
     async def test_a_second_opener_is_refused_while_the_first_lives(self, path):
         first = await SqliteStore.open(path)
