@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
+from netplug.cli import demo_service
+from tests import nursery
 from tests.hosts import untouched_machine
 
 if TYPE_CHECKING:  # it imports gRPC, which most tests never need
@@ -43,6 +46,22 @@ def machine_guard() -> Iterator[None]:
         yield  # without root nothing of it can be changed
         return
     with untouched_machine():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_starts() -> Iterator[None]:
+    """Daemons and commands come from a nursery."""
+    demo_service.launch = nursery.launch
+    yield
+    demo_service.launch = subprocess.Popen
+    nursery.close()
+
+
+@pytest.fixture(scope="module")
+def plain_starts() -> Iterator[None]:
+    """They do not, for what it is to start is tested: `pytestmark = pytest.mark.usefixtures("plain_starts")`."""
+    with nursery.plainly():
         yield
 
 

@@ -11,7 +11,7 @@ import json
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from netplug.cli.demo_hosts import (
 )
 from netplug.cli.demo_traffic import Flood, Lookups, serving
 from netplug.plan import RETIRED_GROUP
+from tests import nursery
 
 __all__ = [
     "INTERNET_ADDRESS",
@@ -90,6 +91,12 @@ class Api(http.client.HTTPConnection):
 class Host(demo_hosts.Host):
     """A host with a netplug daemon, and what tests want to know of it."""
 
+    def netplug(self, *arguments: str, check: bool = False, timeout: float = 60, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        done = nursery.run([*nursery.PROGRAM, *arguments], self.environment, stdin, timeout)
+        if check and done.returncode:
+            raise RuntimeError(f"netplug {' '.join(arguments)} failed with {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
+        return done
+
     def api(self, method: str, path: str, body: Any = None) -> Any:
         """One API call; ApiError for an answer of 400 or above."""
         with contextlib.closing(Api(self.socket)) as connection:
@@ -132,37 +139,47 @@ class Host(demo_hosts.Host):
         }
 
 
+LOOKS = (
+    "ip -j -d link",
+    "bridge -j -d link",
+    "ip -j address",
+    "ip -4 -j route",
+    "ip -6 -j route",
+    "nft -j list ruleset",
+    f"cd /proc/sys/net && (grep -s '' {SYSCTLS} || true)",
+)
+"""What tells the state of a namespace. The last is sysctl(8) but for its walk through all there are, which takes 0.1 s."""
+
+
 def namespace_state(path: str = "", *, sysctls: bool = True) -> dict[str, Any]:
     """What ip, bridge, nft and (optionally) /proc/sys say in the namespace at `path` (`""`: this process's)."""
     enter = ["nsenter", f"--net={path}"] if path else []
-
-    def told(*argv: str) -> Any:
-        return json.loads(command(*enter, *argv).stdout or "[]")
-
-    links = told("ip", "-j", "-d", "link")
     deadline = time.monotonic() + 10
-    while any(link["group"] == str(RETIRED_GROUP) for link in links) and time.monotonic() < deadline:
+    while True:
+        *told, settings = shown(enter, LOOKS if sysctls else (*LOOKS[:-1], "true"))
+        links, bridge, addresses, routes, routes6, nft = (json.loads(text.strip() or "[]") for text in told)
         # A removed bridge is out of use at once, and deleted a little later.
-        links = told("ip", "-j", "-d", "link")
+        if not any(link["group"] == str(RETIRED_GROUP) for link in links) or time.monotonic() > deadline:
+            break
+    ports = (_chosen(port, ("ifname", "master", "hairpin", "isolated", "learning", "flood")) for port in bridge)
     return {
         "links": sorted((_link(link) for link in links), key=lambda link: str(link["name"])),
-        "bridge": sorted(
-            (
-                _chosen(port, ("ifname", "master", "hairpin", "isolated", "learning", "flood"))
-                for port in told("bridge", "-j", "-d", "link")
-            ),
-            key=str,
-        ),
-        "addresses": _addresses(told("ip", "-j", "address")),
-        "routes": sorted(_routes(told("ip", "-4", "-j", "route") + told("ip", "-6", "-j", "route")), key=str),
-        "nft": _without_noise(told("nft", "-j", "list", "ruleset")),
-        "sysctls": _sysctls(enter) if sysctls else [],
+        "bridge": sorted(ports, key=str),
+        "addresses": _addresses(addresses),
+        "routes": sorted(_routes(routes + routes6), key=str),
+        "nft": _without_noise(nft),
+        "sysctls": _sysctls(settings),
     }
 
 
-def _sysctls(enter: list[str]) -> list[str]:
-    """As sysctl(8) tells them: `net.ipv4.ip_forward = 1`. That walks all there are to find these, which takes 0.1 s."""
-    told = command(*enter, "sh", "-c", f"cd /proc/sys/net && grep -s '' {SYSCTLS}", check=False).stdout
+def shown(enter: list[str], lines: Sequence[str]) -> list[str]:
+    """What each of these shell commands prints, of one shell. RuntimeError if one fails."""
+    between = "\x1e"
+    return command(*enter, "sh", "-ec", f"\nprintf '{between}'\n".join(lines)).stdout.split(between)
+
+
+def _sysctls(told: str) -> list[str]:
+    """As sysctl(8) tells them: `net.ipv4.ip_forward = 1`."""
     pairs = (line.split(":", 1) for line in told.splitlines())
     return sorted(f"net.{name.replace('.', '?').replace('/', '.').replace('?', '/')} = {value}" for name, value in pairs)
 
