@@ -57,6 +57,10 @@ class Namespace:
     def ip(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return command("ip", "-n", self.name, *arguments)
 
+    def ip_batch(self, *lines: str) -> None:
+        """Several of them, one after the other, by one process."""
+        command("ip", "-n", self.name, "-batch", "-", input="\n".join(lines))
+
     def argv(self, *argv: str) -> list[str]:
         """The command line that runs `argv` inside. nsenter replaces itself, so the pid is the command's own."""
         return ["nsenter", f"--net={self.path}", *argv]
@@ -80,12 +84,10 @@ class Lan:
         self._stack = contextlib.ExitStack()
         with self._stack:
             self.switch = self._namespace(f"{name}-lan")
-            self.switch.ip("link", "add", "lan0", "type", "bridge")
-            self.switch.ip("link", "set", "lan0", "up")
+            self.switch.ip_batch("link add lan0 type bridge", "link set lan0 up")
             self.outside = self._namespace(f"{name}-out")
             self.plug(self.outside, "out", OUTSIDE_ADDRESS)
-            self.outside.ip("address", "add", f"{INTERNET_ADDRESS}/32", "dev", "lo")
-            self.outside.ip("address", "add", f"{INTERNET_ADDRESS6}/128", "dev", "lo")
+            self.outside.ip_batch(f"address add {INTERNET_ADDRESS}/32 dev lo", f"address add {INTERNET_ADDRESS6}/128 dev lo")
             self._stack = self._stack.pop_all()
         self._next = itertools.count(11)
 
@@ -96,11 +98,10 @@ class Lan:
 
     def plug(self, namespace: Namespace, port: str, address: str) -> None:
         """Give `namespace` the interface `uplink` with `address` and its IPv6 twin, its other end `port` on the switch."""
-        self.switch.ip("link", "add", port, "master", "lan0", "type", "veth", "peer", "name", "uplink", "netns", namespace.name)
-        self.switch.ip("link", "set", port, "up")
-        namespace.ip("address", "add", f"{address}/24", "dev", "uplink")
-        namespace.ip("address", "add", f"{self.twin(address)}/64", "dev", "uplink", "nodad")
-        namespace.ip("link", "set", "uplink", "up")
+        self.switch.ip_batch(f"link add {port} master lan0 type veth peer name uplink netns {namespace.name}", f"link set {port} up")
+        namespace.ip_batch(
+            f"address add {address}/24 dev uplink", f"address add {self.twin(address)}/64 dev uplink nodad", "link set uplink up"
+        )
 
     def free_address(self) -> str:
         return f"{self.prefix}.{next(self._next)}"
@@ -145,8 +146,7 @@ class Host:
         self.namespace = Namespace(f"{lan.label}-{next(_numbers)}")
         try:
             lan.plug(self.namespace, f"h{self.address.rpartition('.')[2]}", self.address)
-            self.namespace.ip("route", "add", "default", "via", OUTSIDE_ADDRESS)
-            self.namespace.ip("route", "add", "default", "via", OUTSIDE_ADDRESS6)
+            self.namespace.ip_batch(f"route add default via {OUTSIDE_ADDRESS}", f"route add default via {OUTSIDE_ADDRESS6}")
         except BaseException:
             self.close()
             raise
@@ -305,8 +305,8 @@ def mounts_below(directory: Path) -> list[str]:
 
 def remove_tree(directory: Path) -> None:
     """Unmount everything below, newest first, then delete. Deletes nothing while a mount is left: it may be the machine's own `/`."""
-    for point in reversed(mounts_below(directory)):
-        command("umount", "--lazy", point, check=False)
+    if points := mounts_below(directory):
+        command("umount", "--lazy", *reversed(points), check=False)
     if left := mounts_below(directory):
         raise RuntimeError(f"still mounted: {', '.join(left)}")
     if directory.exists():

@@ -98,8 +98,7 @@ def everything(host: Host) -> dict[str, Any]:
     return {
         "identity": identity(host),
         "host": host.state(),
-        "rules": host.run("ip", "rule").stdout + host.run("ip", "-6", "rule").stdout,
-        "legacy tables": host.run("cat", "/proc/net/ip_tables_names", "/proc/net/ip6_tables_names", check=False).stdout,
+        "rules": host.run("sh", "-ec", "ip rule; ip -6 rule; cat /proc/net/ip_tables_names /proc/net/ip6_tables_names || true").stdout,
         "sysctls": sysctls(host),
         "lan": [namespace_state(namespace.path) for namespace in (host.lan.outside, host.lan.switch)],
         "records": {path: host.api("GET", path) for path in ("/networks", "/containers/json?all=1", "/images/json", "/netplug/ipam")},
