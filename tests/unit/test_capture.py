@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import struct
 import subprocess
@@ -24,6 +25,9 @@ from netplug.capture.output import Output
 from netplug.capture.pcapng import Interface, Losses, NoCapture, Packet, Reader, Writer
 from netplug.capture.stream import Stream
 from netplug.errors import InvalidArgument
+
+ether = functools.partial(Ether, src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
+"""Hardware addresses that are not given scapy asks the machine's own network for, and waits for seconds."""
 
 ETH = Interface("web/eth0", "in container web", 1, 96, filter="icmp")
 RAW = Interface("tun0", "", 101)
@@ -112,7 +116,7 @@ def test_what_is_no_capture(data: bytes, reason: str):
 def test_a_file_that_ends_too_early(cli_daemon: Daemon, cli: Cli, tmp_path: Path):
     path = tmp_path / "cut.pcapng"
     output = Output(str(path), [ETH])
-    output.packets([packet(Ether() / ARP()), packet(Ether() / ARP())])
+    output.packets([packet(ether() / ARP()), packet(ether() / ARP())])
     output.close([])
     path.write_bytes(path.read_bytes()[:-3])
 
@@ -139,16 +143,16 @@ def test_files_are_put_in_the_order_of_times(tmp_path: Path):
 # Filters
 
 TUNNELS = {
-    "IPv4": Ether() / IP(src="203.0.113.11", dst="203.0.113.12") / UDP(sport=40000, dport=4789) / VXLAN(vni=256),
-    "IPv6": Ether() / IPv6(src="2001:db8::1", dst="2001:db8::2") / UDP(sport=40000, dport=4789) / VXLAN(vni=256),
+    "IPv4": ether() / IP(src="203.0.113.11", dst="203.0.113.12") / UDP(sport=40000, dport=4789) / VXLAN(vni=256),
+    "IPv6": ether() / IPv6(src="2001:db8::1", dst="2001:db8::2") / UDP(sport=40000, dport=4789) / VXLAN(vni=256),
 }
 INNER = {
-    "icmp": Ether() / IP() / ICMP(),
-    "udp port 53": Ether() / IP(options=b"\x01\x01\x01\x01") / UDP(sport=7, dport=53),
-    "tcp[tcpflags] & tcp-syn != 0": Ether() / IP() / TCP(flags="S"),
-    "arp": Ether() / ARP(),
-    "ip6": Ether() / IPv6(),
-    "": Ether(type=0x88B5) / b"anything",
+    "icmp": ether() / IP() / ICMP(),
+    "udp port 53": ether() / IP(options=b"\x01\x01\x01\x01") / UDP(sport=7, dport=53),
+    "tcp[tcpflags] & tcp-syn != 0": ether() / IP() / TCP(flags="S"),
+    "arp": ether() / ARP(),
+    "ip6": ether() / IPv6(),
+    "": ether(type=0x88B5) / b"anything",
 }
 
 
@@ -176,11 +180,11 @@ def test_a_filter_is_asked_of_what_the_tunnel_carries(tunnel: str, expression: s
 @pytest.mark.parametrize(
     "frame",
     [
-        Ether() / IP() / UDP(dport=4789) / VXLAN(vni=257) / INNER["icmp"],
-        Ether() / IP() / UDP(dport=4790) / VXLAN(vni=256) / INNER["icmp"],
-        Ether() / IP() / UDP(dport=4789) / VXLAN(vni=256, flags=0) / INNER["icmp"],
-        Ether() / IP(frag=100) / UDP(dport=4789) / VXLAN(vni=256) / INNER["icmp"],
-        Ether() / IP() / TCP(dport=4789) / bytes(40),
+        ether() / IP() / UDP(dport=4789) / VXLAN(vni=257) / INNER["icmp"],
+        ether() / IP() / UDP(dport=4790) / VXLAN(vni=256) / INNER["icmp"],
+        ether() / IP() / UDP(dport=4789) / VXLAN(vni=256, flags=0) / INNER["icmp"],
+        ether() / IP(frag=100) / UDP(dport=4789) / VXLAN(vni=256) / INNER["icmp"],
+        ether() / IP() / TCP(dport=4789) / bytes(40),
         INNER["icmp"],
         TUNNELS["IPv6"] / INNER["icmp"],
     ],
@@ -197,18 +201,18 @@ def test_a_filter_that_is_none():
 # Lines
 
 LINES = [
-    (Ether() / ARP(op=1, psrc="10.0.0.2", pdst="10.0.0.3"), "ARP who has 10.0.0.3? tell 10.0.0.2"),
-    (Ether() / ARP(op=2, psrc="10.0.0.3", hwsrc="02:42:0a:00:00:03"), "ARP 10.0.0.3 is at 02:42:0a:00:00:03"),
-    (Ether() / ARP(op=1, psrc="10.0.0.2", pdst="10.0.0.2", hwsrc="02:42:0a:00:00:02"), "ARP 10.0.0.2 is at 02:42:0a:00:00:02 (announced)"),
-    (Ether() / IP(src="10.0.0.2", dst="10.0.0.3") / ICMP(type=3, code=1), "10.0.0.2 → 10.0.0.3 ICMP host-unreachable"),
-    (Ether() / IP(src="10.0.0.2", dst="10.0.0.3") / UDP(sport=7, dport=9) / b"abc", "10.0.0.2:7 → 10.0.0.3:9 UDP 3 bytes"),
-    (Ether() / IPv6(src="fd00::2", dst="fd00::3") / TCP(sport=7, dport=80, flags="PA") / b"GET /x HTTP/1.1\r\nA: b\r\n",
+    (ether() / ARP(op=1, psrc="10.0.0.2", pdst="10.0.0.3"), "ARP who has 10.0.0.3? tell 10.0.0.2"),
+    (ether() / ARP(op=2, psrc="10.0.0.3", hwsrc="02:42:0a:00:00:03"), "ARP 10.0.0.3 is at 02:42:0a:00:00:03"),
+    (ether() / ARP(op=1, psrc="10.0.0.2", pdst="10.0.0.2", hwsrc="02:42:0a:00:00:02"), "ARP 10.0.0.2 is at 02:42:0a:00:00:02 (announced)"),
+    (ether() / IP(src="10.0.0.2", dst="10.0.0.3") / ICMP(type=3, code=1), "10.0.0.2 → 10.0.0.3 ICMP host-unreachable"),
+    (ether() / IP(src="10.0.0.2", dst="10.0.0.3") / UDP(sport=7, dport=9) / b"abc", "10.0.0.2:7 → 10.0.0.3:9 UDP 3 bytes"),
+    (ether() / IPv6(src="fd00::2", dst="fd00::3") / TCP(sport=7, dport=80, flags="PA") / b"GET /x HTTP/1.1\r\nA: b\r\n",
      "[fd00::2]:7 → [fd00::3]:80 TCP PSH ACK 23 bytes GET /x HTTP/1.1"),
-    (Ether() / IPv6(src="fe80::2", dst="ff02::1") / ICMPv6ND_NS(tgt="fd00::3"), "fe80::2 → ff02::1 ICMPv6 who has fd00::3?"),
-    (Ether() / IP(src="10.0.0.2", dst="10.0.0.3", proto=17, frag=185) / b"rest", "10.0.0.2 → 10.0.0.3 fragment of UDP from byte 1480"),
-    (Ether() / IP(src="10.0.0.2", dst="10.0.0.3", proto=47) / b"abc", "10.0.0.2 → 10.0.0.3 GRE 37 bytes"),
-    (Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02", type=0x88B5) / b"ab", "02:00:00:00:00:01 → 02:00:00:00:00:02 0x88b5 16 bytes"),
-    (Ether() / Dot1Q(vlan=10) / IP(src="10.0.0.2", dst="10.0.0.3") / ICMP(seq=4), "VLAN 10 10.0.0.2 → 10.0.0.3 ICMP echo-request 4"),
+    (ether() / IPv6(src="fe80::2", dst="ff02::1") / ICMPv6ND_NS(tgt="fd00::3"), "fe80::2 → ff02::1 ICMPv6 who has fd00::3?"),
+    (ether() / IP(src="10.0.0.2", dst="10.0.0.3", proto=17, frag=185) / b"rest", "10.0.0.2 → 10.0.0.3 fragment of UDP from byte 1480"),
+    (ether() / IP(src="10.0.0.2", dst="10.0.0.3", proto=47) / b"abc", "10.0.0.2 → 10.0.0.3 GRE 37 bytes"),
+    (ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02", type=0x88B5) / b"ab", "02:00:00:00:00:01 → 02:00:00:00:00:02 0x88b5 16 bytes"),
+    (ether() / Dot1Q(vlan=10) / IP(src="10.0.0.2", dst="10.0.0.3") / ICMP(seq=4), "VLAN 10 10.0.0.2 → 10.0.0.3 ICMP echo-request 4"),
     (b"", "0 bytes, too few to be read"),
     (b"\x02\x42", "2 bytes, too few to be read"),
 ]  # fmt: skip
@@ -233,12 +237,12 @@ def test_what_a_packet_is(layers: object, expected: str):
 
 @pytest.mark.parametrize(("layers", "expected"), NAMES, ids=[expected for _, expected in NAMES])
 def test_names(layers: object, expected: str):
-    assert described(packet(Ether() / layers)).partition(" DNS ")[2].endswith(expected)
+    assert described(packet(ether() / layers)).partition(" DNS ")[2].endswith(expected)
 
 
 def test_tunnels_in_tunnels():
-    ping = Ether() / IP(src="10.0.0.2", dst="10.0.0.3") / ICMP(seq=1)
-    outer = Ether() / IP(src="203.0.113.1", dst="203.0.113.2") / UDP(sport=5, dport=4789) / VXLAN(vni=256)
+    ping = ether() / IP(src="10.0.0.2", dst="10.0.0.3") / ICMP(seq=1)
+    outer = ether() / IP(src="203.0.113.1", dst="203.0.113.2") / UDP(sport=5, dport=4789) / VXLAN(vni=256)
     assert described(packet(outer / ping)) == "203.0.113.1:5 → 203.0.113.2:4789 VXLAN 256: 10.0.0.2 → 10.0.0.3 ICMP echo-request 1"
 
 
@@ -250,7 +254,7 @@ def test_other_links():
 def test_lines_are_aligned_and_harmless(monkeypatch: pytest.MonkeyPatch):
     """A name from the network must not reach the terminal as a command to it."""
     lines = Lines(["demo/br-0123456789ab"])
-    evil = Ether() / IP(src="10.0.0.2", dst="10.0.0.53") / UDP(dport=40053) / DNS(qd=DNSQR(qname="\x1b[2Jdb.", qtype="A"))
+    evil = ether() / IP(src="10.0.0.2", dst="10.0.0.53") / UDP(dport=40053) / DNS(qd=DNSQR(qname="\x1b[2Jdb.", qtype="A"))
 
     line = lines.line(packet(evil, Interface("web/lo", dns=(40053, 40054)), outgoing=False))
 
