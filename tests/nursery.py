@@ -306,7 +306,7 @@ def warm() -> None:
     for group in ("netplug.drivers", "netplug.finders", "netplug.ipam"):
         for point in entry_points(group=group):
             point.load()
-    for name in ("netplug.start", *(f"netplug.cli.{room}" for room in sorted(set(cli._ROOMS.values())))):
+    for name in ("netplug.start", "netplug.store.etcd", *(f"netplug.cli.{room}" for room in sorted(set(cli._ROOMS.values())))):
         importlib.import_module(name)
     gc.collect()
     gc.freeze()

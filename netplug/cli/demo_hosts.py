@@ -99,8 +99,13 @@ class Lan:
     def plug(self, namespace: Namespace, port: str, address: str) -> None:
         """Give `namespace` the interface `uplink` with `address` and its IPv6 twin, its other end `port` on the switch."""
         self.switch.ip_batch(f"link add {port} master lan0 type veth peer name uplink netns {namespace.name}", f"link set {port} up")
+        # Addresses are those of nobody else: the kernel need not listen for a second or two before it uses them.
         namespace.ip_batch(
-            f"address add {address}/24 dev uplink", f"address add {self.twin(address)}/64 dev uplink nodad", "link set uplink up"
+            f"address add {address}/24 dev uplink",
+            f"address add {self.twin(address)}/64 dev uplink nodad",
+            "link set uplink addrgenmode none",
+            f"address add fe80::{address.rpartition('.')[2]}/64 dev uplink nodad",
+            "link set uplink up",
         )
 
     def free_address(self) -> str:
