@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import nursery
 from tests.hosts import Host, Lan
 from tests.kernel.bad_lines import complaint
 
@@ -69,6 +69,6 @@ def test_a_daemon_that_cannot_start_says_why(bare_host: Host, tmp_path: Path, fl
     else:
         words = shlex.split(flags)
     directories = ["--socket", str(tmp_path / "s"), "--state-dir", str(tmp_path / "state"), "--run-dir", str(bare_host.run_directory)]
-    done = bare_host.run(sys.executable, "-m", "netplug.cli", "daemon", *directories, *words, check=False)
+    done = nursery.run(bare_host.argv(*nursery.PROGRAM, "daemon", *directories, *words), bare_host.environment)
     assert sentence in complaint(done)
     assert (done.returncode, done.stdout) == (code, "")

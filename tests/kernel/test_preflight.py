@@ -15,6 +15,7 @@ import pytest
 from netplug.cli.demo_hosts import Lan
 from netplug.kernel.namespaces import open_socket
 from netplug.kernel.parts import parts
+from tests import nursery
 from tests.bench.engines import Dockerd, create_container, remove_container
 from tests.hosts import ApiError, Host, command
 from tests.kernel.daily import IDLE, network, run
@@ -44,7 +45,7 @@ def look_without(host: Host, *arguments: str) -> list[Finding]:
 
 
 def _findings(argv: list[str], host: Host) -> list[Finding]:
-    done = command(*argv, check=False, env=host.environment)
+    done = nursery.run(argv, host.environment)
     assert done.stderr == ""
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == any(finding["Result"] == "error" for finding in found)
