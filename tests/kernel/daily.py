@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def serve(host: Host, name: str, *options: str, port: int = 80) -> None:
     run(host, name, *options, "-v", f"{ROOT}:{ROOT}:ro", *SERVER, str(port))
     while not ask(host.sandbox(name), "127.0.0.1", port):
         assert host.container(name)["State"]["Running"], host.netplug("logs", name)
+        time.sleep(0.01)
 
 
 def network(host: Host, *arguments: str) -> None:
