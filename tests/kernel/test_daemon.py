@@ -24,6 +24,8 @@ from tests.kernel.daily import IDLE, ask, network, run, serve
 
 OPTION = "com.docker.network."
 
+pytestmark = pytest.mark.usefixtures("plain_starts")
+
 
 def daemon(host: Host, *flags: str) -> subprocess.CompletedProcess[str]:
     """Another daemon on this host that is expected not to come up."""
