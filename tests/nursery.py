@@ -66,6 +66,10 @@ def place(argv: Sequence[str]) -> Place | None:
 
 
 def is_ours(argv: Sequence[str]) -> bool:
+    """An engine's plugin answers before it has imported all of itself, and makes a number while it does that tells it from other daemons:
+    it is started as ever."""
+    if "--docker-plugin" in argv:
+        return False
     return tuple(argv[: len(PROGRAM)]) == PROGRAM and sum(len(word.encode()) + 1 for word in argv) < LONGEST
 
 

@@ -33,7 +33,17 @@ def test_what_it_starts(argv: tuple[str, ...], namespaces: tuple[str, ...], dire
     assert nursery.place(argv) == nursery.Place(namespaces, directory, OURS)
 
 
-@pytest.mark.parametrize("argv", [("ip", "link"), ("nsenter", "--pid=/x", *OURS), ("nsenter", "--net=/x", "ip"), ("unshare", "-n", *OURS)])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("ip", "link"),
+        ("nsenter", "--pid=/x", *OURS),
+        ("nsenter", "--net=/x", "ip"),
+        ("unshare", "-n", *OURS),
+        (*OURS, "daemon", "--docker-plugin", "/x"),
+    ],
+    ids=" ".join,
+)
 def test_what_it_does_not_start(argv: tuple[str, ...]):
     assert nursery.place(argv) is None
 
