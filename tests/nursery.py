@@ -288,6 +288,13 @@ def become(birth: Birth) -> None:
     for number, file in enumerate(birth.files):
         os.dup2(file, number)
         os.close(file)
+    # What Python knows of its own files (whether one can be sought in, say) is not true of these.
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        former = getattr(sys, name)
+        buffering = 1 if name == "stderr" or os.isatty(number) else -1
+        file = os.fdopen(number, mode, buffering, former.encoding, former.errors, closefd=False)
+        setattr(sys, name, file)
+        setattr(sys, f"__{name}__", file)
     os.environ.clear()
     os.environ.update(birth.environment)
     sys.argv = [str(ROOT / "netplug/cli/__main__.py"), *birth.argv[len(PROGRAM) :]]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.hosts import command
 from tests.kernel.firewall_lab import ADDRESS, ADDRESS6, NAMES, Addresses, Lab
 from tests.kernel.firewall_rules import BACKENDS, HostFirewall, make
 
@@ -26,10 +27,14 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
 
 @pytest.fixture(params=BACKENDS)
 def firewall(lab: Lab, request: pytest.FixtureRequest) -> Iterator[HostFirewall]:
-    """Started, and with no networks; all of it is gone afterwards."""
+    """Started, and with no networks; all of it is gone afterwards.
+
+    Nor does it know of flows: a client may choose the port of an earlier test's, whose answers are let through.
+    """
     firewall = HostFirewall(lab, make(request.param))
     firewall.clear()
     firewall.start()
+    command("nsenter", f"--net={lab.path('h')}", "conntrack", "--flush")
     try:
         yield firewall
     finally:
