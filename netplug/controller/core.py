@@ -179,8 +179,8 @@ class Core:
         Side by side as well: what a daemon that dies has in its records still, the next one makes again.
         """
         writing = asyncio.create_task(record)
-        await asyncio.sleep(0)  # it is on its way
         try:
+            await asyncio.sleep(0)  # it is on its way
             await self.remove(action, subject, plan)
         finally:
             await asyncio.wait([writing])

@@ -9,7 +9,6 @@ import os
 import random
 import socket
 import struct
-from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -210,12 +209,11 @@ def dump(netlink: Socket) -> dict[str, Link]:
     return {link.name: link for link in map(parse, bodies)}
 
 
-def our_indexes(netlink: Socket, beside: Collection[str] = ()) -> set[int]:
-    """Of the links that carry a mark of ours, or a name of those `beside`: in a quarter of the time that a `dump` takes."""
+def our_indexes(netlink: Socket) -> set[int]:
+    """Of the links that carry a mark of ours: in a quarter of the time that a `dump` takes."""
     found = set()
     for body in netlink.dump(Message(RTM_GETLINK, header() + number(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS))):
-        group = parse_number(find_attribute(body, _INFO.size, IFLA_GROUP))
-        if group in _OUR_GROUPS or (beside and parse_text(find_attribute(body, _INFO.size, IFLA_IFNAME)) in beside):
+        if parse_number(find_attribute(body, _INFO.size, IFLA_GROUP)) in _OUR_GROUPS:
             found.add(_INFO.unpack_from(body)[2])
     return found
 

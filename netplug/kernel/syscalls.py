@@ -45,12 +45,6 @@ def unshare_network() -> None:
     _thread.network = None
 
 
-def enter_network(descriptor: int) -> None:
-    """Put the calling thread into the network namespace of `descriptor` (setns(2)); EINVAL for any other file."""
-    _check(_libc.setns(descriptor, CLONE_NEWNET))
-    _thread.network = None
-
-
 class Descriptor:
     """Of a file, for as long as somebody knows it."""
 
@@ -71,7 +65,7 @@ def own_network() -> Descriptor:
 
 
 def visit_network(place: Descriptor) -> None:
-    """As `enter_network`, and known to `own_network` then."""
+    """Put the calling thread into that network namespace (setns(2)); EINVAL for any other file."""
     _check(_libc.setns(place.number, CLONE_NEWNET))
     _thread.network = place
 

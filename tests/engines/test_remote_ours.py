@@ -28,8 +28,7 @@ def on(host: Host, test: Callable[[], Awaitable[None]]) -> None:
 
     def body() -> None:
         try:
-            with open(host.namespace.path) as namespace:
-                syscalls.enter_network(namespace.fileno())
+            syscalls.visit_network(syscalls.Descriptor(host.namespace.path))
             asyncio.run(asyncio.wait_for(test(), 60))  # type: ignore[arg-type]
         except BaseException as error:
             raised.append(error)

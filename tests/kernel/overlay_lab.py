@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -163,9 +162,7 @@ class Node:
             self.namespace.remove()
 
     def _live(self) -> None:
-        descriptor = os.open(self.namespace.path, os.O_RDONLY)
-        syscalls.enter_network(descriptor)
-        os.close(descriptor)
+        syscalls.visit_network(syscalls.Descriptor(self.namespace.path))
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
         self._loop.close()

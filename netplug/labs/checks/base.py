@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
 
 import msgspec
@@ -13,7 +14,11 @@ Find = Callable[[str], Place]
 """The place of a name."""
 
 
-class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", kw_only=True):
+class _Kind(msgspec.StructMeta, ABCMeta):
+    """Of structs that leave something to their subclasses."""
+
+
+class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", kw_only=True, metaclass=_Kind):
     """One thing that must hold. `look` returns when it does, else raises Unmet.
 
     `at`: the place where to look, or to send from. `why`: why it matters, for a learner who has not got there yet.
@@ -26,8 +31,8 @@ class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
         """The names of all places that it needs."""
         return (self.at,)
 
-    def look(self, find: Find) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def look(self, find: Find) -> None: ...
 
     def unmet(self, expected: str, found: str) -> Unmet:
         return Unmet(expected, found, self.why)
