@@ -32,6 +32,7 @@ class Concern:
         self._core = core
         self._networks: dict[str, tuple[Network, frozenset[str]]] = {}
         self._ports: dict[str, str] = {}
+        """By host interface: its endpoint."""
         self._sandboxes: dict[str, str] = {}
         self._places: dict[str, tuple[str, frozenset[str]]] = {}
         """By namespace that a global network has here: the network, and what its links and addresses there are called."""
@@ -49,7 +50,7 @@ class Concern:
         endpoint, sandbox = event.endpoint, event.sandbox
         if event.kind == "endpoint" and endpoint is not None and endpoint.host_interface:
             if event.action in ("connect", "update"):
-                self._ports[endpoint.host_interface] = endpoint.sandbox
+                self._ports[endpoint.host_interface] = endpoint.id
             elif event.action == "disconnect":
                 self._ports.pop(endpoint.host_interface, None)
         if event.kind == "sandbox" and sandbox is not None and sandbox.kind != "host":
@@ -115,8 +116,9 @@ class Concern:
         yield from self._by_port(loss)
 
     def _by_port(self, loss: Loss) -> Iterator[Subject]:
-        if loss.kind in ("link", "port") and loss.name in self._ports:
-            yield Subject("port" if loss.kind == "port" else "sandbox", self._ports[loss.name])
+        # One that is leaving is in the records no more.
+        if loss.kind in ("link", "port") and (endpoint := self._core.records.endpoints.get(self._ports.get(loss.name, ""))):
+            yield Subject("port" if loss.kind == "port" else "sandbox", endpoint.sandbox)
 
     def _in_sandbox(self, loss: Loss) -> Iterator[Subject]:
         identity = self._sandboxes.get(loss.namespace, "")

@@ -9,12 +9,11 @@ import itertools
 import logging
 import socket
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 from weakref import WeakValueDictionary
 
 from netplug.addressing import Allocator, Ipams
@@ -142,25 +141,23 @@ class Core:
         self,
         action: str,
         subject: str,
-        plan: Callable[[], Plan],
-        record: Coroutine[Any, Any, object],
+        plan: Plan,
+        record: Awaitable[object],
         opposite: Callable[[], Awaitable[object]],
     ) -> None:
-        """Make plan and `record` true, or neither. `opposite` takes a record back. The plan is asked for when nobody comes in between.
+        """Make plan and `record` true, or neither. `opposite` takes a record back.
 
-        The disk and the kernel work side by side: what a daemon that dies has in one of them only, the next one makes or removes.
+        The record is on its way to the disk: that and the kernel work side by side. What a daemon that dies has in one of them only, the
+        next one makes or removes.
         """
-        writing = asyncio.create_task(record)
         try:
-            await asyncio.sleep(0)  # it is on its way
-            applied = await self.apply(action, subject, plan())
+            applied = await self.apply(action, subject, plan)
         except BaseException:
-            await asyncio.wait([writing])
-            if writing.cancelled() or writing.exception() is None:
+            if await _done(record):
                 await opposite()
             raise
         try:
-            await writing
+            await record
         except BaseException as error:
             errors = [error, *await self.executor.remove(applied.undo)]
             self.journal.record(action, subject, (), "; ".join(map(str, errors)))
@@ -171,22 +168,21 @@ class Core:
         action: str,
         subject: str,
         plan: Plan,
-        record: Coroutine[Any, Any, object],
+        record: Awaitable[object],
         opposite: Callable[[], Awaitable[object]],
     ) -> None:
         """The other way round: take the plan's things away, and their `record`. Where the record stays, `opposite` makes them again.
 
         Side by side as well: what a daemon that dies has in its records still, the next one makes again.
         """
-        writing = asyncio.create_task(record)
         try:
-            await asyncio.sleep(0)  # it is on its way
             await self.remove(action, subject, plan)
         finally:
-            await asyncio.wait([writing])
-        if (error := writing.exception()) is not None:
-            await opposite()
-            raise error
+            try:
+                await record
+            except BaseException:
+                await opposite()
+                raise
 
     async def remove(self, action: str, subject: str, plan: Plan) -> None:
         """Take the plan's things away as far as possible; what resists is logged and is swept away at the next start."""
@@ -312,6 +308,16 @@ class Core:
         plans = _recorder.get()
         if plans is not None and plan:
             plans.append(plan)
+
+
+async def _done(record: Awaitable[object]) -> bool:
+    """Whether it was made, as far as anybody can say."""
+    with contextlib.suppress(asyncio.CancelledError):
+        try:
+            await record
+        except Exception:
+            return False
+    return True
 
 
 def _packed(address: str) -> bytes:

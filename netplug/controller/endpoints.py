@@ -28,7 +28,6 @@ from netplug.controller.shared import Shared
 from netplug.errors import Conflict, NetplugError, NotFound, PortTaken, Unavailable
 from netplug.kernel import namespaces
 from netplug.model import Endpoint, Network, Sandbox
-from netplug.plan import Plan
 from netplug.resolver.model import SandboxNames
 from netplug.store import Exists, Lost, Write
 
@@ -124,16 +123,13 @@ class Endpoints:
             core.records.add_sandbox(change.sandbox)
             self._remember(change.updated)
             # The resolver works beside both.
-            await asyncio.gather(
-                self.forget_names(endpoint, sandbox),
-                core.dissolve(
-                    "network disconnect",
-                    f"{network.name}/{sandbox.name}",
-                    change.plan,
-                    core.store.txn((), writes),
-                    partial(self._stay, network, sandbox, present, endpoint, change),
-                ),
-            )
+            names = self.forget_names(endpoint, sandbox)
+            stay = partial(self._stay, network, sandbox, present, endpoint, change)
+            try:
+                subject, record = f"{network.name}/{sandbox.name}", core.store.txn((), writes)
+                await core.dissolve("network disconnect", subject, change.plan, record, stay)
+            finally:
+                await names
             self.farewells.due(*farewells)
             core.retire(endpoint)
             await self.publishing.settle(sandbox, change.endpoints)
@@ -152,7 +148,7 @@ class Endpoints:
             await core.apply("network connect", f"{network.name}/{sandbox.name}", back.plan)
         except NetplugError as error:
             log.error("%s: could not be put back: %s", f"{network.name}/{sandbox.name}", error)
-        await self._publish_names(sandbox, endpoint, None)
+        await self._tell_names(endpoint, self._known_names(sandbox))
 
     async def _settle_exit(self, sandbox_id: str) -> None:
         """The way out comes with the first network that needs it, and goes with the last."""
@@ -225,17 +221,16 @@ class Endpoints:
         core.records.add_sandbox(change.sandbox)
         self._remember(change.updated)
         old = [endpoint for endpoint in present if endpoint.id in {updated.id for updated in change.updated}]
-        names: asyncio.Task[None] | None = None
+        names: Awaitable[None] | None = None
         sockets = None
         try:
             if change.sandbox.resolver_udp != sandbox.resolver_udp:
                 sockets = open_resolver_sockets(change.sandbox)
             else:
-                names = asyncio.create_task(self._publish_names(change.sandbox, new, None))
-
-            def plan() -> Plan:
-                return (*change.plan, *linking.rules(core, network, new, change.sandbox))
-
+                names = self._tell_names(new, self._known_names(change.sandbox))
+            if sandbox.kind == "engine":
+                await asyncio.sleep(0)  # its engine is answered now, and need not wait for what follows
+            plan = (*change.plan, *linking.rules(core, network, new, change.sandbox))
             subject, record = f"{network.name}/{sandbox.name}", self._intend(network, change, new)
             await core.establish("network connect", subject, plan, record, partial(self._withdraw, before, old, new))
         except BaseException:
@@ -253,19 +248,23 @@ class Endpoints:
             core.announced(new)
         if names is not None:
             await names
-        else:
+        elif sockets is not None:
             await self._publish_names(change.sandbox, new, sockets)
         await self.publishing.settle(change.sandbox, change.endpoints)
         return new
 
-    async def _intend(self, network: Network, change: Change, new: Endpoint) -> None:
+    def _intend(self, network: Network, change: Change, new: Endpoint) -> Awaitable[None]:
+        """On its way to the store when this returns."""
         compares, writes = put_endpoint(new)
         if handing.claimed(new):
             compares.append(Exists(sandbox_key(new.sandbox)))
+        writes += [put_sandbox(change.sandbox), *map(update_endpoint, change.updated), *self._shared.debts.cleared(new)]
+        writes += self.farewells.unsaid(self.farewells.of_endpoints([new], None))
+        return self._intended(network, new, self._core.store.txn(compares, writes))
+
+    async def _intended(self, network: Network, new: Endpoint, transaction: Awaitable[int]) -> None:
         try:
-            writes += [put_sandbox(change.sandbox), *map(update_endpoint, change.updated), *self._shared.debts.cleared(new)]
-            writes += self.farewells.unsaid(self.farewells.of_endpoints([new], None))
-            await self._core.store.txn(compares, writes)
+            await transaction
         except Lost as lost:
             if isinstance(lost.failed, Exists):
                 raise NotFound(f"network {network.name} not found") from lost
@@ -290,33 +289,34 @@ class Endpoints:
                 f"driver failed programming external connectivity on endpoint {sandbox.name} ({endpoint.id}): {error}"
             ) from error
 
-    async def _publish_names(self, sandbox: Sandbox, endpoint: Endpoint, sockets: tuple[socket.socket, socket.socket] | None) -> None:
-        """The resolver learns the endpoint's names, and which networks the sandbox is on now."""
-        resolver, names, known = self._core.resolver, endpoint_names(self._core, endpoint), self._known_names(sandbox)
-        if sockets is not None:
-            await self.hand_over(sandbox, sockets)
-            known = None
-        if names is not None:
-            await self.tell(resolver.put(names, known))
-        elif known is not None:
-            await self.tell(resolver.update_sandbox(known))
+    async def _publish_names(self, sandbox: Sandbox, endpoint: Endpoint, sockets: tuple[socket.socket, socket.socket]) -> None:
+        """The resolver gets the sandbox's sockets, and learns the endpoint's names."""
+        await self.hand_over(sandbox, sockets)
+        await self._tell_names(endpoint, None)
 
-    async def forget_names(self, endpoint: Endpoint, sandbox: Sandbox | None = None) -> None:
+    def _tell_names(self, endpoint: Endpoint, sandbox: SandboxNames | None) -> Awaitable[None]:
+        """The resolver learns the endpoint's names, and which networks the sandbox is on now. It has been told when this returns."""
+        resolver, names = self._core.resolver, endpoint_names(self._core, endpoint)
+        if names is not None:
+            return self.tell(resolver.put(names, sandbox))
+        return self.tell(resolver.update_sandbox(sandbox) if sandbox is not None else None)
+
+    def forget_names(self, endpoint: Endpoint, sandbox: Sandbox | None = None) -> Awaitable[None]:
         """The opposite, with a `sandbox` that stays."""
         resolver, known = self._core.resolver, self._known_names(sandbox) if sandbox is not None else None
         if endpoint_names(self._core, endpoint) is not None:
-            await self.tell(resolver.drop(endpoint.network, endpoint.id, known))
-        elif known is not None:
-            await self.tell(resolver.update_sandbox(known))
+            return self.tell(resolver.drop(endpoint.network, endpoint.id, known))
+        return self.tell(resolver.update_sandbox(known) if known is not None else None)
 
     def _known_names(self, sandbox: Sandbox) -> SandboxNames | None:
         """What the resolver is to know of a sandbox that it serves."""
         return self.sandbox_names(sandbox) if sandbox.resolver_udp else None
 
-    async def tell(self, message: Awaitable[None]) -> None:
+    async def tell(self, message: Awaitable[None] | None) -> None:
         """A resolver that is away learns everything when it is back; a change of the network does not wait for it."""
         try:
-            await message
+            if message is not None:
+                await message
         except (Unavailable, OSError) as error:
             log.warning("the resolver does not answer, names follow when it is back: %s", error)
 

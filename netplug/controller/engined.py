@@ -141,7 +141,7 @@ class Engined:
 
         own = [put_sandbox(sandbox)] if sandbox != known else []
         record = core.store.txn((), [*own, update_endpoint(joined), delete_sandbox(former)])
-        establishing = core.establish("network connect", f"{network.name}/{sandbox.name}", lambda: plan, record, opposite)
+        establishing = core.establish("network connect", f"{network.name}/{sandbox.name}", plan, record, opposite)
         if handing.arrived(joined):
             await self._furnishing.furnish(sandbox, establishing, sockets)
             core.announced(joined)

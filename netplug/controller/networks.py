@@ -116,7 +116,7 @@ class Networks:
             plan = core.network_plan(network)
             record = core.store.txn(compares, writes, durable=True)
             take_back = partial(core.store.txn, (), opposite, durable=True)
-            await core.establish("network create", network.name, lambda: plan, record, take_back)
+            await core.establish("network create", network.name, plan, record, take_back)
         except BaseException as error:
             core.records.drop_network(network)
             core.allocators.pop(network.id, None)

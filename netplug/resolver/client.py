@@ -11,7 +11,7 @@ import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -45,21 +45,24 @@ class _Message:
             raise InvalidArgument(f"too many names for one endpoint or sandbox: {len(self.data)} bytes, at most {_PER_MESSAGE}")
 
 
+_Answer: TypeAlias = asyncio.Future[dict[str, Any]]
+
+
 class _Connection:
     """A connected socket on the running loop. Requests go out in order, answers come in order."""
 
     def __init__(self, sock: socket.socket, lost: Callable[[], None]) -> None:
         self._sock, self._lost = sock, lost
         self._loop = asyncio.get_running_loop()
-        self._unsent: deque[tuple[_Message, asyncio.Future[dict[str, Any]]]] = deque()
-        self._waiting: deque[asyncio.Future[dict[str, Any]]] = deque()
+        self._unsent: deque[tuple[_Message, _Answer]] = deque()
+        self._waiting: deque[_Answer] = deque()
         self.replaced = False
         self.closed = asyncio.Event()
         self._loop.add_reader(sock, self._readable)
 
-    def request(self, message: _Message) -> asyncio.Future[dict[str, Any]]:
+    def request(self, message: _Message) -> _Answer:
         """Queue it; the answer comes to the future."""
-        future: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        future: _Answer = self._loop.create_future()
         if self.closed.is_set():
             future.set_exception(_Lost())
             return future
@@ -177,21 +180,21 @@ class Resolver:
         with udp, tcp:
             await self._call([_Message({"op": "add", "sandbox": names}, (udp.fileno(), tcp.fileno()))])
 
-    async def update_sandbox(self, names: SandboxNames) -> None:
+    def update_sandbox(self, names: SandboxNames) -> Awaitable[None]:
         """The sandbox sees other networks or links now. Nothing happens if its sockets are not there: add_sandbox will say it all."""
-        await self._call([_Message({"op": "update", "sandbox": names})])
+        return self._tell([_Message({"op": "update", "sandbox": names})])
 
     async def remove_sandbox(self, id: str) -> None:
         """When this returns the process has closed the sandbox's sockets."""
         await self._call([_Message({"op": "remove", "id": id})])
 
-    async def put(self, endpoint: EndpointNames, sandbox: SandboxNames | None = None) -> None:
+    def put(self, endpoint: EndpointNames, sandbox: SandboxNames | None = None) -> Awaitable[None]:
         """Answer with these names, from now on and in every sandbox of the network; with `sandbox`, `update_sandbox` on the way."""
-        await self._call(_with_update({"op": "put", "endpoint": endpoint}, sandbox))
+        return self._tell(_with_update({"op": "put", "endpoint": endpoint}, sandbox))
 
-    async def drop(self, network: str, endpoint: str, sandbox: SandboxNames | None = None) -> None:
+    def drop(self, network: str, endpoint: str, sandbox: SandboxNames | None = None) -> Awaitable[None]:
         """The opposite of `put`."""
-        await self._call(_with_update({"op": "drop", "network": network, "endpoint": endpoint}, sandbox))
+        return self._tell(_with_update({"op": "drop", "network": network, "endpoint": endpoint}, sandbox))
 
     async def change(self, put: Iterable[EndpointNames], drop: Iterable[tuple[str, str]]) -> None:
         """Many of both, in few messages; `drop` is of networks and endpoints, and comes first."""
@@ -223,31 +226,34 @@ class Resolver:
     def _connected(self) -> bool:
         return self._ready.is_set() and self._connection is not None and not self._connection.closed.is_set()
 
-    async def _call(self, messages: Sequence[_Message]) -> list[dict[str, Any]]:
-        """The answers. Messages go out together; if the process dies meanwhile, all of them go to the next one."""
+    def _tell(self, messages: Sequence[_Message]) -> Awaitable[None]:
+        """They have gone out when this returns, if there is a process; it answers while others work."""
+        answers = self._sent(messages) if self._connected else []
+
+        async def answered() -> None:
+            await self._call(messages, answers)
+
+        return answered()
+
+    async def _call(self, messages: Sequence[_Message], answers: Sequence[_Answer] = ()) -> list[dict[str, Any]]:
+        """The answers, to come where the messages have gone out. They go out together; if the process dies, all go to the next one."""
         try:
             async with asyncio.timeout(CALL_TIMEOUT):
                 while not self._stopped:
                     await self._ready.wait()
-                    assert self._connection is not None
                     with contextlib.suppress(_Lost):
-                        return [_checked(answer) for answer in await self._exchange(self._connection, messages)]
-                    if self._connection.replaced:
+                        awaited, answers = answers or self._sent(messages), ()
+                        return [_checked(answer) for answer in await _all(awaited)]
+                    if self._connection is not None and self._connection.replaced:
                         break
         except TimeoutError:
             pass
         why = "another daemon has taken it over" if self._connection and self._connection.replaced else "it does not answer"
         raise Unavailable(f"the resolver process cannot be told: {why}; see {self._run_dir}/resolver.log")
 
-    async def _exchange(self, connection: _Connection, messages: Sequence[_Message]) -> list[dict[str, Any]]:
-        futures = [connection.request(message) for message in messages]
-        if len(futures) == 1:
-            return [await futures[0]]
-        results = await asyncio.gather(*futures, return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        return [result for result in results if not isinstance(result, BaseException)]
+    def _sent(self, messages: Sequence[_Message]) -> list[_Answer]:
+        assert self._connection is not None
+        return [self._connection.request(message) for message in messages]
 
     async def _connect(self) -> bool:
         """True: connected, and the process speaks our protocol in our namespace. One that does not is told to end."""
@@ -328,6 +334,16 @@ def _with_update(content: dict[str, Any], sandbox: SandboxNames | None) -> list[
     if sandbox.extra:
         return [_Message(content), _Message({"op": "update", "sandbox": sandbox})]
     return [_Message(content | {"sandbox": sandbox})]
+
+
+async def _all(answers: Sequence[_Answer]) -> list[dict[str, Any]]:
+    if len(answers) == 1:
+        return [await answers[0]]
+    results = await asyncio.gather(*answers, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in results if not isinstance(result, BaseException)]
 
 
 def _checked(answer: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ transaction as the record: `Missing(key)` among the compares. Revisions grow; tr
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Protocol, TypeAlias
 
 import msgspec
@@ -86,7 +86,7 @@ class Store(Protocol):
     async def range(self, prefix: str) -> tuple[int, list[KeyValue]]:
         """The store's revision, and every key that starts with `prefix`, in key order."""
 
-    async def txn(self, compares: Sequence[Compare], writes: Sequence[Write], *, durable: bool = False) -> int:
+    def txn(self, compares: Sequence[Compare], writes: Sequence[Write], *, durable: bool = False) -> Awaitable[int]:
         """All or nothing; the new revision. Lost if a compare fails. `durable`: survives a power cut, not only a crash.
 
         Undecided if nobody can say whether it was made (a connection broke); any other error: it was not.

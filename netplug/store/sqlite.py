@@ -8,7 +8,7 @@ whether its transaction was made: it was, or will be.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -47,8 +47,10 @@ class SqliteStore:
     async def range(self, prefix: str) -> tuple[int, list[KeyValue]]:
         return await self._ask(lambda database: database.range(prefix), writes=False)
 
-    async def txn(self, compares: Sequence[Compare], writes: Sequence[Write], *, durable: bool = False) -> int:
-        """ValueError for what etcd would refuse too: more than MAX_OPERATIONS, or one key written twice.
+    def txn(self, compares: Sequence[Compare], writes: Sequence[Write], *, durable: bool = False) -> Awaitable[int]:
+        """On its way to the disk when this returns.
+
+        ValueError for what etcd would refuse too: more than MAX_OPERATIONS, or one key written twice.
 
         The revision stays as it is when nothing is changed: no writes, or only of keys that were gone already.
         """
@@ -58,7 +60,7 @@ class SqliteStore:
             self._worker.changed(database.txn(compares, writes))
             return database.revision
 
-        return await self._ask(act, durable=durable)
+        return self._ask(act, durable=durable)
 
     def watch(self, prefix: str, from_revision: int) -> AsyncIterator[list[Event]]:
         """Ends when the store is closed."""
@@ -82,9 +84,10 @@ class SqliteStore:
             await self._worker.stop()
             self._history.close()
 
-    async def _ask(self, act: Callable[[Database], T], *, writes: bool = True, durable: bool = False) -> T:
-        if self._closed:
-            raise Unavailable("the store is closed")
+    def _ask(self, act: Callable[[Database], T], *, writes: bool = True, durable: bool = False) -> asyncio.Future[T]:
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._worker.queue.put(Request(act, answer, writes, durable))
-        return await answer
+        if self._closed:
+            answer.set_exception(Unavailable("the store is closed"))
+        else:
+            self._worker.queue.put(Request(act, answer, writes, durable))
+        return answer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from netplug.errors import NetplugError, StepFailed, Unavailable
@@ -134,19 +134,20 @@ class MemoryResolver:
         tcp.close()
         self.sandboxes[names.id] = names
 
-    async def update_sandbox(self, names: SandboxNames) -> None:
+    def update_sandbox(self, names: SandboxNames) -> Awaitable[None]:
         self.sandboxes[names.id] = names
+        return _answer()
 
     async def remove_sandbox(self, identity: str) -> None:
         self.sandboxes.pop(identity, None)
 
-    async def put(self, endpoint: EndpointNames, sandbox: SandboxNames | None = None) -> None:
+    def put(self, endpoint: EndpointNames, sandbox: SandboxNames | None = None) -> Awaitable[None]:
         self.endpoints[(endpoint.network, endpoint.endpoint)] = endpoint
-        await self._update(sandbox)
+        return self._updated(sandbox)
 
-    async def drop(self, network: str, endpoint: str, sandbox: SandboxNames | None = None) -> None:
+    def drop(self, network: str, endpoint: str, sandbox: SandboxNames | None = None) -> Awaitable[None]:
         self.endpoints.pop((network, endpoint), None)
-        await self._update(sandbox)
+        return self._updated(sandbox)
 
     async def change(self, put: Iterable[EndpointNames], drop: Iterable[tuple[str, str]]) -> None:
         for network, endpoint in drop:
@@ -154,6 +155,9 @@ class MemoryResolver:
         for names in put:
             await self.put(names)
 
-    async def _update(self, sandbox: SandboxNames | None) -> None:
-        if sandbox is not None:
-            await self.update_sandbox(sandbox)
+    def _updated(self, sandbox: SandboxNames | None) -> Awaitable[None]:
+        return self.update_sandbox(sandbox) if sandbox is not None else _answer()
+
+
+async def _answer() -> None:
+    """It has been told already."""

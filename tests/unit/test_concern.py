@@ -48,6 +48,12 @@ async def test_the_host_s_losses(host: Host):
     assert host.concerned(Loss(HOST, "table", "ip filter")) == [("neighbours", "")]
 
 
+async def test_a_port_that_is_leaving_concerns_nobody(host: Host):
+    """Its link goes before anybody has been told that it has left."""
+    host.lab.core.records.drop_endpoint(host.endpoint)
+    assert host.concerned(Loss(HOST, "link", host.endpoint.host_interface), Loss(HOST, "port", host.endpoint.host_interface)) == []
+
+
 async def test_a_sandbox_s_losses(host: Host):
     path = host.sandbox.namespace
     for kind, name in (("link", "eth0"), ("address", "10.50.0.2"), ("route", "10.50.0.1"), ("route", "10.50.0.0/24")):

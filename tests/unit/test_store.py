@@ -312,7 +312,7 @@ class StoreMachine(RuleBasedStateMachine):
     )
     def txn(self, compares, writes, durable):
         failed = next((compare for compare in compares if not self.holds(compare)), None)
-        asked = self.store.txn(compares, writes, durable=durable)
+        asked = self.made(compares, writes, durable)
         if failed is not None:
             with pytest.raises(Lost) as caught:
                 self.runner.run(asked)
@@ -328,6 +328,9 @@ class StoreMachine(RuleBasedStateMachine):
                 del self.model[write.key]
         if effective:
             self.events.append([Event(write.key, getattr(write, "value", None), self.revision) for write in effective])
+
+    async def made(self, compares, writes, durable) -> int:
+        return await self.store.txn(compares, writes, durable=durable)
 
     @rule(prefix=KEYS | st.just(""))
     def range(self, prefix):
