@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from tests.bench import allocation, cluster, crowd, curves, latency, plugin, publishing, remote, report, scale, traffic, tunnel
+from tests.bench import allocation, cluster, crowd, curves, latency, plugin, publishing, quiet, remote, report, scale, traffic, tunnel
 from tests.bench.engines import Dockerd, Engine, Netplug
 from tests.bench.report import Results
 from tests.hosts import Lan, Namespace, untouched_machine
@@ -37,7 +37,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--engines", default="netplug,dockerd", help="which sides to measure")
     parser.add_argument("--only", default=",".join(PARTS), help="which parts, of: " + ", ".join(PARTS))
-    parser.add_argument("--rounds", type=int, default=30, help="samples per call and engine")
+    parser.add_argument("--rounds", type=int, default=45, help="samples per call and engine")
     parser.add_argument("--seconds", type=int, default=3, help="length of one dnsperf or iperf3 run")
     parser.add_argument("--endpoints", type=int, default=1000, help="how far netplug's host grows")
     parser.add_argument("--peer-endpoints", type=int, default=100, help="how far dockerd's host grows (12 MB a container)")
@@ -64,6 +64,7 @@ class Bench:
         for _ in range(turns):
             for side in sides:
                 self.progress.update(task, description=f"{what}: {side.name}")
+                quiet.wait()
                 yield side
                 self.progress.advance(task)
         self.progress.update(task, description=what)

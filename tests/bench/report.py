@@ -226,6 +226,8 @@ better, except where it is the growth of netplug's own cost.
 FOOTER = """
 ## How it is measured
 
+- The engines take turns. Each begins when the machine is quiet (nine tenths idle), so that what one leaves for later is not the next
+  one's time.
 - Calls are timed by the client over a kept-alive unix socket connection, from the first byte sent to the last byte read.
 - Ports: a running container that publishes so many ports leaves its only network and joins it again; the join is timed.
 - Ports beside many: a running container that publishes 1,000 ports (100 for dockerd, which takes 20 ms for each) leaves its only network
