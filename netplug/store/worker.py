@@ -1,7 +1,8 @@
-"""The thread that has the database, and group commit.
+"""The thread that waits for the disk, and group commit.
 
 Requests queue up; all that are there when the thread turns to them become one group with one COMMIT, so that a hundred callers at once
-pay for one write to the disk. If the commit fails, all of the group have failed.
+pay for one write to the disk. If the commit fails, all of the group have failed. While nothing is in the thread's hands, the database
+is the loop's, which may make a transaction by itself.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 from netplug import faults
 
@@ -25,6 +26,8 @@ GROUP = 256
 """Requests in one commit at most."""
 PAUSE = 1.0
 """Seconds before leases are tried again that could not be ended (the disk was full)."""
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -59,9 +62,14 @@ class Worker:
     """`on_change` hears, on the loop, of every transaction that was committed, in order and before its caller does."""
 
     def __init__(self, path: Path, loop: asyncio.AbstractEventLoop) -> None:
-        self.queue: SimpleQueue[Request | None] = SimpleQueue()
         self.on_change: Callable[[list[Event]], None] = lambda events: None
+        self.ends_leases = False
+        """There are leases, or have been: the thread ends them by itself, so that the database is never the loop's."""
         self._path, self._loop = path, loop
+        self._database: Database | None = None
+        self._queue: SimpleQueue[Request | None] = SimpleQueue()
+        self._asked = 0
+        """Requests whose answers have not been delivered."""
         self._changes: list[list[Event]] = []
         self._stopping = False
         self._pause = 0.0
@@ -74,13 +82,34 @@ class Worker:
         try:
             return await self._started
         except asyncio.CancelledError:
-            self.queue.put(None)
+            self._queue.put(None)
             raise
 
     async def stop(self) -> None:
         """After everything that is in the queue."""
-        self.queue.put(None)
+        self._queue.put(None)
         await asyncio.shield(self._ended)
+
+    def ask(self, request: Request) -> None:
+        """To be done by the thread."""
+        self._asked += 1
+        self._queue.put(request)
+
+    @property
+    def idle(self) -> bool:
+        """Whether the database is the loop's just now."""
+        return not self._asked and not self.ends_leases
+
+    def make_here(self, act: Callable[[Database], T]) -> T:
+        """One transaction that need not be on the disk, on the loop's own thread; the worker must be idle."""
+        assert self._database is not None
+        self._changes = []
+        try:
+            outcome = _committed(self._database, act, durable=False)
+        except (sqlite3.Error, OSError) as error:
+            raise self._database.failed("written", error) from error
+        self._publish(self._changes)
+        return outcome
 
     def changed(self, events: list[Event]) -> None:
         """Called by requests with what they changed."""
@@ -93,6 +122,7 @@ class Worker:
         except Exception as error:
             self._tell(_fail, self._started, error)
             return
+        self._database, self.ends_leases = database, database.next_deadline() is not None
         self._tell(_succeed, self._started, database.revision)
         try:
             while not self._stopping:
@@ -107,7 +137,7 @@ class Worker:
         wait = self._patience(database)
         while len(group) < (1 if faults.enabled else GROUP):
             try:
-                request = self.queue.get(timeout=wait) if not group else self.queue.get_nowait()
+                request = self._queue.get(timeout=wait) if not group else self._queue.get_nowait()
             except Empty:
                 break
             if request is None:
@@ -137,30 +167,46 @@ class Worker:
             for request in group:
                 request.run(database)
             return
-        database.begin(durable=any(request.durable for request in group))
-        try:
+
+        def act(database: Database) -> None:
             for lease in expired:
                 self.changed(database.revoke(lease))
             for request in group:
                 request.run(database)
-            faults.point("store.before")
-            database.commit()
-        except BaseException:
-            database.rollback()
-            raise
-        faults.point("store.after")
+
+        _committed(database, act, durable=any(request.durable for request in group))
 
     def _deliver(self, group: list[Request], changes: list[list[Event]]) -> None:
-        for events in changes:
-            self.on_change(events)
+        self._asked -= len(group)
+        self._publish(changes)
         for request in group:
             request.resolve()
+
+    def _publish(self, changes: list[list[Event]]) -> None:
+        for events in changes:
+            self.on_change(events)
+        if not self._asked and self._database is not None and self._database.checkpoint_due:
+            self.ask(Request(Database.checkpoint, self._loop.create_future(), writes=False, durable=False))
 
     def _tell(self, act: Callable[..., None], *arguments: object) -> None:
         try:
             self._loop.call_soon_threadsafe(act, *arguments)
         except RuntimeError:
             self._stopping = True  # the loop is closed: nobody is left to work for
+
+
+def _committed(database: Database, act: Callable[[Database], T], *, durable: bool) -> T:
+    """Do it and commit; or raise, with nothing done."""
+    database.begin(durable=durable)
+    try:
+        outcome = act(database)
+        faults.point("store.before")
+        database.commit()
+    except BaseException:
+        database.rollback()
+        raise
+    faults.point("store.after")
+    return outcome
 
 
 def _succeed(future: asyncio.Future[Any], value: object) -> None:
