@@ -61,9 +61,7 @@ class SqliteStore:
             self._worker.changed(database.txn(compares, writes))
             return database.revision
 
-        if not durable and len(compares) + len(writes) <= SMALL and self._worker.idle and not self._closed:
-            return self._worker.make_here(act)
-        return await self._ask(act, durable=durable)
+        return await self._ask(act, durable=durable, quick=not durable and len(compares) + len(writes) <= SMALL)
 
     def watch(self, prefix: str, from_revision: int) -> AsyncIterator[list[Event]]:
         """Ends when the store is closed."""
@@ -88,9 +86,10 @@ class SqliteStore:
             await self._worker.stop()
             self._history.close()
 
-    async def _ask(self, act: Callable[[Database], T], *, writes: bool = True, durable: bool = False) -> T:
-        if self._closed:
-            raise Unavailable("the store is closed")
+    def _ask(self, act: Callable[[Database], T], *, writes: bool = True, durable: bool = False, quick: bool = False) -> asyncio.Future[T]:
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._worker.ask(Request(act, answer, writes, durable))
-        return await answer
+        if self._closed:
+            answer.set_exception(Unavailable("the store is closed"))
+        else:
+            self._worker.ask(Request(act, answer, writes, durable, quick))
+        return answer

@@ -2,7 +2,7 @@
 
 Requests queue up; all that are there when the thread turns to them become one group with one COMMIT, so that a hundred callers at once
 pay for one write to the disk. If the commit fails, all of the group have failed. While nothing is in the thread's hands, the database
-is the loop's, which may make a transaction by itself.
+is the loop's, which makes by itself what is quick.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import Any
 
 from netplug import faults
 
@@ -27,8 +27,6 @@ GROUP = 256
 PAUSE = 1.0
 """Seconds before leases are tried again that could not be ended (the disk was full)."""
 
-T = TypeVar("T")
-
 
 @dataclass(slots=True)
 class Request:
@@ -38,6 +36,8 @@ class Request:
     answer: asyncio.Future[Any]
     writes: bool
     durable: bool
+    quick: bool
+    """It waits for no disk."""
     outcome: Any = None
     error: Exception | None = None
 
@@ -91,25 +91,13 @@ class Worker:
         await asyncio.shield(self._ended)
 
     def ask(self, request: Request) -> None:
-        """To be done by the thread."""
+        """Have it done: at once where it is quick and the database is ours."""
         self._asked += 1
-        self._queue.put(request)
-
-    @property
-    def idle(self) -> bool:
-        """Whether the database is the loop's just now."""
-        return not self._asked and not self.ends_leases
-
-    def make_here(self, act: Callable[[Database], T]) -> T:
-        """One transaction that need not be on the disk, on the loop's own thread; the worker must be idle."""
-        assert self._database is not None
-        self._changes = []
-        try:
-            outcome = _committed(self._database, act, durable=False)
-        except (sqlite3.Error, OSError) as error:
-            raise self._database.failed("written", error) from error
-        self._publish(self._changes)
-        return outcome
+        if request.quick and self._asked == 1 and not self.ends_leases and self._database is not None:
+            group = [request]
+            self._deliver(group, self._make(self._database, group))
+        else:
+            self._queue.put(request)
 
     def changed(self, events: list[Event]) -> None:
         """Called by requests with what they changed."""
@@ -126,7 +114,8 @@ class Worker:
         self._tell(_succeed, self._started, database.revision)
         try:
             while not self._stopping:
-                self._make(database, self._next_group(database))
+                group = self._next_group(database)
+                self._tell(self._deliver, group, self._make(database, group))
         finally:
             database.close()
             self._tell(_succeed, self._ended, None)
@@ -150,16 +139,21 @@ class Worker:
         deadline = database.next_deadline()
         return None if deadline is None else max(self._pause, deadline - time.monotonic())
 
-    def _make(self, database: Database, group: list[Request]) -> None:
+    def _make(self, database: Database, group: list[Request]) -> list[list[Event]]:
+        """Do them, and note what came of it in each. What they changed."""
         self._changes, self._pause = [], 0.0
         try:
-            with database.errors("written"):
-                self._commit(database, group)
+            self._commit(database, group)
+        except (sqlite3.Error, OSError) as error:
+            self._failed(group, database.failed("written", error))
         except Exception as error:
-            self._changes, self._pause = [], PAUSE
-            for request in group:
-                request.outcome, request.error = None, error
-        self._tell(self._deliver, group, self._changes)
+            self._failed(group, error)
+        return self._changes
+
+    def _failed(self, group: list[Request], error: Exception) -> None:
+        self._changes, self._pause = [], PAUSE
+        for request in group:
+            request.outcome, request.error = None, error
 
     def _commit(self, database: Database, group: list[Request]) -> None:
         expired = database.expired()
@@ -167,46 +161,33 @@ class Worker:
             for request in group:
                 request.run(database)
             return
-
-        def act(database: Database) -> None:
+        database.begin(durable=any(request.durable for request in group))
+        try:
             for lease in expired:
                 self.changed(database.revoke(lease))
             for request in group:
                 request.run(database)
-
-        _committed(database, act, durable=any(request.durable for request in group))
+            faults.point("store.before")
+            database.commit()
+        except BaseException:
+            database.rollback()
+            raise
+        faults.point("store.after")
 
     def _deliver(self, group: list[Request], changes: list[list[Event]]) -> None:
         self._asked -= len(group)
-        self._publish(changes)
-        for request in group:
-            request.resolve()
-
-    def _publish(self, changes: list[list[Event]]) -> None:
         for events in changes:
             self.on_change(events)
+        for request in group:
+            request.resolve()
         if not self._asked and self._database is not None and self._database.checkpoint_due:
-            self.ask(Request(Database.checkpoint, self._loop.create_future(), writes=False, durable=False))
+            self.ask(Request(Database.checkpoint, self._loop.create_future(), writes=False, durable=False, quick=False))
 
     def _tell(self, act: Callable[..., None], *arguments: object) -> None:
         try:
             self._loop.call_soon_threadsafe(act, *arguments)
         except RuntimeError:
             self._stopping = True  # the loop is closed: nobody is left to work for
-
-
-def _committed(database: Database, act: Callable[[Database], T], *, durable: bool) -> T:
-    """Do it and commit; or raise, with nothing done."""
-    database.begin(durable=durable)
-    try:
-        outcome = act(database)
-        faults.point("store.before")
-        database.commit()
-    except BaseException:
-        database.rollback()
-        raise
-    faults.point("store.after")
-    return outcome
 
 
 def _succeed(future: asyncio.Future[Any], value: object) -> None:
