@@ -37,10 +37,14 @@ class Shelter:
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work)
+        self.adopt(task)
+        return task
+
+    def adopt(self, task: asyncio.Task[Any]) -> None:
+        """A task that is there already, and that nobody else cancels."""
         _unbroken[task] = self._must_end
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return task
 
     def tasks(self) -> tuple[asyncio.Task[Any], ...]:
         return tuple(self._tasks)

@@ -9,9 +9,9 @@ import os
 import re
 import socket
 import stat
-import struct
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -24,6 +24,7 @@ from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 from netplug.api import containers, execs, extensions, images, networks, nodes, points, streams, system
 from netplug.api.background import Background
 from netplug.api.call import Call, failed
+from netplug.api.connection import Connection
 from netplug.api.eventlog import EventLog
 from netplug.api.routes import Route
 from netplug.api.services import Services
@@ -40,7 +41,6 @@ LARGEST_BODY = 8 << 20
 
 _ROOMS = (system, networks, containers, streams, execs, images, nodes, points, extensions)
 _VERSION = re.compile(r"/v1\.\d+(?=/)")
-_CREDENTIALS = struct.Struct("3i")
 
 
 class Application:
@@ -65,15 +65,10 @@ class Application:
         self._path = Path(path)
         listener = await _bind(self._path)
         self._inode = self._path.stat().st_ino
-        self._web = web.Server(
-            self._serve,
-            request_factory=self._request,
-            handler_cancellation=True,
-            access_log=None,
-            logger=_unreadable_log(),
-            auto_decompress=False,
-        )
-        self._server = await asyncio.get_running_loop().create_unix_server(self._web, sock=listener, backlog=BACKLOG)
+        self._web = web.Server(self._serve, request_factory=self._request)
+        loop = asyncio.get_running_loop()
+        connection = partial(Connection, self._web, loop, access_log=None, logger=_unreadable_log(), auto_decompress=False)
+        self._server = await loop.create_unix_server(connection, sock=listener, backlog=BACKLOG)
 
     async def close(self, grace: float = GRACE) -> None:
         """Take no more requests, end the streams, let the changes under way come to their end."""
@@ -121,10 +116,13 @@ class Application:
         if route is None:
             return failed("page not found", 404)
         call = Call(request, parameters, self._services, self._events, self._background)
-        actor.set(_caller(request))
+        connection, task = Connection.of(request), asyncio.current_task()
+        actor.set(_agent(request) + connection.peer)
         if route.changes:
+            connection.broken_off = None
             return await self._background.finish(route.handler(call))
-        if route.streams and (task := asyncio.current_task()):
+        connection.broken_off = task
+        if route.streams and task is not None:
             self._background.watch(task)
         return await route.handler(call)
 
@@ -141,6 +139,8 @@ class Application:
         """Once an answer has begun, only the end of the connection can say that it went wrong."""
         if request.writer.output_size > 0:
             raise ConnectionResetError(message)
+        if request.transport is None:
+            log.warning("after its client had gone, a request failed: %s", message)
         return failed(message, status)
 
 
@@ -158,14 +158,9 @@ def _table() -> Mapping[tuple[str, str], list[Route]]:
     return dict(table)
 
 
-def _caller(request: web.BaseRequest) -> str:
-    """Who is at the other end, for the journal: `docker/28.2.2 uid 0 pid 4242`."""
-    agent = request.headers.get("User-Agent", "API").split(" ")[0][:64]
-    peer: socket.socket | None = request.get_extra_info("socket")
-    if peer is None:
-        return agent
-    pid, uid, _ = _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-    return f"{agent} uid {uid} pid {pid}"
+def _agent(request: web.BaseRequest) -> str:
+    """Who asks, for the journal, as it calls itself: `docker/28.2.2`."""
+    return request.headers.get("User-Agent", "API").split(" ")[0][:64]
 
 
 def _unreadable_log() -> logging.Logger:

@@ -1,7 +1,7 @@
 """Work that outlives the request it came with.
 
-A change goes on when its client hangs up: half a connect is worse than one that nobody waits for. The streams of a hijacked connection
-have no request any more at all.
+A change goes on when its client hangs up, in the task of its request (see `connection`). The streams of a hijacked connection have no
+request any more at all.
 """
 
 from __future__ import annotations
@@ -26,13 +26,11 @@ class Background:
         self._streams: set[asyncio.Task[Any]] = set()
 
     async def finish(self, change: Coroutine[Any, Any, Result]) -> Result:
-        """Run the change to its end, whatever becomes of the caller."""
-        task = self._changes.start(change)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            task.add_done_callback(_log_failure)
-            raise
+        """Run the change to its end in this task, which its request's connection leaves alone."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._changes.adopt(task)
+        return await change
 
     def stream(self, work: Coroutine[Any, Any, None]) -> None:
         """Start a stream that nobody waits for."""

@@ -20,6 +20,8 @@ MIN_API_VERSION = "1.24"
 JSON = "application/json"
 """Exactly this: with a charset behind it, the docker command prints errors as raw JSON."""
 BASE_HEADERS = {"Api-Version": API_VERSION, "Docker-Experimental": "false", "Ostype": "linux", "Server": "netplug"}
+_NO_BODY = CIMultiDict(BASE_HEADERS)
+_JSON_BODY = CIMultiDict({**BASE_HEADERS, "Content-Type": JSON})
 
 Shape = TypeVar("Shape", bound=shapes.Body)
 Result = TypeVar("Result")
@@ -92,12 +94,12 @@ class Call:
 
 def reply(value: Any, status: int = 200) -> web.Response:
     """An answer in JSON."""
-    return web.Response(body=_encode(value), status=status, headers=_headers(JSON))
+    return web.Response(body=_encode(value), status=status, headers=_JSON_BODY)
 
 
 def done(extra: Mapping[str, Any], status: int = 204) -> web.Response:
     """A change was made: nothing to say, or what it consisted of."""
-    return reply(extra) if extra else web.Response(status=status, headers=CIMultiDict(BASE_HEADERS))
+    return reply(extra) if extra else web.Response(status=status, headers=_NO_BODY)
 
 
 def planned(lines: list[str], value: Mapping[str, Any] | None = None, status: int = 200) -> web.Response:

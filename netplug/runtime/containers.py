@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from netplug.controller.requests import ControllerEvent
 from netplug.errors import Conflict, Forbidden, InvalidArgument
 from netplug.model import new_id, now
 from netplug.runtime import configure, conmon, execs, logs, names, signals
@@ -30,18 +27,10 @@ from netplug.runtime.paths import Paths
 from netplug.runtime.records import Records
 from netplug.runtime.recovery import Recovery
 from netplug.runtime.settings import RuntimeSettings
+from netplug.runtime.upkeep import Upkeep
 from netplug.runtime.waiting import Tasks, open_pid
 from netplug.runtime.watcher import FileWatcher
 from netplug.store import Store
-
-log = logging.getLogger(__name__)
-
-RECORD_FOLLOWS = 0.01
-"""Seconds after which the record of a running container is written that has been changed."""
-FILES_FOLLOW = 0.02
-"""Seconds after which a container's hosts and resolv.conf show a change of its network: less than it takes to start a command there."""
-FILES_AT_ONCE = 8
-"""Containers whose files are written in one go."""
 
 Condition = Literal["not-running", "next-exit", "removed"]
 
@@ -72,11 +61,8 @@ class Containers:
         self._keeper = Keeper(
             self._records, self._paths, oci, supervisor, self._networking, self._files, self.events, self._tasks, self._execs
         )
-        self._host_resolv_conf = FileWatcher(Path(settings.resolv_conf), self._refresh_all)
-        self._stale: set[str] = set()
-        """Containers whose hosts and resolv.conf do not show a change of the network yet."""
-        self._unwritten: set[str] = set()
-        """Those whose records are not in the store as they are."""
+        self._upkeep = Upkeep(self._records, self._files, self._tasks)
+        self._host_resolv_conf = FileWatcher(Path(settings.resolv_conf), self._upkeep.all_files)
         self._unsubscribe: Callable[[], None] = lambda: None
         images.users = lambda image: (container for container in self.all() if container.image_id == image)
 
@@ -86,15 +72,14 @@ class Containers:
         await self._images.load()
         await self._records.load()
         await Recovery(self._records, self._paths, self._keeper, self._networking).run()
-        self._refresh_all()
-        self._unsubscribe = self._controller.events.subscribe(self._network_changed)
+        self._upkeep.all_files()
+        self._unsubscribe = self._controller.events.subscribe(self._upkeep.network_changed)
         self._tasks.spawn(self._host_resolv_conf.run())
 
     async def close(self) -> None:
         """Let go of everything. Containers and detached exec sessions go on; attached exec sessions end, their clients are gone."""
         self._unsubscribe()
-        while self._stale:
-            self._refresh_some()
+        await self._upkeep.close()
         for container in self._records.running():
             execs.kill_strays(self._paths.bundle(container.id), container.pid)
         await self._tasks.close()
@@ -241,9 +226,7 @@ class Containers:
     async def exec_start(self, identity: str, *, detach: bool | None = None, tty: bool | None = None) -> ExecSession:
         """None: as `exec_create` was told."""
         container = self._running(self._execs.inspect(identity).container)
-        if container.id in self._stale:
-            self._stale.discard(container.id)
-            self._refresh(container)
+        self._upkeep.show(container)
         session = await self._execs.start(identity, container, self._keeper.launcher.user, detach=detach, tty=tty)
         self.events.send("exec_start", container, execID=identity)
         return session
@@ -331,17 +314,7 @@ class Containers:
             await self._records.put(changed)
             return
         # The endpoint is the record that counts while it runs (see Networking.agreed): nobody need wait for this one.
-        self._records.remember(changed)
-        if not self._unwritten:
-            self._tasks.spawn(self._write_later())
-        self._unwritten.add(container.id)
-
-    async def _write_later(self) -> None:
-        """When the answer is out; what there is of them by then."""
-        await asyncio.sleep(RECORD_FOLLOWS)
-        some, self._unwritten = self._unwritten, set()
-        for container in filter(None, map(self._records.find, some)):
-            await self._records.write(container)
+        self._upkeep.record(changed)
 
     # Smaller things
 
@@ -363,42 +336,10 @@ class Containers:
     def _life(self, container: Container) -> Life:
         return self._keeper.life(container.id)
 
-    def _network_changed(self, event: ControllerEvent) -> None:
-        """An endpoint came or went: its container's files change, and those of containers with links to it."""
-        if event.kind != "endpoint" or event.endpoint is None:
-            return
-        self._refresh_soon(event.endpoint.sandbox, *(container.id for container in self._records.linked()))
-
-    def _refresh_soon(self, *identities: str) -> None:
-        """What is asked for next takes longer than this; and several changes at once are one writing."""
-        if identities and not self._stale:
-            asyncio.get_running_loop().call_later(FILES_FOLLOW, self._refresh_some)
-        self._stale.update(identities)
-
-    def _refresh_some(self) -> None:
-        """A few at a time: a thousand take most of a second, in which the loop would do nothing else."""
-        some = list(itertools.islice(self._stale, FILES_AT_ONCE))
-        rest, self._stale = self._stale - set(some), set()
-        self._refresh_soon(*rest)
-        for identity in some:
-            container = self._records.find(identity)
-            if container is not None and container.status == "running":
-                self._refresh(container)
-
     def _exec_ended(self, container: str, identity: str, code: int) -> None:
         found = self._records.find(container)
         if found:
             self.events.send("exec_die", found, execID=identity, exitCode=str(code))
-
-    def _refresh_all(self) -> None:
-        self._refresh_soon(*(container.id for container in self._records.running()))
-
-    def _refresh(self, container: Container) -> None:
-        try:
-            self._files.refresh_files(container)
-        except Exception:
-            # A file that cannot be written must not stop the others, nor the network's own work.
-            log.exception("updating the network files of container %s", container.name)
 
 
 async def _await(future: asyncio.Future[ExitStatus]) -> ExitStatus:

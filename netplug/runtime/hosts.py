@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from netplug.errors import InvalidArgument
 
@@ -52,7 +52,7 @@ def write_in_place(path: Path, text: str) -> bool:
     """
     data = text.encode()
     try:
-        with open(path, "r+b") as file:
+        with open(path, "r+b", buffering=0) as file:
             if file.read() == data:
                 return False
             _overwrite(file, data)
@@ -62,7 +62,7 @@ def write_in_place(path: Path, text: str) -> bool:
     return True
 
 
-def _overwrite(file: BinaryIO, data: bytes) -> None:
+def _overwrite(file: FileIO, data: bytes) -> None:
     file.seek(0)
     file.write(data)
     file.truncate()
@@ -81,14 +81,15 @@ class ManagedFile:
 
     def refresh(self, text: str) -> None:
         """Our lines become these."""
+        data = text.encode()
         try:
-            ours = self._ours.read_text()
-            if ours == text:
-                return
-            with open(self.path, "r+b") as file:
-                known = {*ours.encode().splitlines(), *text.encode().splitlines()}
+            with open(self._ours, "r+b", buffering=0) as ours, open(self.path, "r+b", buffering=0) as file:
+                before = ours.read()
+                if before == data:
+                    return
+                known = {*before.splitlines(), *data.splitlines()}
                 foreign = [line + b"\n" for line in file.read().splitlines() if line not in known]
-                _overwrite(file, text.encode() + b"".join(foreign))
+                _overwrite(file, data + b"".join(foreign))
+                _overwrite(ours, data)
         except FileNotFoundError:
             return
-        write_in_place(self._ours, text)

@@ -6,12 +6,12 @@ The files lie with the container's record and are bind-mounted into it, so they 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
 from netplug.errors import Conflict, InvalidArgument, NetplugError, NotFound
-from netplug.model import DnsConfig
+from netplug.model import DnsConfig, Endpoint
 from netplug.runtime import hosts, links, resolvconf
 from netplug.runtime.model import Container
 from netplug.runtime.networking import DEFAULT_NETWORK, Controller, attachments, shares
@@ -20,6 +20,7 @@ from netplug.runtime.settings import RuntimeSettings
 from netplug.runtime.watcher import CachedFile, read
 
 NAMES = ("resolv.conf", "hostname", "hosts")
+_IPV6_OFF = ("net.ipv6.conf.all.disable_ipv6", "net.ipv6.conf.lo.disable_ipv6")
 
 
 class NetworkFiles:
@@ -27,8 +28,10 @@ class NetworkFiles:
 
     def __init__(self, controller: Controller, paths: Paths, settings: RuntimeSettings, find: Callable[[str], Container]) -> None:
         self._controller, self._paths, self._settings, self._find = controller, paths, settings, find
-        self._resolv_confs: dict[str, str] = {}
+        self._hosts_texts: dict[str, str] = {}
         """By container: what we have written last."""
+        self._resolv_facts: dict[str, tuple[str, bool, bool]] = {}
+        """By container: what its resolv.conf was made of then."""
         self._host_resolv_conf = CachedFile(Path(settings.resolv_conf))
 
     def hostname(self, container: Container) -> str:
@@ -49,32 +52,40 @@ class NetworkFiles:
         if shares(container):
             return
         hosts.write_in_place(self.file(container, "hostname"), f"{self.hostname(container)}\n")
-        hosts.ManagedFile(self.file(container, "hosts")).write(self._hosts(container))
-        self._resolv_confs[container.id] = self._resolv_conf(container)
-        resolvconf.ManagedFile(self.file(container, "resolv.conf")).write(self._resolv_confs[container.id])
+        endpoints = self._controller.endpoints(sandbox=container.id)
+        text, facts = self._hosts(container, endpoints), self._facts(endpoints)
+        hosts.ManagedFile(self.file(container, "hosts")).write(text)
+        resolvconf.ManagedFile(self.file(container, "resolv.conf")).write(self._resolv_conf(container, *facts))
+        self._hosts_texts[container.id], self._resolv_facts[container.id] = text, facts
 
     def refresh_files(self, container: Container) -> None:
-        """Bring the files of a running container up to date; called when its network, or the host's resolv.conf, has changed."""
+        """Bring the files of a running container up to date; called when its network, or the host's resolv.conf, has changed.
+
+        What would say the same as before is not touched.
+        """
         if shares(container):
             return
-        hosts.ManagedFile(self.file(container, "hosts")).refresh(self._hosts(container))
-        text = self._resolv_conf(container)
-        if self._resolv_confs.get(container.id) != text:
-            # What it says seldom changes; and where somebody has changed the file itself, it is left alone anyway.
-            resolvconf.ManagedFile(self.file(container, "resolv.conf")).refresh(text)
-            self._resolv_confs[container.id] = text
+        endpoints = self._controller.endpoints(sandbox=container.id)
+        text, facts = self._hosts(container, endpoints), self._facts(endpoints)
+        if self._hosts_texts.get(container.id) != text:
+            hosts.ManagedFile(self.file(container, "hosts")).refresh(text)
+            self._hosts_texts[container.id] = text
+        if self._resolv_facts.get(container.id) != facts:
+            resolvconf.ManagedFile(self.file(container, "resolv.conf")).refresh(self._resolv_conf(container, *facts))
+            self._resolv_facts[container.id] = facts
 
     def forget(self, container: str) -> None:
         """Its files are gone."""
-        self._resolv_confs.pop(container, None)
+        self._hosts_texts.pop(container, None)
+        self._resolv_facts.pop(container, None)
 
-    def _hosts(self, container: Container) -> str:
+    def _hosts(self, container: Container, endpoints: Sequence[Endpoint]) -> str:
         extra = hosts.extra_lines(container.config.dns.extra_hosts, self.host_gateways)
         if container.config.network_mode == "host" and not extra:
             return read(Path("/etc/hosts"))
         # The way out that comes by itself is named last.
-        endpoints = sorted(self._controller.endpoints(sandbox=container.id), key=lambda endpoint: endpoint.implied)
-        addresses = [address for endpoint in endpoints for address in (endpoint.address, endpoint.address6)]
+        ordered = sorted(endpoints, key=lambda endpoint: endpoint.implied)
+        addresses = [address for endpoint in ordered for address in (endpoint.address, endpoint.address6)]
         linked = [
             links.line(alias, other, self.hostname(other), address)
             for alias, other, addresses in self._linked(container)
@@ -83,14 +94,16 @@ class NetworkFiles:
         own = hosts.own_lines(addresses, self.hostname(container), container.config.domainname)
         return hosts.hosts(extra, linked, own, ipv6=_may_have_ipv6(container))
 
-    def _resolv_conf(self, container: Container) -> str:
-        text, dns = self._host_resolv_conf.text(), self.dns(container)
-        if container.config.network_mode == "host" and not (dns.servers or dns.search or dns.options):
-            return text
-        endpoints = self._controller.endpoints(sandbox=container.id)
+    def _facts(self, endpoints: Sequence[Endpoint]) -> tuple[str, bool, bool]:
+        """The host's resolv.conf, whether 127.0.0.11 answers on one of the networks, whether one gives it an IPv6 address."""
         resolver = any(not self._predefined(endpoint.network) for endpoint in endpoints)
-        ipv6 = any(endpoint.address6 for endpoint in endpoints)
-        return resolvconf.container(resolvconf.ResolvConf.from_text(text), dns, resolver=resolver, ipv6=ipv6).to_text()
+        return self._host_resolv_conf.text(), resolver, any(endpoint.address6 for endpoint in endpoints)
+
+    def _resolv_conf(self, container: Container, host: str, resolver: bool, ipv6: bool) -> str:
+        dns = self.dns(container)
+        if container.config.network_mode == "host" and not (dns.servers or dns.search or dns.options):
+            return host
+        return resolvconf.container(resolvconf.ResolvConf.from_text(host), dns, resolver=resolver, ipv6=ipv6).to_text()
 
     def _predefined(self, network: str) -> bool:
         try:
@@ -148,8 +161,7 @@ class NetworkFiles:
 
 def _may_have_ipv6(container: Container) -> bool:
     """Not where the kernel has none, nor where the user has switched it off in this container."""
-    off = any(container.config.sysctls.get(f"net.ipv6.conf.{link}.disable_ipv6") == "1" for link in ("all", "lo"))
-    return _has_ipv6() and not off
+    return _has_ipv6() and not any(container.config.sysctls.get(switch) == "1" for switch in _IPV6_OFF)
 
 
 @cache

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from netplug.errors import Ambiguous, Conflict, NotFound
 from netplug.model import encode
 from netplug.runtime.model import Container
-from netplug.store import PREFIX, Delete, Lost, Missing, Put, Store
+from netplug.store import MAX_OPERATIONS, PREFIX, Delete, Lost, Missing, Put, Store
 
 
 class Records:
@@ -74,9 +76,11 @@ class Records:
         """A newer version, known at once; the caller sees to it that it is written."""
         self._remember(container)
 
-    async def write(self, container: Container) -> None:
-        """One that is remembered; by now there may be a newer one."""
-        await self._store.txn((), [Put(_key(container.id), encode(container))])
+    async def write(self, identities: Iterable[str]) -> None:
+        """Those of them that run, as they are now. (What one is at its end is written with `put`.)"""
+        running = [one for one in map(self.find, identities) if one is not None and one.status == "running"]
+        for some in (running[start : start + MAX_OPERATIONS] for start in range(0, len(running), MAX_OPERATIONS)):
+            await self._store.txn((), [Put(_key(container.id), encode(container)) for container in some])
 
     def linked(self) -> list[Container]:
         """Those that run and have links: their files name other containers."""

@@ -1,7 +1,7 @@
 """The database file of the sqlite store: schema, opening with care, and the store's operations as SQL.
 
-Everything here is synchronous and belongs to one thread. Whoever calls groups operations between `begin` and `commit`. Revisions are
-etcd's: one per transaction that changed something, kept in the file, never used twice.
+Everything here is synchronous, and called by one thread at a time. Whoever calls groups operations between `begin` and `commit`.
+Revisions are etcd's: one per transaction that changed something, kept in the file, never used twice.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from netplug.errors import Conflict, NotFound, Unavailable
@@ -20,6 +20,8 @@ from netplug.errors import Conflict, NotFound, Unavailable
 from . import Compare, Delete, Empty, Event, Exists, KeyValue, Lost, Missing, Put, Unchanged, Write
 
 VERSION = 1
+CHECKPOINT = 500
+"""Writes after which the write-ahead log is to be moved into the file: some 4 MiB."""
 SCHEMA = """
     CREATE TABLE kv (
         key TEXT PRIMARY KEY, value BLOB NOT NULL, revision INTEGER NOT NULL, lease INTEGER NOT NULL
@@ -50,6 +52,8 @@ class Database:
                 raise
             self.revision: int = self._execute("SELECT number FROM revision").fetchone()[0]
             self._begun = self.revision
+            self._synchronous = ""
+            self._unmoved = 0
             self._leases = self._restored_leases()
 
     def close(self) -> None:
@@ -63,11 +67,17 @@ class Database:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            raise Unavailable(f"the store {self.path} cannot be {done}: {error}") from error
+            raise self.failed(done, error) from error
+
+    def failed(self, done: str, error: Exception) -> Unavailable:
+        return Unavailable(f"the store {self.path} cannot be {done}: {error}")
 
     def begin(self, *, durable: bool) -> None:
         """`durable`: the commit is on the disk when it returns; else it survives the process only, and a power cut takes the last ones."""
-        self._execute("PRAGMA synchronous = FULL" if durable else "PRAGMA synchronous = NORMAL")
+        wanted = "FULL" if durable else "NORMAL"
+        if wanted != self._synchronous:
+            self._execute(f"PRAGMA synchronous = {wanted}")
+            self._synchronous = wanted
         self._execute("BEGIN IMMEDIATE")
         self._begun = self.revision
 
@@ -81,6 +91,16 @@ class Database:
         if self._connection.in_transaction:  # sqlite has rolled back by itself where the disk was full
             self._execute("ROLLBACK")
         self._leases = self._restored_leases()
+
+    @property
+    def checkpoint_due(self) -> bool:
+        return self._unmoved >= CHECKPOINT
+
+    def checkpoint(self) -> None:
+        """Move the write-ahead log into the file: two waits for the disk. What fails (it is full) is tried again after as many writes."""
+        self._unmoved = 0
+        with suppress(sqlite3.Error):
+            self._execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def get(self, key: str) -> KeyValue | None:
         row = self._execute("SELECT key, value, revision FROM kv WHERE key = ?", key).fetchone()
@@ -101,8 +121,9 @@ class Database:
                 raise NotFound(f"lease {put.lease} not found: it has expired or was revoked")
         # From here on nothing is refused. (After an error of sqlite's own the whole group is undone.)
         self._put(puts)
-        gone = self._deleted(write.key for write in writes if isinstance(write, Delete))
+        gone = self._deleted([write.key for write in writes if isinstance(write, Delete)])
         revision = self.revision + 1
+        self._unmoved += len(writes)
         events = [
             Event(write.key, write.value if isinstance(write, Put) else None, revision)
             for write in writes
@@ -162,14 +183,16 @@ class Database:
                 raise Lost(compare)
 
     def _put(self, puts: Sequence[Put]) -> None:
-        """In one statement: between two, another thread may have the interpreter, and is slow to give it back."""
+        """In one statement, as all that is done to many keys: between two, another thread may take the interpreter, and keep it."""
         if puts:
             rows = [value for put in puts for value in (put.key, put.value, self.revision + 1, put.lease)]
             self._execute(f"INSERT OR REPLACE INTO kv VALUES {','.join(['(?, ?, ?, ?)'] * len(puts))}", *rows)
 
-    def _deleted(self, keys: Iterable[str]) -> set[str]:
+    def _deleted(self, keys: Sequence[str]) -> set[str]:
         """Those that were there."""
-        return {key for key in keys if self._execute("DELETE FROM kv WHERE key = ?", key).rowcount}
+        if not keys:
+            return set()
+        return {key for (key,) in self._execute(f"DELETE FROM kv WHERE key IN ({_marks(keys)}) RETURNING key", *keys)}
 
     def _restored_leases(self) -> dict[int, float]:
         """Deadlines on the monotonic clock. Never more than the ttl away: the wall clock may have been set back meanwhile."""
@@ -192,9 +215,10 @@ def _lock(path: Path) -> int:
 def _connect(path: Path) -> sqlite3.Connection:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # sqlite's own companions take over its mode
     fresh = path.stat().st_size == 0 or _check(path)
-    connection = sqlite3.connect(path, isolation_level=None)
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
         if fresh:
             connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
     except BaseException:

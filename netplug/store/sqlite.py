@@ -1,8 +1,9 @@
 """The embedded store: one sqlite file, no server, never a disk's wait on the event loop.
 
-The worker's thread has the database; what is asked here comes back in one callback per commit, the events for the watches before the
-answers. So who has read revision N can watch from N + 1 and misses nothing. A caller that is cancelled while it waits does not know
-whether its transaction was made: it was, or will be.
+Whatever may wait for the disk is the worker's: transactions that are to be on it, and long ones. A small one that is to survive the
+process only is a copy into the page cache (0.03 ms); it is made where it is asked for, as the way to another thread and back costs
+several times that. Either way the events for the watches come before the answers: so who has read revision N can watch from N + 1 and
+misses nothing. A caller that is cancelled while it waits does not know whether its transaction was made: it was, or will be.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from .worker import Request, Worker
 
 KEPT = 1000
 """Transactions that a watch can go back."""
+SMALL = 16
+"""Operations of a transaction that the loop makes itself."""
 
 T = TypeVar("T")
 
@@ -60,13 +63,14 @@ class SqliteStore:
             self._worker.changed(database.txn(compares, writes))
             return database.revision
 
-        return self._ask(act, durable=durable)
+        return self._ask(act, durable=durable, quick=not durable and len(compares) + len(writes) <= SMALL)
 
     def watch(self, prefix: str, from_revision: int) -> AsyncIterator[list[Event]]:
         """Ends when the store is closed."""
         return self._history.watch(prefix, from_revision)
 
     async def lease(self, ttl: float) -> int:
+        self._worker.ends_leases = True
         return await self._ask(lambda database: database.grant(ttl))
 
     async def keep_alive(self, lease: int) -> None:
@@ -84,10 +88,10 @@ class SqliteStore:
             await self._worker.stop()
             self._history.close()
 
-    def _ask(self, act: Callable[[Database], T], *, writes: bool = True, durable: bool = False) -> asyncio.Future[T]:
+    def _ask(self, act: Callable[[Database], T], *, writes: bool = True, durable: bool = False, quick: bool = False) -> asyncio.Future[T]:
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         if self._closed:
             answer.set_exception(Unavailable("the store is closed"))
         else:
-            self._worker.queue.put(Request(act, answer, writes, durable))
+            self._worker.ask(Request(act, answer, writes, durable, quick))
         return answer

@@ -1,7 +1,8 @@
-"""The thread that has the database, and group commit.
+"""The thread that waits for the disk, and group commit.
 
 Requests queue up; all that are there when the thread turns to them become one group with one COMMIT, so that a hundred callers at once
-pay for one write to the disk. If the commit fails, all of the group have failed.
+pay for one write to the disk. If the commit fails, all of the group have failed. While nothing is in the thread's hands, the database
+is the loop's, which makes by itself what is quick.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class Request:
     answer: asyncio.Future[Any]
     writes: bool
     durable: bool
+    quick: bool
+    """It waits for no disk."""
     outcome: Any = None
     error: Exception | None = None
 
@@ -59,9 +62,14 @@ class Worker:
     """`on_change` hears, on the loop, of every transaction that was committed, in order and before its caller does."""
 
     def __init__(self, path: Path, loop: asyncio.AbstractEventLoop) -> None:
-        self.queue: SimpleQueue[Request | None] = SimpleQueue()
         self.on_change: Callable[[list[Event]], None] = lambda events: None
+        self.ends_leases = False
+        """There are leases, or have been: the thread ends them by itself, so that the database is never the loop's."""
         self._path, self._loop = path, loop
+        self._database: Database | None = None
+        self._queue: SimpleQueue[Request | None] = SimpleQueue()
+        self._asked = 0
+        """Requests whose answers have not been delivered."""
         self._changes: list[list[Event]] = []
         self._stopping = False
         self._pause = 0.0
@@ -74,13 +82,22 @@ class Worker:
         try:
             return await self._started
         except asyncio.CancelledError:
-            self.queue.put(None)
+            self._queue.put(None)
             raise
 
     async def stop(self) -> None:
         """After everything that is in the queue."""
-        self.queue.put(None)
+        self._queue.put(None)
         await asyncio.shield(self._ended)
+
+    def ask(self, request: Request) -> None:
+        """Have it done: at once where it is quick and the database is ours."""
+        self._asked += 1
+        if request.quick and self._asked == 1 and not self.ends_leases and self._database is not None:
+            group = [request]
+            self._deliver(group, self._make(self._database, group))
+        else:
+            self._queue.put(request)
 
     def changed(self, events: list[Event]) -> None:
         """Called by requests with what they changed."""
@@ -93,10 +110,12 @@ class Worker:
         except Exception as error:
             self._tell(_fail, self._started, error)
             return
+        self._database, self.ends_leases = database, database.next_deadline() is not None
         self._tell(_succeed, self._started, database.revision)
         try:
             while not self._stopping:
-                self._make(database, self._next_group(database))
+                group = self._next_group(database)
+                self._tell(self._deliver, group, self._make(database, group))
         finally:
             database.close()
             self._tell(_succeed, self._ended, None)
@@ -107,7 +126,7 @@ class Worker:
         wait = self._patience(database)
         while len(group) < (1 if faults.enabled else GROUP):
             try:
-                request = self.queue.get(timeout=wait) if not group else self.queue.get_nowait()
+                request = self._queue.get(timeout=wait) if not group else self._queue.get_nowait()
             except Empty:
                 break
             if request is None:
@@ -120,16 +139,21 @@ class Worker:
         deadline = database.next_deadline()
         return None if deadline is None else max(self._pause, deadline - time.monotonic())
 
-    def _make(self, database: Database, group: list[Request]) -> None:
+    def _make(self, database: Database, group: list[Request]) -> list[list[Event]]:
+        """Do them, and note what came of it in each. What they changed."""
         self._changes, self._pause = [], 0.0
         try:
-            with database.errors("written"):
-                self._commit(database, group)
+            self._commit(database, group)
+        except (sqlite3.Error, OSError) as error:
+            self._failed(group, database.failed("written", error))
         except Exception as error:
-            self._changes, self._pause = [], PAUSE
-            for request in group:
-                request.outcome, request.error = None, error
-        self._tell(self._deliver, group, self._changes)
+            self._failed(group, error)
+        return self._changes
+
+    def _failed(self, group: list[Request], error: Exception) -> None:
+        self._changes, self._pause = [], PAUSE
+        for request in group:
+            request.outcome, request.error = None, error
 
     def _commit(self, database: Database, group: list[Request]) -> None:
         expired = database.expired()
@@ -151,10 +175,13 @@ class Worker:
         faults.point("store.after")
 
     def _deliver(self, group: list[Request], changes: list[list[Event]]) -> None:
+        self._asked -= len(group)
         for events in changes:
             self.on_change(events)
         for request in group:
             request.resolve()
+        if not self._asked and self._database is not None and self._database.checkpoint_due:
+            self.ask(Request(Database.checkpoint, self._loop.create_future(), writes=False, durable=False, quick=False))
 
     def _tell(self, act: Callable[..., None], *arguments: object) -> None:
         try:

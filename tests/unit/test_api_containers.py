@@ -225,3 +225,24 @@ async def test_a_change_goes_on_when_its_client_hangs_up(api: Api) -> None:
         assert response.status == 200
     await eventually(lambda: api.containers.get("web").status == "running")
     assert api.controller.sandbox(identity) is not None
+
+
+async def test_what_fails_when_its_client_has_gone_is_in_the_log(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    await create(api, {}, name="web")
+    api.containers.start_delay = 0.3
+    request = asyncio.ensure_future(api.ask("POST", "/containers/web/start"))
+    await asyncio.wait_for(api.containers.starting.wait(), 10)
+    request.cancel()
+    api.containers.found.clear()
+    await eventually(lambda: "after its client had gone, a request failed: No such container" in caplog.text)
+
+
+async def test_a_server_that_ends_waits_for_changes(api: Api) -> None:
+    await create(api, {}, name="web")
+    api.containers.start_delay = 0.1
+    request = asyncio.ensure_future(api.ask("POST", "/containers/web/start"))
+    await asyncio.wait_for(api.containers.starting.wait(), 10)
+    await api.application.close(grace=10)
+    assert api.containers.get("web").status == "running"
+    await request
+    assert api.status == 204

@@ -287,6 +287,14 @@ async def test_followed_logs_come_at_once_and_end_with_the_client(api: Api) -> N
     assert api.status == 400
 
 
+async def test_a_client_that_hangs_up_ends_what_only_says_something(api: Api) -> None:
+    """Nothing is written to it, so that only its hang-up tells."""
+    events = await api.http.get("http://n/events")
+    assert api.application._events._listeners
+    events.close()
+    await eventually(lambda: not api.application._events._listeners)
+
+
 async def test_closing_the_server_ends_every_stream(api: Api) -> None:
     await run(api)
     session = api.containers.session = FakeSession(ends=False)

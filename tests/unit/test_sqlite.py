@@ -6,6 +6,7 @@ import asyncio
 import os
 import sqlite3
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -16,9 +17,10 @@ import pytest
 from netplug import faults
 from netplug.errors import Conflict, NotFound, Unavailable
 from netplug.store import Compacted, Event, Lost, Missing, Put
+from netplug.store import database as database_module
 from netplug.store import sqlite as store_module
 from netplug.store.database import SCHEMA, VERSION, Database
-from netplug.store.sqlite import SqliteStore
+from netplug.store.sqlite import SMALL, SqliteStore
 
 
 @pytest.fixture
@@ -156,7 +158,7 @@ async def spoil(path: Path, how: str) -> None:
 
 class TestGroups:
     async def test_what_comes_at_once_is_committed_at_once(self, store, commits):
-        revisions = await asyncio.gather(*(store.txn([], [Put(f"/{number}", b"")]) for number in range(100)))
+        revisions = await asyncio.gather(*(store.txn([], [Put(f"/{number}", b"")], durable=True) for number in range(100)))
         assert len(commits) < 50
 
         assert await seen_until("/99", store, revisions[0]) == [[Event(f"/{number}", b"", number + 1)] for number in range(100)]
@@ -165,7 +167,7 @@ class TestGroups:
         lease = await store.lease(60)
         await store.revoke(lease)
         results = await asyncio.gather(
-            store.txn([], [Put("/a", b"1")]),
+            store.txn([], [Put("/a", b"1")], durable=True),
             store.txn([Missing("/a")], [Put("/b", b"1")]),
             store.txn([], [Put("/c", b"1"), Put("/d", b"1", lease)]),
             store.txn([], [Put("/e", b"1")]),
@@ -192,11 +194,11 @@ class TestGroups:
     async def test_fault_points_lie_around_each_transaction(self, store, monkeypatch):
         monkeypatch.setattr(faults, "enabled", True)
         faults.arm(0)
-        await asyncio.gather(*(store.txn([], [Put(f"/{number}", b"")]) for number in range(3)))
+        await asyncio.gather(*(store.txn([], [Put(f"/{number}", b"")], durable=number != 0) for number in range(3)))
         assert faults.passed == ["store.before", "store.after"] * 3
 
     async def test_a_cancelled_caller_harms_nobody(self, store):
-        tasks = [asyncio.ensure_future(store.txn([], [Put(f"/{number}", b"")])) for number in range(3)]
+        tasks = [asyncio.ensure_future(store.txn([], [Put(f"/{number}", b"")], durable=True)) for number in range(3)]
         await asyncio.sleep(0)
         tasks[1].cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -204,13 +206,81 @@ class TestGroups:
         assert len((await store.range(""))[1]) == 3
 
 
+class TestOnTheLoop:
+    """A small transaction that need not be on the disk is made where it is asked for, while the worker has nothing."""
+
+    @pytest.fixture
+    def threads(self, monkeypatch) -> list[str]:
+        """Who commits."""
+        made: list[str] = []
+        commit = Database.commit
+
+        def noted(self: Database) -> None:
+            made.append(threading.current_thread().name)
+            commit(self)
+
+        monkeypatch.setattr(Database, "commit", noted)
+        return made
+
+    async def test_only_small_ones_that_wait_for_no_disk(self, store, threads):
+        await store.txn([], [Put("/a", b"1")])
+        await store.txn([], [Put("/a", b"2")], durable=True)
+        await store.txn([], [Put(f"/{number}", b"") for number in range(SMALL + 1)])
+        assert threads == ["MainThread", "store", "store"]
+
+    async def test_its_answer_does_not_wait_for_a_turn_of_the_loop(self, store):
+        asked = store.txn([], [Put("/a", b"1")])
+        with pytest.raises(StopIteration) as answer:
+            asked.send(None)
+        assert answer.value.value == 1
+
+    async def test_behind_others_it_waits_for_its_turn(self, store, threads):
+        first = asyncio.ensure_future(store.txn([], [Put("/a", b"1")], durable=True))
+        await asyncio.sleep(0)
+        second = asyncio.ensure_future(store.txn([], [Put("/b", b"2")]))
+        assert (await first, await second) == (1, 2)
+        assert "MainThread" not in threads
+        assert await seen_until("/b", store, 1) == [[Event("/a", b"1", 1)], [Event("/b", b"2", 2)]]
+
+    async def test_a_store_with_leases_leaves_all_to_the_thread_that_ends_them(self, store, path, threads):
+        await store.txn([], [Put("/a", b"1", await store.lease(60))])
+        await store.close()
+
+        again = await SqliteStore.open(path)
+        await again.txn([], [Put("/b", b"1")])
+        assert set(threads) == {"store"}
+        await again.close()
+
+    async def test_a_lost_one_changes_nothing(self, store):
+        await store.txn([], [Put("/a", b"1")])
+        with pytest.raises(Lost):
+            await store.txn([Missing("/a")], [Put("/b", b"1")])
+        assert await store.txn([Missing("/b")], [Put("/b", b"2")]) == 2
+        assert await seen_until("/b", store, 1) == [[Event("/a", b"1", 1)], [Event("/b", b"2", 2)]]
+
+    async def test_a_full_disk_is_told_and_nothing_is_half_done(self, store):
+        await limit_pages(store, 20)
+        with pytest.raises(Unavailable, match="cannot be written: database or disk is full"):
+            await store.txn([], [Put("/also", b""), Put("/big", b"x" * 200_000)])
+        assert await store.txn([Missing("/also")], [Put("/a", b"")]) == 1
+
+    async def test_the_log_is_moved_into_the_file_by_the_thread(self, store, path, threads, monkeypatch):
+        monkeypatch.setattr(database_module, "CHECKPOINT", 10)
+        for number in range(100):
+            await store.txn([], [Put("/a", b"%d" % number)])
+            await store.get("/a")  # behind the move, if there is one
+        assert threads == ["MainThread"] * 100
+        assert path.with_name("netplug.db-wal").stat().st_size < 200_000
+
+
 class TestFullDisk:
     async def test_the_group_fails_nothing_is_half_done_and_it_goes_on_afterwards(self, store):
         revision = await store.txn([], [Put("/kept", b"1")])
         watching = asyncio.ensure_future(seen_until("/end", store, revision + 1))
         await limit_pages(store, 20)
-        small = [store.txn([], [Put(f"/{number}", b"")]) for number in range(10)]
-        results = await asyncio.gather(*small, store.txn([], [Put("/also", b""), Put("/big", b"x" * 200_000)]), return_exceptions=True)
+        small = [store.txn([], [Put(f"/{number}", b"")], durable=True) for number in range(10)]
+        big = store.txn([], [Put("/also", b""), Put("/big", b"x" * 200_000)], durable=True)
+        results = await asyncio.gather(*small, big, return_exceptions=True)
         assert isinstance(results[-1], Unavailable)
         assert str(results[-1]).endswith("cannot be written: database or disk is full")
         assert {type(result) for result in results} <= {int, Unavailable}
