@@ -1,7 +1,8 @@
-"""Raw netlink: messages packed, sent together, every ack read.
+"""Raw netlink: messages packed, sent together, answered for one by one.
 
 A batch is not atomic: the kernel goes on past a message that it refuses, so `Socket.send` answers for each one, with the kernel's
-own explanation where it gives one (extended acks). Formats: netlink(7), rtnetlink(7), linux/netlink.h.
+own explanation where it gives one (extended acks). It tells each refusal, in order and unasked; so only the last message asks for an
+ack, and one before it of which nothing was heard is done. Formats: netlink(7), rtnetlink(7), linux/netlink.h.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import socket
 import struct
 import sys
 from collections.abc import Container, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Self
 
 from netplug import faults
@@ -19,7 +20,7 @@ from netplug import faults
 NETLINK_ROUTE = 0
 NETLINK_NETFILTER = 12
 
-NLM_F_REQUEST, NLM_F_ACK = 0x1, 0x4
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_ECHO = 0x1, 0x4, 0x8
 NLM_F_DUMP = 0x300
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
 
@@ -32,13 +33,15 @@ _NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 10, 11, 12
 _SO_RCVBUFFORCE = 33
 
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
+_HEADER_SIZE = _HEADER.size
 _ATTRIBUTE = struct.Struct("=HH")
+_NUMBER = struct.Struct("=HHI")
 _ERROR = struct.Struct("=i")
 NESTED, _TYPE_MASK = 0x8000, 0x3FFF
 
 _READ = 1 << 16
 _ACKS = 8 << 20
-"""Receive buffer: an ack is charged about 1 KiB, and those of one send lie there together."""
+"""Receive buffer: a refusal is charged about 1 KiB, and those of one send lie there together."""
 _MOST_BYTES = 1 << 16
 _MOST_MESSAGES = 2000
 _DUMP_ATTEMPTS = 10
@@ -75,7 +78,7 @@ def nested(kind: int, *attributes: bytes) -> bytes:
 
 def number(kind: int, value: int) -> bytes:
     """A 32-bit attribute in the host's byte order."""
-    return attribute(kind, value.to_bytes(4, sys.byteorder))
+    return _NUMBER.pack(8, kind, value)
 
 
 def text(kind: int, value: str) -> bytes:
@@ -122,11 +125,11 @@ def parse_text(value: bytes) -> str:
 def parse(data: bytes) -> Iterator[Reply]:
     """The messages in one datagram from the kernel."""
     offset = 0
-    while offset + _HEADER.size <= len(data):
+    while offset + _HEADER_SIZE <= len(data):
         length, kind, flags, sequence, port = _HEADER.unpack_from(data, offset)
-        if length < _HEADER.size:
+        if length < _HEADER_SIZE:
             return
-        yield Reply(kind, flags, sequence, data[offset + _HEADER.size : offset + length], port)
+        yield Reply(kind, flags, sequence, data[offset + _HEADER_SIZE : offset + length], port)
         offset += (length + 3) & ~3
 
 
@@ -159,12 +162,29 @@ class Socket:
             results += self._send(batch)
         return results
 
-    def send_batch(self, begin: Message, messages: Sequence[Message], end: Message) -> list[Refused | None]:
-        """An nfnetlink batch in one system call: the messages take effect together, or none does where one is refused."""
+    def send_batch(self, begin: Message, messages: Sequence[Message], end: Message, conclusion: int) -> bytes:
+        """An nfnetlink batch in one system call: the messages take effect together, or none does and the first refusal is raised.
+
+        The body of what the kernel says of the whole, a message of that kind; `b""` where it says nothing, as when nothing changed.
+        """
         first = self._sequence + 2
-        packed = [self._pack(begin, NLM_F_REQUEST), *(self._pack(message, NLM_F_REQUEST | NLM_F_ACK) for message in messages)]
-        self._socket.send(b"".join((*packed, self._pack(end, NLM_F_REQUEST))))
-        return self._acks(first, len(messages))
+        # Of whose notification goes to us too, the kernel tells the rest as well: what concludes the batch comes last.
+        echoed, *others = messages
+        self._write([begin, echoed._replace(flags=echoed.flags | NLM_F_ECHO), *others, end], NLM_F_REQUEST)
+        refused: Refused | None = None
+        while True:
+            try:
+                replies = self._read()
+            except BlockingIOError:
+                break
+            for reply in replies:
+                if reply.sequence == first and reply.kind == conclusion:
+                    return reply.body
+                if reply.sequence >= first and reply.kind == NLMSG_ERROR:
+                    refused = refused or _refusal(reply)
+        if refused is not None:
+            raise refused
+        return b""
 
     def request(self, message: Message) -> None:
         """Send one; raises Refused."""
@@ -204,32 +224,30 @@ class Socket:
                 bodies.append(reply.body)
 
     def _send(self, messages: Sequence[Message]) -> list[Refused | None]:
-        first = self._sequence + 1
         faults.point("netlink.before")
-        self._write(messages, NLM_F_REQUEST | NLM_F_ACK)
+        *others, last = messages
+        self._write([*others, last._replace(flags=last.flags | NLM_F_ACK)], NLM_F_REQUEST)
         faults.point("netlink.after")
-        return self._acks(first, len(messages))
+        return self._answers(len(messages))
 
-    def _acks(self, first: int, count: int) -> list[Refused | None]:
-        """The answers to `count` messages from sequence number `first` on."""
+    def _answers(self, count: int) -> list[Refused | None]:
+        """To the `count` messages that were sent last."""
         results: list[Refused | None] = [None] * count
-        waiting = set(range(count))
-        while waiting:
+        first = self._sequence + 1 - count
+        while True:
             for reply in self._read():
-                position = reply.sequence - first
-                if reply.kind == NLMSG_ERROR and position in waiting:
-                    waiting.discard(position)
-                    results[position] = _refusal(reply)
-        return results
+                if reply.kind == NLMSG_ERROR and reply.sequence >= first:
+                    results[reply.sequence - first] = _refusal(reply)
+                    if reply.sequence == self._sequence:
+                        return results
 
     def _write(self, messages: Iterable[Message], flags: int) -> None:
-        self._socket.send(b"".join([self._pack(message, flags) for message in messages]))
-
-    def _pack(self, message: Message, flags: int) -> bytes:
-        self._sequence += 1
-        kind, body, own_flags = message
-        header = _HEADER.pack(_HEADER.size + len(body), kind, flags | own_flags, self._sequence, 0)
-        return header + body + b"\0" * (-len(body) % 4)
+        """Bodies end on a four-byte boundary, as attributes do."""
+        parts: list[bytes] = []
+        for kind, body, own_flags in messages:
+            self._sequence += 1
+            parts += _HEADER.pack(_HEADER_SIZE + len(body), kind, flags | own_flags, self._sequence, 0), body
+        self._socket.send(b"".join(parts))
 
     def _read(self) -> Iterator[Reply]:
         return parse(self._socket.recv(_READ, socket.MSG_DONTWAIT))
@@ -238,7 +256,7 @@ class Socket:
 class Kept:
     """A socket that stays open between uses: to open and to close one takes as long as what it carries.
 
-    In the namespace of who uses it first; for one thread, and one use at a time. One that failed is not used again.
+    In the namespace of who uses it first; for one thread, and one use at a time. One that failed is not used again. `with` opens it.
     """
 
     def __init__(self) -> None:
@@ -246,17 +264,16 @@ class Kept:
 
     def at(self, namespace: str) -> AbstractContextManager[Socket]:
         """A socket for the namespace that the calling thread is in: the kept one for the daemon's own (`""`), else a new one."""
-        return Socket() if namespace else self._opened()
+        return Socket() if namespace else self
 
-    @contextmanager
-    def _opened(self) -> Iterator[Socket]:
+    def __enter__(self) -> Socket:
         if self._socket is None:
             self._socket = Socket()
-        try:
-            yield self._socket
-        except BaseException:
+        return self._socket
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
             self.close()
-            raise
 
     def close(self) -> None:
         if self._socket is not None:
@@ -268,7 +285,7 @@ def _batches(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
     """Pieces that fit the socket's send buffer and leave room for their acks."""
     start = size = 0
     for position, message in enumerate(messages):
-        length = _HEADER.size + len(message.body) + 3
+        length = _HEADER_SIZE + len(message.body) + 3
         if position > start and (size + length > _MOST_BYTES or position - start == _MOST_MESSAGES):
             yield messages[start:position]
             start, size = position, 0
@@ -293,6 +310,6 @@ def _refusal(reply: Reply) -> Refused | None:
     explanation = b""
     if reply.flags & _NLM_F_ACK_TLVS:
         # After an error comes the header of the refused message (its body is left out: NETLINK_CAP_ACK); after a dump's end, nothing.
-        offset = _ERROR.size + (_HEADER.size if reply.kind == NLMSG_ERROR else 0)
+        offset = _ERROR.size + (_HEADER_SIZE if reply.kind == NLMSG_ERROR else 0)
         explanation = parse_attributes(reply.body, offset).get(_NLMSGERR_ATTR_MSG, b"")
     return Refused(-code, parse_text(explanation) or os.strerror(-code))

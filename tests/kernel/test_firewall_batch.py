@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ from netplug.kernel import syscalls
 from netplug.kernel.firewall import ruleset
 from netplug.kernel.firewall.batch import MOST, Batch, fits
 from netplug.kernel.firewall.elements import Elements, Place, additions, deletions
+from netplug.kernel.firewall.generation import Generation
 from netplug.kernel.firewall.libnftables import Context
 from tests.kernel.inside import command, in_host
 
@@ -112,6 +114,50 @@ def test_what_overlaps_is_refused_whole():
     with pytest.raises(KernelError):
         Batch().transact([], overlapping)
     assert command("nft", "list", "ruleset") == before
+
+
+@in_host
+def test_the_generation_that_a_transaction_makes_is_told():
+    Context().transact(ruleset.base())
+    batch, generation = Batch(), Generation()
+    said = []
+    for delete, add in (([], ALL), (list(ALL), {}), ([], ALL)):
+        said.append(batch.transact(delete, add))
+        assert said[-1] == generation.read()
+    assert said == [said[0], said[0] + 1, said[0] + 2]
+
+
+@in_host
+def test_a_transaction_that_changes_nothing_makes_no_generation():
+    Context().transact(ruleset.base())
+    batch, generation = Batch(), Generation()
+    guarded = {Place("bridge netplug ports", '"veth1"'): "goto guard"}
+    before = batch.transact([], guarded)
+    assert batch.transact([], guarded) is None
+    assert generation.read() == before
+
+
+@in_host
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_whichever_message_is_refused_nothing_is_done_and_the_next_transaction_is(position: int):
+    """Each set has a message of its own."""
+    Context().transact(ruleset.base())
+    batch, generation = Batch(), Generation()
+    there = [
+        Place("bridge netplug ports", '"veth1"'),
+        Place("inet netplug direct4", "10.0.0.2 . tcp . 80"),
+        Place("inet netplug masq4", "10.0.0.0/8"),
+    ]
+    values = dict(zip(there, ("goto guard", "", ""), strict=True))
+    missing = there[position]
+    before = batch.transact([], {place: value for place, value in values.items() if place != missing})
+
+    with pytest.raises(KernelError) as raised:
+        batch.transact(there, {})
+
+    assert raised.value.errno == errno.ENOENT
+    assert generation.read() == before
+    assert batch.transact([], {missing: values[missing]}) == batch.transact(there, {}) - 1 == before + 1
 
 
 def test_as_many_as_fit():

@@ -41,6 +41,25 @@ def test_a_batch_goes_on_past_a_refused_message():
 
 
 @in_host
+@pytest.mark.parametrize("refused", [(), (0,), (2,), (4,), (1, 3), (0, 4), (0, 1, 2, 3, 4)], ids=str)
+def test_each_message_has_its_own_answer(refused: tuple[int, ...]):
+    """Only the last is asked for an ack; a refusal comes unasked, and the next batch hears nothing of it."""
+    command("ip", "link", "add", "kbr", "up", "type", "bridge")
+    index = link("kbr")["ifindex"]
+    there = Address(link="kbr", address="10.9.0.1/24")
+    wanted = [there if position in refused else Address(link="kbr", address=f"10.{position}.0.1/24") for position in range(5)]
+    with Socket() as netlink:
+        netlink.request(addresses.add(there, index))
+        answers = netlink.send([addresses.add(op, index) for op in wanted])
+        again = netlink.send([addresses.delete(op, index) for op in wanted if op != there])
+
+    assert [position for position, answer in enumerate(answers) if answer is not None] == list(refused)
+    assert {answer.errno for answer in answers if answer is not None} <= {errno.EEXIST}
+    assert set(again) <= {None}
+    assert shown_addresses("kbr") == {"10.9.0.1/24"}
+
+
+@in_host
 def test_thousands_of_messages_in_one_call():
     """More than one send takes, and more acks than the usual receive buffer holds; refusals stay with their messages."""
     command("ip", "link", "add", "kbr", "type", "bridge")

@@ -12,14 +12,15 @@ import struct
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from netplug import faults
 from netplug.errors import KernelError
 from netplug.kernel import descriptors
 from netplug.kernel.firewall import ruleset
 from netplug.kernel.firewall.elements import PROTOCOLS, Elements, Place
-from netplug.kernel.netlink import NESTED, NETLINK_NETFILTER, NLM_F_CREATE, Message, Socket, attribute, nested, text
+from netplug.kernel.firewall.generation import NEWGEN, parse_generation
+from netplug.kernel.netlink import NESTED, NETLINK_NETFILTER, NLM_F_CREATE, Message, Refused, Socket, attribute, nested, text
 
 _SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
 _NEWSETELEM, _DELSETELEM = _SUBSYSTEM | 12, _SUBSYSTEM | 14
@@ -33,7 +34,7 @@ _VERDICT_CODE, _VERDICT_CHAIN = 1, 2
 _NFT_GOTO = -4
 _FAMILIES = {"inet": 1, "bridge": 7}  # NFPROTO_INET, NFPROTO_BRIDGE
 _INFO = struct.Struct("!BBH")  # family, version, resource
-_BATCH = _INFO.pack(0, 0, 10)
+_BEGIN, _END = (Message(kind, _INFO.pack(0, 0, 10)) for kind in (_BATCH_BEGIN, _BATCH_END))
 _HEADS = struct.Struct("=6H")
 """Length and type of three attributes."""
 
@@ -45,7 +46,9 @@ MOST = 1200
 _NUMBERS = {name: number for number, name in PROTOCOLS.items()}
 _NF_PROTO = {"ipv4": 2, "ipv6": 10}
 
-_TYPES: dict[str, Callable[[str], bytes]] = {
+_Packer: TypeAlias = Callable[[str], bytes]
+
+_TYPES: dict[str, _Packer] = {
     "ifname": lambda word: word[1:-1].encode().ljust(16, b"\0"),
     "ether_addr": lambda word: bytes.fromhex(word.replace(":", "")),
     "ipv4_addr": lambda word: socket.inet_pton(socket.AF_INET, word),
@@ -55,14 +58,37 @@ _TYPES: dict[str, Callable[[str], bytes]] = {
     "nf_proto": lambda word: bytes([_NF_PROTO[word]]),
     "number": lambda word: int(word, 0).to_bytes(16, "big"),
 }
+_PADDING = {"ether_addr": bytes(2), "inet_proto": bytes(3), "inet_service": bytes(2), "nf_proto": bytes(3)}
+"""The parts of a concatenation begin at multiples of four bytes."""
+
+
+class _Layout:
+    """How a key or a value is written: of one part, or of several in a row."""
+
+    def __init__(self, kinds: Sequence[str]) -> None:
+        self._kinds = kinds
+        self._padding = [_PADDING.get(kind, b"") if len(kinds) > 1 else b"" for kind in kinds]
+        self._parts = [(_TYPES[kind], padding) for kind, padding in zip(kinds, self._padding, strict=True)]
+
+    def pack(self, text: str) -> bytes:
+        """An interface's name has no blank in it (dev_valid_name())."""
+        return b"".join([pack(word) + padding for (pack, padding), word in zip(self._parts, text.split(" . "), strict=True)])
+
+    def spans(self, text: str) -> list[tuple[bytes, bytes]]:
+        """The first and the last value of each part, padded."""
+        found = []
+        for kind, padding, word in zip(self._kinds, self._padding, text.split(" . "), strict=True):
+            first, last = _span(kind, word)
+            found.append((first + padding, last + padding))
+        return found
 
 
 class _Set(NamedTuple):
     head: bytes
     """How a message about it begins."""
-    key: tuple[str, ...]
-    value: tuple[str, ...]
-    """Empty: a set. `verdict`: a chain to go to."""
+    key: _Layout
+    value: _Layout | None
+    """None: a set, or chains to go to."""
     interval: bool
 
 
@@ -71,7 +97,8 @@ def _sets() -> Iterator[tuple[str, _Set]]:
     for declared in ruleset.declared_types():
         family, table = declared.table.split()
         head = _INFO.pack(_FAMILIES[family], 0, 0) + text(_LIST_TABLE, table) + text(_LIST_SET, declared.name)
-        yield f"{declared.table} {declared.name}", _Set(head, declared.key, declared.value, declared.interval)
+        value = _Layout(declared.value) if declared.value not in ((), ("verdict",)) else None
+        yield f"{declared.table} {declared.name}", _Set(head, _Layout(declared.key), value, declared.interval)
 
 
 _SETS = dict(_sets())
@@ -79,7 +106,7 @@ _SETS = dict(_sets())
 
 def fits(delete: Sequence[Place], add: Elements) -> bool:
     """Whether a transaction can be done here."""
-    return sum(3 if _SETS[place.set].interval else 1 for place in (*delete, *add)) <= MOST
+    return len(delete) + len(add) <= MOST // 3 or sum(3 if _SETS[place.set].interval else 1 for place in (*delete, *add)) <= MOST
 
 
 def with_intervals(places: Iterable[Place]) -> bool:
@@ -94,25 +121,29 @@ class Batch:
         # Not one socket for each transaction: closing it waits for all that is being deleted.
         weakref.finalize(self, descriptors.close_later, self._netlink.close).atexit = False
 
-    def transact(self, delete: Sequence[Place], add: Elements) -> None:
-        """All of it or nothing; KernelError: ENOENT for an element that is not there to delete, EEXIST for one with another value."""
+    def transact(self, delete: Sequence[Place], add: Elements) -> int | None:
+        """All of it or nothing; KernelError: ENOENT for an element that is not there to delete, EEXIST for one with another value.
+
+        The generation that it has made; None where the kernel does not say, or nothing has changed.
+        """
         messages = [
             *_messages(_DELSETELEM, 0, dict.fromkeys(delete, "")),
             *_messages(_NEWSETELEM, NLM_F_CREATE, add),
         ]
         faults.point("nft.before")
-        refusals = self._netlink.send_batch(Message(_BATCH_BEGIN, _BATCH), messages, Message(_BATCH_END, _BATCH))
-        for refused in refusals:
-            if refused is not None:
-                code = errno.EEXIST if refused.errno == errno.EBUSY else refused.errno or errno.EIO
-                raise KernelError(code, "nft", refused.strerror or "")
+        try:
+            generation = self._netlink.send_batch(_BEGIN, messages, _END, NEWGEN)
+        except Refused as refused:
+            code = errno.EEXIST if refused.errno == errno.EBUSY else refused.errno or errno.EIO
+            raise KernelError(code, "nft", refused.strerror or "") from refused
         faults.point("nft.after")
+        return parse_generation(generation) if generation else None
 
 
 def _messages(kind: int, flags: int, found: Mapping[Place, str]) -> Iterator[Message]:
     by_set: dict[str, list[bytes]] = {}
-    for place, value in found.items():
-        by_set.setdefault(place.set, []).extend(_elements(_SETS[place.set], place.key, value, adding=kind == _NEWSETELEM))
+    for (name, key), value in found.items():
+        by_set.setdefault(name, []).extend(_elements(_SETS[name], key, value, adding=kind == _NEWSETELEM))
     for name, packed in by_set.items():
         head = _SETS[name].head
         for start in range(0, len(packed), _PER_MESSAGE):
@@ -121,17 +152,17 @@ def _messages(kind: int, flags: int, found: Mapping[Place, str]) -> Iterator[Mes
 
 def _elements(declared: _Set, key: str, value: str, *, adding: bool) -> Iterable[bytes]:
     """One, or the ends of an interval."""
-    data = _data(declared, value) if adding else b""
+    data = _data(declared, value) if adding and value else b""
     if declared.interval:
         return _interval(declared, key, data, adding=adding)
-    return (_element(_pack([_TYPES[kind](word) for kind, word in _words(declared, key)]), data),)
+    return (_element(declared.key.pack(key), data),)
 
 
 def _interval(declared: _Set, key: str, data: bytes, *, adding: bool) -> Iterator[bytes]:
-    spans = [_span(kind, word) for kind, word in _words(declared, key)]
+    spans = declared.key.spans(key)
     if len(spans) > 1:
-        last = nested(_ELEM_KEY_END, attribute(_DATA_VALUE, _pack([last for _, last in spans])))
-        yield _element(_pack([first for first, _ in spans]), last + data)
+        last = nested(_ELEM_KEY_END, attribute(_DATA_VALUE, b"".join([last for _, last in spans])))
+        yield _element(b"".join([first for first, _ in spans]), last + data)
         return
     ((first, last),) = spans
     if adding and any(first):
@@ -149,23 +180,15 @@ def _element(key: bytes, more: bytes) -> bytes:
 
 
 def _data(declared: _Set, value: str) -> bytes:
-    if not value:
-        return b""
-    if value.startswith("goto "):
+    if declared.value is None:
         return _verdict(value.removeprefix("goto "))
-    words = zip(declared.value, value.split(" . "), strict=True)
-    return nested(_ELEM_DATA, attribute(_DATA_VALUE, _pack([_TYPES[kind](word) for kind, word in words])))
+    return nested(_ELEM_DATA, attribute(_DATA_VALUE, declared.value.pack(value)))
 
 
 @cache
 def _verdict(chain: str) -> bytes:
     code = attribute(_VERDICT_CODE, _NFT_GOTO.to_bytes(4, "big", signed=True))
     return nested(_ELEM_DATA, nested(_DATA_VERDICT, code, text(_VERDICT_CHAIN, chain)))
-
-
-def _words(declared: _Set, key: str) -> Iterator[tuple[str, str]]:
-    """An interface's name has no blank in it (dev_valid_name())."""
-    return zip(declared.key, key.split(" . "), strict=True)
 
 
 def _span(kind: str, word: str) -> tuple[bytes, bytes]:
@@ -179,8 +202,3 @@ def _span(kind: str, word: str) -> tuple[bytes, bytes]:
         return value, value
     free = (1 << 8 * len(value) - int(length)) - 1
     return value, (int.from_bytes(value) | free).to_bytes(len(value))
-
-
-def _pack(parts: Sequence[bytes]) -> bytes:
-    """The parts of a concatenation begin at multiples of four bytes."""
-    return parts[0] if len(parts) == 1 else b"".join([part + b"\0" * (-len(part) % 4) for part in parts])

@@ -9,9 +9,9 @@ import struct
 import weakref
 
 from netplug.kernel import descriptors
-from netplug.kernel.netlink import NETLINK_NETFILTER, Message, Socket, parse_attributes
+from netplug.kernel.netlink import NETLINK_NETFILTER, Message, Socket, find_attribute
 
-_GETGEN = 10 << 8 | 16  # NFNL_SUBSYS_NFTABLES, NFT_MSG_GETGEN
+NEWGEN, _GETGEN = 10 << 8 | 15, 10 << 8 | 16  # NFNL_SUBSYS_NFTABLES, NFT_MSG_…
 _GEN_ID = 1
 _INFO = struct.Struct("=BBH")  # family, version, resource
 
@@ -25,4 +25,9 @@ class Generation:
         weakref.finalize(self, descriptors.close_later, self._netlink.close).atexit = False
 
     def read(self) -> int:
-        return int.from_bytes(parse_attributes(self._netlink.get(Message(_GETGEN, _INFO.pack(0, 0, 0))), _INFO.size)[_GEN_ID], "big")
+        return parse_generation(self._netlink.get(Message(_GETGEN, _INFO.pack(0, 0, 0))))
+
+
+def parse_generation(body: bytes) -> int:
+    """Of a message of kind NEWGEN: an answer, or what is told of a transaction."""
+    return int.from_bytes(find_attribute(body, _INFO.size, _GEN_ID), "big")

@@ -140,29 +140,30 @@ class Tables:
     def _change(self, steps: Plan) -> list[Step]:
         change = judge(self._elements, steps)
         if change.delete or change.add:
-            self._transact_elements(change)
-            self._count()
+            self._count(self._transact_elements(change))
         change.update(self._elements)
         return change.steps
 
-    def _transact_elements(self, change: Change) -> None:
+    def _transact_elements(self, change: Change) -> int | None:
+        """The generation that it has made, where that is told."""
         if fits(change.delete, change.add):
             try:
-                self._batch.transact(change.delete, change.add)
-                return
+                return self._batch.transact(change.delete, change.add)
             except KernelError:
                 if not with_intervals(change.add):
                     raise
         self._context.transact(change.text())  # it says of intervals what is wrong with them
+        return None
 
     def _transact(self, text: str) -> None:
         self._context.transact(text)
         self._count()
 
-    def _count(self) -> None:
-        """A transaction of ours."""
+    def _count(self, generation: int | None = None) -> None:
+        """A transaction of ours, with the generation that it has made where that is known."""
         if self._seen is not None:
-            generation = self._generation.read()
+            if generation is None:
+                generation = self._generation.read()
             self._seen = generation if generation == (self._seen + 1) % (1 << 32) else None
 
     def _look(self, *, terse: bool = False) -> Listing:
