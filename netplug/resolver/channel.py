@@ -24,6 +24,7 @@ PROTOCOL = 4
 
 MAX_MESSAGE = 64 * 1024
 _MOST_DESCRIPTORS = 8
+_TRUNCATED = int(socket.MSG_TRUNC)  # a plain number: the flag's own operators are of Python, and slow
 _SO_NETNS_COOKIE = 71  # asm-generic/socket.h; Linux 5.14
 
 
@@ -43,7 +44,7 @@ def unconnected() -> socket.socket:
 def receive(sock: socket.socket) -> tuple[bytes, list[int]]:
     """The next message (`b""`: the other side has closed) and the descriptors that came with it, which are the caller's now."""
     data, descriptors, flags, _ = socket.recv_fds(sock, MAX_MESSAGE, _MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
-    if flags & socket.MSG_TRUNC:
+    if flags & _TRUNCATED:
         for descriptor in descriptors:
             os.close(descriptor)
         raise Garbled(f"a message of more than {MAX_MESSAGE} bytes")

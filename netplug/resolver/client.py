@@ -56,6 +56,8 @@ class _Connection:
         self._loop = asyncio.get_running_loop()
         self._unsent: deque[tuple[_Message, _Answer]] = deque()
         self._waiting: deque[_Answer] = deque()
+        self._blocked = False
+        """The process does not take more just now."""
         self.replaced = False
         self.closed = asyncio.Event()
         self._loop.add_reader(sock, self._readable)
@@ -79,8 +81,11 @@ class _Connection:
                     channel.send(self._sock, message.data, message.descriptors)
                     self._waiting.append(future)
                 self._unsent.popleft()
-            self._loop.remove_writer(self._sock)
+            if self._blocked:
+                self._blocked = False
+                self._loop.remove_writer(self._sock)
         except BlockingIOError:
+            self._blocked = True
             self._loop.add_writer(self._sock, self._flush)
         except OSError as error:
             log.debug("resolver connection: %s", error)
@@ -88,7 +93,7 @@ class _Connection:
 
     def _readable(self) -> None:
         try:
-            data, _ = channel.receive(self._sock)
+            data = self._sock.recv(channel.MAX_MESSAGE)
         except BlockingIOError:
             return
         except OSError as error:

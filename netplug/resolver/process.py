@@ -44,6 +44,15 @@ class Process:
         self._daemon: Connection | None = None
         self._synced: tuple[set[tuple[str, str]], set[str]] = (set(), set())
         self._compared: tuple[set[tuple[str, str]], set[str]] = (set(), set())
+        self._operations: dict[str, Callable[[Message], Message]] = {
+            "sync": self._sync,
+            "compare": self._compare,
+            "update": self._update,
+            "remove": self._remove,
+            "put": self._put,
+            "drop": self._drop,
+            "change": self._change,
+        }
         self._alone_since = time.monotonic()
         self._listener = self._listen(channel.socket_path(run_dir))
         self.loop.clock(self._look)
@@ -103,18 +112,9 @@ class Process:
             return {}
         if connection is not self._daemon:
             raise channel.Garbled("no hello has been said, or another daemon has said it since")
-        operations: dict[str, Callable[[Message], Message]] = {
-            "sync": self._sync,
-            "compare": self._compare,
-            "update": self._update,
-            "remove": self._remove,
-            "put": self._put,
-            "drop": self._drop,
-            "change": self._change,
-        }
         if operation == "add":
             return self._add(message["sandbox"], descriptors)
-        return operations[operation](message)
+        return self._operations[operation](message)
 
     def _hello(self, connection: Connection, message: Message) -> Message:
         if message["protocol"] == channel.PROTOCOL:
@@ -268,6 +268,7 @@ class Connection:
     def __init__(self, process: Process, sock: socket.socket) -> None:
         self._process, self._sock = process, sock
         self._unsent: deque[bytes] = deque()
+        self._events = READ
         sock.setblocking(False)
         process.loop.add(sock.fileno(), self._ready)
 
@@ -288,14 +289,14 @@ class Connection:
             self.close()
             return
         try:
-            answer = self._process.handle(self, json.loads(data), descriptors)
+            answer = self._process.handle(self, json.loads(data.decode()), descriptors)
         except Exception as error:  # a broken message must not end the names
             log(f"message {data[:200]!r}: {type(error).__name__}: {error}")
             answer = {"error": f"{type(error).__name__}: {error}"}
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
-        self._unsent.append(json.dumps(answer).encode())
+        self._unsent.append(json.dumps(answer).encode() if answer else b"{}")
 
     def _flush(self) -> None:
         """Send what waits. Raises BlockingIOError when there is no room; the loop calls again."""
@@ -306,7 +307,12 @@ class Connection:
                 channel.send(self._sock, self._unsent[0])
                 self._unsent.popleft()
         finally:
-            self._process.loop.change(self._sock.fileno(), WRITE if self._unsent else READ)
+            self._wait_for(WRITE if self._unsent else READ)
+
+    def _wait_for(self, events: int) -> None:
+        if events != self._events:
+            self._events = events
+            self._process.loop.change(self._sock.fileno(), events)
 
     def replaced(self) -> None:
         """Tell the daemon that another has taken over."""

@@ -43,10 +43,11 @@ class Records:
 
     def get(self, reference: str) -> Container:
         """By full id, then by name, then by a prefix of an id that fits one container only."""
+        if (known := self._by_id.get(reference)) is not None:
+            return known
         plain = reference.removeprefix("/")
-        found = self._by_id.get(reference) or self._by_id.get(self._names.get(plain, ""))
-        if found is not None:
-            return found
+        if (named := self._names.get(plain)) is not None:
+            return self._by_id[named]
         fits = [container for identity, container in self._by_id.items() if plain and identity.startswith(plain)]
         if len(fits) > 1:
             raise Ambiguous(f"Multiple IDs found with provided prefix: {reference}")

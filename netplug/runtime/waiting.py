@@ -60,9 +60,9 @@ class Tasks:
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(_log_failure)
 
-    async def finish(self, work: Coroutine[Any, Any, T]) -> T:
+    def finish(self, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
         """Await `work`, which goes on to its end even if the caller is cancelled: a change is never left half done."""
-        return await self._changes.finish(work)
+        return self._changes.finish(work)
 
     async def close(self) -> None:
         tasks = (*self._tasks, *self._changes.tasks())

@@ -114,7 +114,8 @@ class Database:
 
     def txn(self, compares: Sequence[Compare], writes: Sequence[Write]) -> list[Event]:
         """What it changed; Lost, and nothing changed, if a compare fails. Other transactions of the group never notice."""
-        self._require(compares)
+        if compares:
+            self._require(compares)
         puts = [write for write in writes if isinstance(write, Put)]
         for put in puts:
             if put.lease and put.lease not in self._leases:
@@ -157,6 +158,8 @@ class Database:
         return min(self._leases.values(), default=None)
 
     def expired(self) -> list[int]:
+        if not self._leases:
+            return []
         now = time.monotonic()
         return [lease for lease, deadline in self._leases.items() if deadline <= now]
 

@@ -19,7 +19,8 @@ class History:
         """`revision` is the store's now; nothing is known of it or of what was before."""
         self._first, self._last, self._limit = revision + 1, revision, limit
         self._kept: dict[int, list[Event]] = {}
-        self._news = asyncio.Event()
+        self._news: asyncio.Event | None = None
+        """Somebody waits for it."""
         self._closed = False
 
     def add(self, events: list[Event]) -> None:
@@ -48,8 +49,10 @@ class History:
             elif self._closed:
                 return
             else:
+                self._news = self._news or asyncio.Event()
                 await self._news.wait()
 
     def _wake(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
+        if self._news is not None:
+            self._news.set()
+            self._news = None

@@ -155,6 +155,23 @@ async def test_many_names_change_together(resolver: Resolver) -> None:
     assert (await ask(port, "w1999")).header.rcode == wire.SERVFAIL
 
 
+async def test_a_process_that_does_not_read_is_told_the_rest_when_it_does(resolver: Resolver) -> None:
+    port = await hand_over(resolver)
+    connection = resolver._connection
+    assert connection is not None
+    os.kill(resolver.pid, signal.SIGSTOP)
+    try:
+        puts = [asyncio.ensure_future(resolver.put(endpoint(f"c{number}", "10.0.0.9"))) for number in range(1000)]
+        while not connection._blocked:  # noqa: ASYNC110  it has no event
+            await asyncio.sleep(0)
+    finally:
+        os.kill(resolver.pid, signal.SIGCONT)
+    await asyncio.gather(*puts)
+    assert await addresses(port, "c999") == ["10.0.0.9"]
+    assert not connection._blocked
+    assert not asyncio.get_running_loop().remove_writer(connection._sock)
+
+
 async def test_several_questions_on_one_tcp_connection(resolver: Resolver) -> None:
     port = await hand_over(resolver)
     await resolver.put(endpoint("web", "10.0.0.2"))

@@ -229,9 +229,9 @@ class TestOnTheLoop:
         assert threads == ["MainThread", "store", "store"]
 
     async def test_its_answer_does_not_wait_for_a_turn_of_the_loop(self, store):
-        asked = store.txn([], [Put("/a", b"1")])
+        answered = store.txn([], [Put("/a", b"1")]).__await__()
         with pytest.raises(StopIteration) as answer:
-            asked.send(None)
+            next(answered)
         assert answer.value.value == 1
 
     async def test_behind_others_it_waits_for_its_turn(self, store, threads):
