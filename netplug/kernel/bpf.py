@@ -14,6 +14,8 @@ from typing import NamedTuple, TypeAlias
 
 _SO_ATTACH_FILTER = 26
 _LOAD_BYTE, _LOAD_HALF, _LOAD_WORD, _JUMP_EQUAL, _JUMP_SET, _RETURN = 0x30, 0x28, 0x20, 0x15, 0x45, 0x06
+_SET, _SET_INDEX, _COPY_TO_INDEX, _LOAD_WORD_AT_INDEX = 0x00, 0x01, 0x07, 0x40
+_FIND_ATTRIBUTE = 0xFFFFF000 + 12  # SKF_AD_OFF + SKF_AD_NLATTR: where there is one of the type in X, from A on; 0: nowhere
 _KEEP_ALL = 0xFFFFFFFF
 
 
@@ -39,6 +41,18 @@ def load_half(offset: int) -> Instruction:
 
 def load_word(offset: int) -> Instruction:
     return Instruction(_LOAD_WORD, offset)
+
+
+def load_number(kind: int, start: int, missing: str) -> tuple[Instruction, ...]:
+    """The 32-bit value of the first netlink attribute of that type from `start` on; where there is none, on at that label."""
+    return (
+        Instruction(_SET, start),
+        Instruction(_SET_INDEX, kind),
+        Instruction(_LOAD_WORD, _FIND_ATTRIBUTE),
+        equal(0, missing),
+        Instruction(_COPY_TO_INDEX, 0),
+        Instruction(_LOAD_WORD_AT_INDEX, 4),
+    )
 
 
 def equal(value: int, then: str = "", otherwise: str = "") -> Instruction:

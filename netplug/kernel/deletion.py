@@ -80,6 +80,8 @@ class Deletions:
 
     def _retire(self, netlink: Socket, bridges: Sequence[Link], names: dict[str, Remove], outcome: Outcome) -> None:
         """A bridge that is down and has another name is out of use: nobody need wait for the rest."""
+        if not bridges:
+            return
         answers = iter(netlink.send([message for bridge in bridges for message in links.retire(bridge.index)]))
         for bridge in bridges:
             step, down, named = names[bridge.name], next(answers), next(answers)

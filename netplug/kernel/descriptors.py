@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
+import queue
 import resource
 import socket
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 from netplug.errors import KernelError
 
@@ -18,14 +20,29 @@ TABLE = 32768
 FD_SETSIZE = 1024
 """libnftables waits with select(2), and glibc ends the process when it is given a descriptor from here on."""
 
-_closer = ThreadPoolExecutor(1, thread_name_prefix="netplug-close")
-# Threads start with the first work they get, and in the namespace of whoever gives it: this one belongs to the host's.
-_closer.submit(os.getpid).result()
+_log = logging.getLogger(__name__)
+
+_to_close: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
 
 
 def close_later(close: Callable[[], object]) -> None:
-    """Call `close` in a thread: closing a packet or netfilter socket waits for the kernel, 10 to 40 ms."""
-    _closer.submit(close)
+    """Call `close` in a thread: closing a packet or netfilter socket waits for the kernel, 10 to 40 ms.
+
+    Also from a finalizer, which may run anywhere, even in here: of all queues only this one takes that (an executor waits for itself).
+    """
+    _to_close.put(close)
+
+
+def _close_all() -> None:
+    while True:
+        try:
+            _to_close.get()()
+        except Exception:
+            _log.exception("closing")
+
+
+# Here, since a thread is born in the namespace of whoever starts it: this one belongs to the host's.
+threading.Thread(target=_close_all, name="netplug-close", daemon=True).start()
 
 
 def raised_limit() -> None:

@@ -47,6 +47,11 @@ _RTEXT_FILTER_SKIP_STATS = 8
 
 _INFO = struct.Struct("=BxHiII")  # family, type, index, flags, change
 
+_VETH, _BRIDGE = attribute(INFO_KIND, b"veth"), attribute(INFO_KIND, b"bridge")
+_OURS = number(IFLA_GROUP, LINK_GROUP)
+_HAIRPIN = nested(IFLA_LINKINFO, attribute(INFO_SLAVE_KIND, b"bridge"), nested(INFO_SLAVE_DATA, attribute(IFLA_BRPORT_MODE, b"\1")))
+_NO_LINK_LOCAL = nested(_IFLA_AF_SPEC, nested(socket.AF_INET6, attribute(_INET6_ADDR_GEN_MODE, b"\1")))
+
 # A veth has a queue per CPU unless told otherwise, each with its entries in sysfs: a third of the time it takes to make one on two
 # CPUs, and far more on many. Its packets go through the queues of the CPUs all the same, as long as nobody gives it XDP.
 _ONE_QUEUE = number(_IFLA_NUM_TX_QUEUES, 1) + number(_IFLA_NUM_RX_QUEUES, 1)
@@ -88,14 +93,14 @@ class Link:
 
 
 def choose_index() -> int:
-    """An index for a new link; with two billion to choose from, the caller tries again on EBUSY or EEXIST."""
-    return random.randrange(FIRST_INDEX, 1 << 31)
+    """An index for a new link; with a billion to choose from, the caller tries again on EBUSY or EEXIST."""
+    return FIRST_INDEX + random.getrandbits(30)
 
 
 def new_bridge(op: Bridge, index: int) -> list[Message]:
     """Two messages: the kernel ignores an alias at creation."""
-    body = header(index) + text(IFLA_IFNAME, op.name) + number(IFLA_GROUP, LINK_GROUP) + attribute(IFLA_ADDRESS, pack_mac(op.mac))
-    body += pack_mtu(op.mtu) + nested(IFLA_LINKINFO, attribute(INFO_KIND, b"bridge"))
+    body = header(index) + text(IFLA_IFNAME, op.name) + _OURS + attribute(IFLA_ADDRESS, pack_mac(op.mac))
+    body += pack_mtu(op.mtu) + nested(IFLA_LINKINFO, _BRIDGE)
     return [
         Message(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL),
         Message(RTM_SETLINK, header(index, IFF_UP, IFF_UP) + _alias(op.alias)),
@@ -107,11 +112,10 @@ def new_veth(op: Veth, index: int, peer_index: int, peer_namespace: int | None, 
     peer = header(peer_index) + text(IFLA_IFNAME, op.peer) + attribute(IFLA_ADDRESS, pack_mac(op.mac)) + pack_mtu(op.mtu) + _ONE_QUEUE
     if peer_namespace is not None:
         peer += number(IFLA_NET_NS_FD, peer_namespace)
-    body = header(index) + text(IFLA_IFNAME, op.name) + number(IFLA_GROUP, LINK_GROUP) + pack_mtu(op.mtu)
-    body += _ONE_QUEUE
+    body = header(index) + text(IFLA_IFNAME, op.name) + _OURS + pack_mtu(op.mtu) + _ONE_QUEUE
     if master:
         body += number(IFLA_MASTER, master)
-    body += nested(IFLA_LINKINFO, attribute(INFO_KIND, b"veth"), nested(INFO_DATA, nested(_VETH_INFO_PEER, peer)))
+    body += nested(IFLA_LINKINFO, _VETH, nested(INFO_DATA, nested(_VETH_INFO_PEER, peer)))
     return [Message(RTM_NEWLINK, body, NLM_F_CREATE | NLM_F_EXCL), dress(op, index), set_up(index)]
 
 
@@ -123,10 +127,9 @@ def dress(op: Veth, index: int) -> Message:
     """
     body = header(index) + _alias(op.alias)
     if op.master:
-        hairpin = nested(INFO_SLAVE_DATA, attribute(IFLA_BRPORT_MODE, b"\1"))
-        body += nested(IFLA_LINKINFO, attribute(INFO_SLAVE_KIND, b"bridge"), hairpin)
+        body += _HAIRPIN
         if has_ipv6(op.mtu):
-            body += nested(_IFLA_AF_SPEC, nested(socket.AF_INET6, attribute(_INET6_ADDR_GEN_MODE, b"\1")))
+            body += _NO_LINK_LOCAL
     return Message(RTM_NEWLINK, body)
 
 
@@ -223,7 +226,7 @@ def parse(body: bytes) -> Link:
     found = parse_attributes(body, _INFO.size, _WANTED)
     info = parse_attributes(found.get(IFLA_LINKINFO, b""))
     slave_kind = parse_text(info.get(INFO_SLAVE_KIND, b""))
-    slave = parse_attributes(info.get(INFO_SLAVE_DATA, b"")) if slave_kind == "bridge" else {}
+    hairpin = slave_kind == "bridge" and find_attribute(info.get(INFO_SLAVE_DATA, b""), 0, IFLA_BRPORT_MODE) == b"\1"
     return Link(
         index,
         parse_text(found.get(IFLA_IFNAME, b"")),
@@ -232,7 +235,7 @@ def parse(body: bytes) -> Link:
         parse_number(found.get(IFLA_MASTER, b"")),
         parse_text(info.get(INFO_KIND, b"")),
         parse_text(found.get(_IFLA_IFALIAS, b"")),
-        slave.get(IFLA_BRPORT_MODE) == b"\1",
+        hairpin,
         parse_number(found.get(_IFLA_MTU, b"")),
         slave_kind,
         found.get(IFLA_ADDRESS, b"").hex(":"),
@@ -245,10 +248,9 @@ def port(body: bytes) -> dict[int, bytes]:
     return parse_attributes(info.get(INFO_SLAVE_DATA, b""))
 
 
-def parse_index(body: bytes) -> tuple[int, int]:
-    """Address family and index of a link message: all that the monitor needs."""
-    family, _, index, _, _ = _INFO.unpack_from(body)
-    return family, index
+def parse_index(body: bytes) -> int:
+    """All that the monitor needs of a link message."""
+    return int(_INFO.unpack_from(body)[2])
 
 
 def parse_name(body: bytes) -> str:

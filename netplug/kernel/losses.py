@@ -6,14 +6,13 @@ Formats: rtnetlink(7), linux/netconf.h, linux/netfilter/nf_tables.h.
 from __future__ import annotations
 
 import socket
-import struct
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 from netplug.kernel import bpf, links, netlink
 from netplug.kernel.netlink import Reply
-from netplug.plan import HOST, ROUTE_PROTOCOL
+from netplug.plan import DOOMED_GROUP, HOST, RETIRED_GROUP, ROUTE_PROTOCOL
 
 Kind: TypeAlias = Literal["link", "port", "address", "route", "sysctl", "table", "unknown"]
 """A port is a link that has left its bridge, or whose bridge has gone."""
@@ -52,14 +51,14 @@ _FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 OUR_TABLE = "netplug"
 
 # Offsets in a datagram: nlmsghdr (linux/netlink.h), then ifinfomsg, rtmsg or netconfmsg with its first attribute.
-_TYPE, _PORT, _IFI_FLAGS, _IFI_CHANGE, _RTM_TABLE, _RTM_PROTOCOL, _NETCONF_INDEX = 4, 12, 24, 28, 20, 21, 24
+_TYPE, _PORT, _IFI_FLAGS, _IFI_CHANGE, _IFI_ATTRIBUTES, _RTM_TABLE, _RTM_PROTOCOL, _NETCONF_INDEX = 4, 12, 24, 28, 32, 20, 21, 24
 _ALL = 0xFFFFFFFF
 _LARGEST_PID = 1 << 22
 """PID_MAX_LIMIT (linux/threads.h). A process's first socket has its pid for a port number, further ones have numbers above."""
 
 ROUTE_FILTER: bpf.Program = (
     bpf.load_half(_TYPE),
-    bpf.equal(bpf.half(links.RTM_DELLINK), "keep"),
+    bpf.equal(bpf.half(links.RTM_DELLINK), "gone"),
     bpf.equal(bpf.half(_RTM_DELADDR), "keep"),
     bpf.equal(bpf.half(links.RTM_NEWLINK), "link"),
     bpf.equal(bpf.half(_RTM_DELROUTE), "route"),
@@ -69,7 +68,11 @@ ROUTE_FILTER: bpf.Program = (
     bpf.has(bpf.word(links.IFF_UP), "drop"),
     bpf.load_word(_IFI_CHANGE),
     bpf.equal(_ALL, "drop"),
-    bpf.has(bpf.word(links.IFF_UP), "keep", "drop"),
+    bpf.has(bpf.word(links.IFF_UP), "", "drop"),
+    "gone",  # but for those that we have given up ourselves
+    *bpf.load_number(links.IFLA_GROUP, _IFI_ATTRIBUTES, missing="keep"),
+    bpf.equal(bpf.word(DOOMED_GROUP), "drop"),
+    bpf.equal(bpf.word(RETIRED_GROUP), "drop", "keep"),
     "route",  # of the main table, ours or made by the kernel for an address
     bpf.load_byte(_RTM_TABLE),
     bpf.equal(_TABLE_MAIN, "", "drop"),
@@ -89,17 +92,15 @@ def nft_filter(own_ports: Iterable[int]) -> bpf.Program:
 
 def route_loss(namespace: str, message: Reply) -> Loss | None:
     """What a message that passed ROUTE_FILTER is about."""
-    body = message.body
-    match message.kind:
-        case links.RTM_DELLINK | links.RTM_NEWLINK:
-            return Loss(namespace, "port" if body[0] == socket.AF_BRIDGE else "link", links.parse_name(body))
-        case kind if kind == _RTM_DELADDR:
-            found = netlink.parse_attributes(body, 8)
-            return Loss(namespace, "address", _address(found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS, b"")), _process(message.port))
-        case kind if kind == _RTM_DELROUTE:
-            return Loss(namespace, "route", _route(body), _process(message.port))
-        case _:
-            return Loss(namespace, "sysctl", _FORWARDING[body[0]]) if body and body[0] in _FORWARDING else None
+    kind, body = message.kind, message.body
+    if kind in (links.RTM_DELLINK, links.RTM_NEWLINK):
+        return Loss(namespace, "port" if body[0] == socket.AF_BRIDGE else "link", links.parse_name(body))
+    if kind == _RTM_DELADDR:
+        packed = netlink.find_attribute(body, 8, _IFA_LOCAL) or netlink.find_attribute(body, 8, _IFA_ADDRESS)
+        return Loss(namespace, "address", _address(packed), _process(message.port))
+    if kind == _RTM_DELROUTE:
+        return Loss(namespace, "route", _route(body), _process(message.port))
+    return Loss(namespace, "sysctl", _FORWARDING[body[0]]) if body and body[0] in _FORWARDING else None
 
 
 def ends_transaction(data: bytes) -> bool:
@@ -109,7 +110,7 @@ def ends_transaction(data: bytes) -> bool:
 
 def author(generation: bytes) -> tuple[int, int, str]:
     """The socket, pid and name of the process behind a transaction."""
-    message = next(netlink.parse(generation))
+    message = netlink.parse(generation)[0]
     found = netlink.parse_attributes(message.body, _NFGENMSG)
     return message.port, int.from_bytes(found.get(_GEN_PROC_PID, b"")), netlink.parse_text(found.get(_GEN_PROC_NAME, b""))
 
@@ -119,7 +120,7 @@ def table_losses(namespace: str, transaction: Iterable[bytes], by: str) -> list[
     tables: dict[str, None] = {}
     for data in transaction:
         for message in netlink.parse(data):
-            name = netlink.parse_text(netlink.parse_attributes(message.body, _NFGENMSG, (_TABLE,)).get(_TABLE, b""))
+            name = netlink.parse_text(netlink.find_attribute(message.body, _NFGENMSG, _TABLE))
             if name == OUR_TABLE or message.kind & 0xFF not in (_NEWSETELEM, _DELSETELEM):
                 tables[f"{_FAMILIES.get(message.body[0], '')} {name}"] = None
     return [Loss(namespace, "table", table, by) for table in tables]
@@ -130,11 +131,9 @@ def _address(packed: bytes) -> str:
 
 
 def _route(body: bytes) -> str:
-    _, prefix = struct.unpack_from("=BB", body)
-    found = netlink.parse_attributes(body, 12)
-    if gateway := found.get(_RTA_GATEWAY):
+    if gateway := netlink.find_attribute(body, 12, _RTA_GATEWAY):
         return _address(gateway)
-    return f"{_address(found.get(_RTA_DST, b''))}/{prefix}"
+    return f"{_address(netlink.find_attribute(body, 12, _RTA_DST))}/{body[1]}"
 
 
 def _process(port: int) -> str:

@@ -1,7 +1,7 @@
 """Hears of deleted links: a netlink socket that the event loop reads.
 
 The kernel tells of a deletion (RTM_DELLINK) some 20 ms before it acknowledges it. A filter on the socket lets nothing else through, so
-that the loop wakes for deletions only.
+that the loop wakes for deletions only; nor what the bridge family tells, of a port that leaves its bridge and not of a link that goes.
 """
 
 from __future__ import annotations
@@ -23,8 +23,13 @@ _CHECK_AFTER = 1.0
 """Seconds without a notification after which we look for ourselves whether the link is there."""
 _CHECKS = 10
 
-_TYPE = 4  # offset of nlmsg_type
-_ONLY_DELETIONS = (bpf.load_half(_TYPE), bpf.equal(bpf.half(links.RTM_DELLINK), "keep", "drop"))
+_TYPE, _FAMILY = 4, 16  # offsets of nlmsg_type and ifi_family
+_ONLY_DELETIONS = (
+    bpf.load_half(_TYPE),
+    bpf.equal(bpf.half(links.RTM_DELLINK), "", "drop"),
+    bpf.load_byte(_FAMILY),
+    bpf.equal(socket.AF_UNSPEC, "keep", "drop"),
+)
 
 _log = logging.getLogger(__name__)
 
@@ -74,7 +79,8 @@ class Monitor:
             raise KernelError(errno.ETIMEDOUT, f"delete {len(pending)} links", "the kernel keeps them")
 
     def _read(self) -> None:
-        while True:
+        reading = True
+        while reading:
             try:
                 data = self._socket.recv(1 << 16)
             except BlockingIOError:
@@ -86,12 +92,11 @@ class Monitor:
                 self._look(*self._waiting)
                 continue
             for message in netlink.parse(data):
-                family, index = links.parse_index(message.body)
-                # The bridge family tells of a port that leaves its bridge, not of a link that goes.
-                if message.kind == links.RTM_DELLINK and family == socket.AF_UNSPEC:
-                    if index not in self._waiting:
-                        self.unexpected(links.parse_name(message.body))
-                    self.departed(index)
+                index = links.parse_index(message.body)
+                if index not in self._waiting:
+                    self.unexpected(links.parse_name(message.body))
+                self.departed(index)
+            reading = bool(self._waiting)  # what comes unexpected wakes the loop by itself
 
     def _look(self, *indexes: int) -> None:
         for index in indexes:

@@ -11,7 +11,7 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Self
 
@@ -36,6 +36,8 @@ _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _HEADER_SIZE = _HEADER.size
 _ATTRIBUTE = struct.Struct("=HH")
 _NUMBER = struct.Struct("=HHI")
+_PADDING = b"", bytes(3), bytes(2), bytes(1)
+"""By a length's rest: what makes it a multiple of four."""
 _ERROR = struct.Struct("=i")
 NESTED, _TYPE_MASK = 0x8000, 0x3FFF
 
@@ -69,7 +71,8 @@ class Reply(NamedTuple):
 
 
 def attribute(kind: int, value: bytes) -> bytes:
-    return _ATTRIBUTE.pack(4 + len(value), kind) + value + b"\0" * (-len(value) % 4)
+    length = len(value)
+    return _ATTRIBUTE.pack(4 + length, kind) + value + _PADDING[length & 3]
 
 
 def nested(kind: int, *attributes: bytes) -> bytes:
@@ -122,15 +125,18 @@ def parse_text(value: bytes) -> str:
     return value.rstrip(b"\0").decode(errors="replace")
 
 
-def parse(data: bytes) -> Iterator[Reply]:
+def parse(data: bytes) -> list[Reply]:
     """The messages in one datagram from the kernel."""
+    found = []
     offset = 0
-    while offset + _HEADER_SIZE <= len(data):
+    last = len(data) - _HEADER_SIZE
+    while offset <= last:
         length, kind, flags, sequence, port = _HEADER.unpack_from(data, offset)
         if length < _HEADER_SIZE:
-            return
-        yield Reply(kind, flags, sequence, data[offset + _HEADER_SIZE : offset + length], port)
+            break
+        found.append(Reply(kind, flags, sequence, data[offset + _HEADER_SIZE : offset + length], port))
         offset += (length + 3) & ~3
+    return found
 
 
 class Socket:
@@ -162,15 +168,15 @@ class Socket:
             results += self._send(batch)
         return results
 
-    def send_batch(self, begin: Message, messages: Sequence[Message], end: Message, conclusion: int) -> bytes:
-        """An nfnetlink batch in one system call: the messages take effect together, or none does and the first refusal is raised.
+    def send_batch(self, begin: Message, messages: Sequence[Message], end: Message, conclusion: int) -> bytes | Refused:
+        """An nfnetlink batch in one system call: the messages take effect together, or none does, for the first refusal.
 
         The body of what the kernel says of the whole, a message of that kind; `b""` where it says nothing, as when nothing changed.
         """
         first = self._sequence + 2
-        # Of whose notification goes to us too, the kernel tells the rest as well: what concludes the batch comes last.
-        echoed, *others = messages
-        self._write([begin, echoed._replace(flags=echoed.flags | NLM_F_ECHO), *others, end], NLM_F_REQUEST)
+        # What others are told of the first message comes to us too then, and so does what concludes the batch.
+        packed = self._pack(begin), self._pack(messages[0], NLM_F_ECHO), *map(self._pack, messages[1:]), self._pack(end)
+        self._socket.send(b"".join(packed))
         refused: Refused | None = None
         while True:
             try:
@@ -182,9 +188,7 @@ class Socket:
                     return reply.body
                 if reply.sequence >= first and reply.kind == NLMSG_ERROR:
                     refused = refused or _refusal(reply)
-        if refused is not None:
-            raise refused
-        return b""
+        return refused or b""
 
     def request(self, message: Message) -> None:
         """Send one; raises Refused."""
@@ -194,7 +198,7 @@ class Socket:
 
     def get(self, message: Message) -> bytes:
         """The one object that `message` asks for; raises Refused (ENODEV, ENOENT: there is none)."""
-        self._write([message], NLM_F_REQUEST)
+        self._socket.send(self._pack(message))
         while True:
             for reply in self._read():
                 if reply.sequence == self._sequence:
@@ -204,7 +208,7 @@ class Socket:
     def dump(self, message: Message) -> list[bytes]:
         """All objects that `message` asks for; asked again while they change during the dump."""
         for _ in range(_DUMP_ATTEMPTS):
-            self._write([message], NLM_F_REQUEST | NLM_F_DUMP)
+            self._socket.send(self._pack(message, NLM_F_DUMP))
             bodies, consistent = self._collect()
             if consistent:
                 break
@@ -225,8 +229,7 @@ class Socket:
 
     def _send(self, messages: Sequence[Message]) -> list[Refused | None]:
         faults.point("netlink.before")
-        *others, last = messages
-        self._write([*others, last._replace(flags=last.flags | NLM_F_ACK)], NLM_F_REQUEST)
+        self._socket.send(b"".join((*map(self._pack, messages[:-1]), self._pack(messages[-1], NLM_F_ACK))))
         faults.point("netlink.after")
         return self._answers(len(messages))
 
@@ -241,15 +244,13 @@ class Socket:
                     if reply.sequence == self._sequence:
                         return results
 
-    def _write(self, messages: Iterable[Message], flags: int) -> None:
+    def _pack(self, message: Message, flags: int = 0) -> bytes:
         """Bodies end on a four-byte boundary, as attributes do."""
-        parts: list[bytes] = []
-        for kind, body, own_flags in messages:
-            self._sequence += 1
-            parts += _HEADER.pack(_HEADER_SIZE + len(body), kind, flags | own_flags, self._sequence, 0), body
-        self._socket.send(b"".join(parts))
+        self._sequence += 1
+        kind, body, own_flags = message
+        return _HEADER.pack(_HEADER_SIZE + len(body), kind, NLM_F_REQUEST | flags | own_flags, self._sequence, 0) + body
 
-    def _read(self) -> Iterator[Reply]:
+    def _read(self) -> list[Reply]:
         return parse(self._socket.recv(_READ, socket.MSG_DONTWAIT))
 
 

@@ -6,8 +6,7 @@ import ctypes
 import os
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from netplug.errors import KernelError
 
@@ -26,13 +25,17 @@ class _Thread(threading.local):
 _thread = _Thread()
 
 
-@contextmanager
-def asked(operation: str) -> Iterator[None]:
-    """Whatever the kernel refuses inside becomes a KernelError about `operation`."""
-    try:
-        yield
-    except OSError as error:
-        raise refusal(operation, error) from error
+class asked(AbstractContextManager[None]):
+    """Whatever the kernel refuses inside becomes a KernelError about `operation`: `with asked("delete links"): …`."""
+
+    __slots__ = ("_operation",)
+
+    def __init__(self, operation: str) -> None:
+        self._operation = operation
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, OSError):
+            raise refusal(self._operation, error) from error
 
 
 def refusal(operation: str, error: OSError) -> KernelError:

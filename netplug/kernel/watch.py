@@ -118,8 +118,7 @@ class Watch:
 
     def _take_route(self, namespace: str, data: bytes) -> None:
         for message in netlink.parse(data):
-            loss = losses.route_loss(namespace, message)
-            if loss is not None and message.port != self._pid:
+            if message.port != self._pid and (loss := losses.route_loss(namespace, message)) is not None:
                 self.lost(loss)
 
     def _take_table(self, namespace: str, data: bytes) -> None:
@@ -160,7 +159,10 @@ def _listener(family: int, groups: tuple[int, ...], program: bpf.Program) -> soc
 
 def _number(notes: list[tuple[int, int, bytes]]) -> int | None:
     """Which namespace a datagram is about; None: the socket's own."""
-    return next((int(_NSID.unpack(value)[0]) for level, kind, value in notes if (level, kind) == (_SOL_NETLINK, _LISTEN_ALL_NSID)), None)
+    for level, kind, value in notes:
+        if (level, kind) == (_SOL_NETLINK, _LISTEN_ALL_NSID):
+            return int(_NSID.unpack(value)[0])
+    return None
 
 
 def _own_pid() -> int:

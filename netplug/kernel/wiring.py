@@ -7,22 +7,20 @@ asked, a route may lead elsewhere and be replaced, an earlier step that failed m
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
-from itertools import groupby, islice
-from operator import itemgetter
-from typing import NamedTuple
+from contextlib import suppress
+from itertools import islice
+from typing import NamedTuple, TypeAlias
 
 from netplug.errors import KernelError
 from netplug.kernel import addresses, adoption, links, peers, routes, stacked, vxlan
 from netplug.kernel.links import Link
-from netplug.kernel.namespaces import MISSING, entered, open_descriptor
+from netplug.kernel.namespaces import MISSING, entered, opened
 from netplug.kernel.netlink import Kept, Message, Refused, Socket
 from netplug.kernel.outcome import Change, Failure, Outcome, PutBack, describe
-from netplug.kernel.syscalls import asked, refusal
+from netplug.kernel.syscalls import Descriptor, asked, refusal
 from netplug.plan import (
     DOOMED_GROUP,
     Address,
@@ -47,6 +45,9 @@ from netplug.plan import (
 
 _LINGERING = 0.2
 """Seconds that a tunnel may outlast its namespace."""
+Places: TypeAlias = dict[str, Descriptor | OSError]
+"""By path: namespaces, or why they cannot be opened."""
+
 _GONE = frozenset({errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO})
 
 
@@ -71,22 +72,29 @@ class Wiring:
         """Namespaces and indexes of near ends, by namespace and name of their far ends."""
         self.dumped = dumped or {}
         self.restoring = dumped is not None
+        self._places: Places = {}
+        """Those that the last steps made links in: the next ones often go there."""
 
     def perform(self, namespace: str, steps: Sequence[Step | PutBack], outcome: Outcome) -> None:
         """All steps are tried; their changes and failures are added to `outcome`."""
-        with ExitStack() as stack:
-            peers = _open_peers(steps, stack)
-            try:
-                stack.enter_context(entered(namespace))
-            except KernelError as error:
-                outcome.failures += [Failure(step, error) for step in steps if not (_removes(step) and error.errno in MISSING)]
-                return
-            try:
-                netlink = stack.enter_context(self._kept.at(namespace))
-                _Bench(self, namespace, netlink, peers, outcome).perform(steps)
-            except OSError as error:
-                # The socket itself, not a message: what was sent is in the outcome as far as we know it.
-                outcome.failures.append(Failure(steps[0], refusal(describe(steps[0]), error)))
+        before, self._places = self._places, _opened_places(steps)
+        place, there = before.get(namespace), False
+        try:
+            with entered(namespace, place if isinstance(place, Descriptor) else None):
+                there = True
+                self._perform_there(namespace, steps, outcome)
+        except KernelError as error:
+            if there:
+                raise
+            outcome.failures += [Failure(step, error) for step in steps if not (_removes(step) and error.errno in MISSING)]
+
+    def _perform_there(self, namespace: str, steps: Sequence[Step | PutBack], outcome: Outcome) -> None:
+        try:
+            with self._kept.at(namespace) as netlink:
+                _Bench(self, namespace, netlink, self._places, outcome).perform(steps)
+        except OSError as error:
+            # The socket itself, not a message: what was sent is in the outcome as far as we know it.
+            outcome.failures.append(Failure(steps[0], refusal(describe(steps[0]), error)))
 
     def settle_carriers(self, steps: Sequence[Step | PutBack]) -> None:
         """Let bridges forward at once to the links that these steps set up.
@@ -95,20 +103,21 @@ class Wiring:
         container's first packet could be lost, and ARP asks again only after a second. Since Linux 6.8 looking at the near end
         does the worker's job.
         """
-        ends = [
-            self.near[step.namespace, step.link] for step in steps if isinstance(step, LinkUp) and (step.namespace, step.link) in self.near
-        ]
-        for namespace, found in groupby(sorted(ends), key=itemgetter(0)):
+        ends: dict[str, list[int]] = {}
+        for step in steps:
+            if isinstance(step, LinkUp) and (near := self.near.get((step.namespace, step.link))) is not None:
+                ends.setdefault(near[0], []).append(near[1])
+        for namespace, indexes in ends.items():
             with entered(namespace), asked("look at links"), self._kept.at(namespace) as netlink:
-                for _, index in found:
+                for index in indexes:
                     links.look(netlink, index)
 
 
 class _Bench:
     """One visit to one namespace."""
 
-    def __init__(self, wiring: Wiring, namespace: str, netlink: Socket, peers: dict[str, int | OSError], outcome: Outcome) -> None:
-        self._wiring, self._namespace, self._netlink, self._peers, self._outcome = wiring, namespace, netlink, peers, outcome
+    def __init__(self, wiring: Wiring, namespace: str, netlink: Socket, places: Places, outcome: Outcome) -> None:
+        self._wiring, self._namespace, self._netlink, self._places, self._outcome = wiring, namespace, netlink, places, outcome
         self._seen: dict[str, Link | None] = {}
         self._tunnels: dict[str, int] = {}
         """Indexes of links that peers are entered on, of which there may be thousands."""
@@ -211,9 +220,7 @@ class _Bench:
             self._wiring.born.pop((self._namespace, op.name), None)
             self._wiring.born.pop((op.peer_namespace, op.peer), None)
             return _draft_corrections(op, existing, master)
-        peer = self._peers.get(op.peer_namespace)
-        if isinstance(peer, OSError):
-            raise peer
+        peer = self._place(op.peer_namespace) if op.peer_namespace != self._namespace else None
         index, peer_index = self._bear(self._namespace, op.name), self._bear(op.peer_namespace, op.peer)
         self._wiring.near[op.peer_namespace, op.peer] = self._namespace, index
         return Draft(links.new_veth(op, index, peer_index, peer, master), _made(op))
@@ -233,9 +240,7 @@ class _Bench:
         return Draft() if existing.up else Draft([links.set_up(existing.index)], _made(LinkUp(link=op.name, namespace=op.namespace)))
 
     def _draft_stacked(self, op: Macvlan | Ipvlan, *, again: bool) -> Draft:
-        namespace = self._peers[op.link_namespace]
-        if isinstance(namespace, OSError):
-            raise namespace
+        namespace = self._place(op.link_namespace)
         if again or self._wiring.restoring:
             with entered(op.link_namespace), Socket() as netlink:
                 existing = links.find(netlink, op.name)
@@ -247,17 +252,13 @@ class _Bench:
         return Draft([stacked.new(op, index, parent, namespace)], _made(op))
 
     def _draft_adoption(self, op: Adopt, *, again: bool) -> Draft:
-        namespace = self._peers[op.link_namespace]
-        if isinstance(namespace, OSError):
-            raise namespace
+        namespace = self._place(op.link_namespace)
         message = adoption.adopt(op, self._find(op.source, again=again), namespace)
         return Draft() if message is None else Draft([message], _made(op))
 
     def _draft_vxlan(self, op: Vxlan) -> Draft:
         """One of ours that is there with another number, port or address is made anew: what is entered on it goes with it."""
-        namespace = self._peers[op.link_namespace]
-        if isinstance(namespace, OSError):
-            raise namespace
+        namespace = self._place(op.link_namespace)
         with entered(op.link_namespace), Socket() as there:
             master = links.find(there, op.master) if op.master else None
             if op.master and master is None:
@@ -339,6 +340,13 @@ class _Bench:
             case Route():
                 return Draft([routes.delete(op, link.index)], change)
 
+    def _place(self, path: str) -> int:
+        """The descriptor of another namespace, in which a link is to be born."""
+        place = self._places[path]
+        if isinstance(place, OSError):
+            raise place
+        return place.number
+
     def _index(self, name: str, *, again: bool) -> int:
         if not again:
             born = self._born(name)
@@ -413,19 +421,16 @@ def _refuse_doomed(existing: Link) -> None:
         raise Refused(errno.EBUSY, f"{existing.name} is being deleted")
 
 
-def _open_peers(steps: Iterable[Step | PutBack], stack: ExitStack) -> dict[str, int | OSError]:
-    """Descriptors of the other namespaces in which links are to be born; the error where one cannot be opened."""
-    peers: dict[str, int | OSError] = {}
-    for namespace in map(_elsewhere, steps):
-        if namespace is not None and namespace not in peers:
+def _opened_places(steps: Iterable[Step | PutBack]) -> Places:
+    """The other namespaces in which links are to be born."""
+    places: Places = {}
+    for path in map(_elsewhere, steps):
+        if path is not None and path not in places:
             try:
-                descriptor = open_descriptor(namespace)
+                places[path] = opened(path)
             except OSError as error:
-                peers[namespace] = error
-                continue
-            stack.callback(os.close, descriptor)
-            peers[namespace] = descriptor
-    return peers
+                places[path] = error
+    return places
 
 
 def _elsewhere(step: Step | PutBack) -> str | None:

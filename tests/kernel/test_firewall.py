@@ -7,6 +7,7 @@ import itertools
 import json
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -319,7 +320,9 @@ def wait_for_closing() -> None:
 
     from netplug.kernel import descriptors
 
-    descriptors._closer.submit(lambda: None).result(5)
+    closed = threading.Event()
+    descriptors.close_later(closed.set)
+    assert closed.wait(5)
 
 
 def test_explained_commands_do_the_same(firewall: Firewall, sandbox: str) -> None:

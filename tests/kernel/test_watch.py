@@ -13,7 +13,7 @@ from netplug.kernel.firewall import legacy, processes
 from netplug.kernel.firewall.libnftables import Context
 from netplug.kernel.losses import UNKNOWN, Loss
 from netplug.kernel.watch import Watch
-from netplug.plan import HOST
+from netplug.plan import DOOMED_GROUP, HOST, LINK_GROUP, RETIRED_GROUP
 from tests.kernel.inside import Sandboxes, command, in_host
 
 MARKER = "inet marker"
@@ -90,6 +90,20 @@ async def test_what_comes_is_not_heard_and_what_goes_is(tmp_path: Path):
                 command(*argv.split(), namespace=namespace)
                 found = without_link_local(await heard_until_marker(heard))
                 assert expected is None or expected in found, (argv, found)
+
+
+@in_host
+async def test_what_we_have_given_up_ourselves_is_not_heard():
+    """Links in the groups for it go unheard, however they go; those of any other group do not."""
+    async with watching() as heard:
+        for name, group in (("doomed", DOOMED_GROUP), ("retired", RETIRED_GROUP), ("ours", LINK_GROUP), ("foreign", 0)):
+            command("ip", "link", "add", name, "group", str(group), "type", "bridge")
+            command("ip", "link", "set", name, "up")
+            command("ip", "link", "set", name, "down")
+            command("ip", "link", "set", name, "up")
+            command("ip", "link", "del", name)
+        found = [(one.kind, one.name) for one in await heard_until_marker(heard) if one.kind == "link"]
+        assert found == [("link", "ours")] * 3 + [("link", "foreign")] * 3
 
 
 @in_host

@@ -11,8 +11,8 @@ import socket
 import struct
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
-from typing import NamedTuple, TypeAlias
+from functools import cache, partial
+from typing import NamedTuple
 
 from netplug import faults
 from netplug.errors import KernelError
@@ -45,49 +45,66 @@ MOST = 1200
 
 _NUMBERS = {name: number for number, name in PROTOCOLS.items()}
 _NF_PROTO = {"ipv4": 2, "ipv6": 10}
+_LONGEST_NAME = 15
 
-_Packer: TypeAlias = Callable[[str], bytes]
 
-_TYPES: dict[str, _Packer] = {
-    "ifname": lambda word: word[1:-1].encode().ljust(16, b"\0"),
-    "ether_addr": lambda word: bytes.fromhex(word.replace(":", "")),
-    "ipv4_addr": lambda word: socket.inet_pton(socket.AF_INET, word),
-    "ipv6_addr": lambda word: socket.inet_pton(socket.AF_INET6, word),
-    "inet_proto": lambda word: bytes([_NUMBERS[word]]),
-    "inet_service": lambda word: int(word).to_bytes(2, "big"),
-    "nf_proto": lambda word: bytes([_NF_PROTO[word]]),
-    "number": lambda word: int(word, 0).to_bytes(16, "big"),
+def _interface(word: str) -> bytes:
+    name = word[1:-1].encode()
+    if len(name) > _LONGEST_NAME:
+        raise KernelError(errno.EINVAL, "nft", f"{word} is no name of an interface")
+    return name
+
+
+class _Type(NamedTuple):
+    layout: str
+    """As struct has it, big-endian."""
+    read: Callable[[str], bytes | int]
+
+
+_TYPES = {
+    "ifname": _Type("16s", _interface),
+    "ether_addr": _Type("6s", lambda word: bytes.fromhex(word.replace(":", ""))),
+    "ipv4_addr": _Type("4s", partial(socket.inet_pton, socket.AF_INET)),
+    "ipv6_addr": _Type("16s", partial(socket.inet_pton, socket.AF_INET6)),
+    "inet_proto": _Type("B", _NUMBERS.__getitem__),
+    "inet_service": _Type("H", int),
+    "nf_proto": _Type("B", _NF_PROTO.__getitem__),
+    "number": _Type("16s", lambda word: int(word, 0).to_bytes(16, "big")),
 }
-_PADDING = {"ether_addr": bytes(2), "inet_proto": bytes(3), "inet_service": bytes(2), "nf_proto": bytes(3)}
-"""The parts of a concatenation begin at multiples of four bytes."""
 
 
-class _Layout:
-    """How a key or a value is written: of one part, or of several in a row."""
+class _Words:
+    """How a key or a value is written: one word of a type, or a concatenation, whose parts begin at multiples of four bytes."""
 
     def __init__(self, kinds: Sequence[str]) -> None:
         self._kinds = kinds
-        self._padding = [_PADDING.get(kind, b"") if len(kinds) > 1 else b"" for kind in kinds]
-        self._parts = [(_TYPES[kind], padding) for kind, padding in zip(kinds, self._padding, strict=True)]
+        self._reads = [_TYPES[kind].read for kind in kinds]
+        layouts = [_TYPES[kind].layout for kind in kinds]
+        self._struct = struct.Struct("!" + ("".join(map(_padded, layouts)) if len(layouts) > 1 else layouts[0]))
 
     def pack(self, text: str) -> bytes:
         """An interface's name has no blank in it (dev_valid_name())."""
-        return b"".join([pack(word) + padding for (pack, padding), word in zip(self._parts, text.split(" . "), strict=True)])
+        return self._struct.pack(*[read(word) for read, word in zip(self._reads, text.split(" . "), strict=True)])
 
-    def spans(self, text: str) -> list[tuple[bytes, bytes]]:
-        """The first and the last value of each part, padded."""
-        found = []
-        for kind, padding, word in zip(self._kinds, self._padding, text.split(" . "), strict=True):
-            first, last = _span(kind, word)
-            found.append((first + padding, last + padding))
-        return found
+    def pack_span(self, text: str) -> tuple[bytes, bytes]:
+        """The first and the last value."""
+        spans = [_span(kind, word) for kind, word in zip(self._kinds, text.split(" . "), strict=True)]
+        return self._struct.pack(*[first for first, _ in spans]), self._struct.pack(*[last for _, last in spans])
+
+    @property
+    def single(self) -> bool:
+        return len(self._kinds) == 1
+
+
+def _padded(layout: str) -> str:
+    return layout + "x" * (-struct.calcsize("!" + layout) % 4)
 
 
 class _Set(NamedTuple):
     head: bytes
     """How a message about it begins."""
-    key: _Layout
-    value: _Layout | None
+    key: _Words
+    value: _Words | None
     """None: a set, or chains to go to."""
     interval: bool
 
@@ -97,8 +114,8 @@ def _sets() -> Iterator[tuple[str, _Set]]:
     for declared in ruleset.declared_types():
         family, table = declared.table.split()
         head = _INFO.pack(_FAMILIES[family], 0, 0) + text(_LIST_TABLE, table) + text(_LIST_SET, declared.name)
-        value = _Layout(declared.value) if declared.value not in ((), ("verdict",)) else None
-        yield f"{declared.table} {declared.name}", _Set(head, _Layout(declared.key), value, declared.interval)
+        value = _Words(declared.value) if declared.value not in ((), ("verdict",)) else None
+        yield f"{declared.table} {declared.name}", _Set(head, _Words(declared.key), value, declared.interval)
 
 
 _SETS = dict(_sets())
@@ -131,13 +148,12 @@ class Batch:
             *_messages(_NEWSETELEM, NLM_F_CREATE, add),
         ]
         faults.point("nft.before")
-        try:
-            generation = self._netlink.send_batch(_BEGIN, messages, _END, NEWGEN)
-        except Refused as refused:
-            code = errno.EEXIST if refused.errno == errno.EBUSY else refused.errno or errno.EIO
-            raise KernelError(code, "nft", refused.strerror or "") from refused
+        answer = self._netlink.send_batch(_BEGIN, messages, _END, NEWGEN)
+        if isinstance(answer, Refused):
+            code = errno.EEXIST if answer.errno == errno.EBUSY else answer.errno or errno.EIO
+            raise KernelError(code, "nft", answer.strerror or "")
         faults.point("nft.after")
-        return parse_generation(generation) if generation else None
+        return parse_generation(answer) if answer else None
 
 
 def _messages(kind: int, flags: int, found: Mapping[Place, str]) -> Iterator[Message]:
@@ -159,12 +175,10 @@ def _elements(declared: _Set, key: str, value: str, *, adding: bool) -> Iterable
 
 
 def _interval(declared: _Set, key: str, data: bytes, *, adding: bool) -> Iterator[bytes]:
-    spans = declared.key.spans(key)
-    if len(spans) > 1:
-        last = nested(_ELEM_KEY_END, attribute(_DATA_VALUE, b"".join([last for _, last in spans])))
-        yield _element(b"".join([first for first, _ in spans]), last + data)
+    first, last = declared.key.pack_span(key)
+    if not declared.key.single:
+        yield _element(first, nested(_ELEM_KEY_END, attribute(_DATA_VALUE, last)) + data)
         return
-    ((first, last),) = spans
     if adding and any(first):
         yield _element(bytes(len(first)), _INTERVAL_END)  # what is before the first interval; there already beside others
     yield _element(first, data)
@@ -174,9 +188,11 @@ def _interval(declared: _Set, key: str, data: bytes, *, adding: bool) -> Iterato
 
 def _element(key: bytes, more: bytes) -> bytes:
     """Written at once: the element, in it its key, in that the value; and `more` in the element."""
-    padded = key + b"\0" * (-len(key) % 4)
-    size = 8 + len(padded)
-    return _HEADS.pack(4 + size + len(more), _LIST_ELEM | NESTED, size, _ELEM_KEY | NESTED, 4 + len(key), _DATA_VALUE) + padded + more
+    length = len(key)
+    padding = -length % 4
+    size = 8 + length + padding
+    heads = _HEADS.pack(4 + size + len(more), _LIST_ELEM | NESTED, size, _ELEM_KEY | NESTED, 4 + length, _DATA_VALUE)
+    return heads + key + bytes(padding) + more
 
 
 def _data(declared: _Set, value: str) -> bytes:
@@ -191,14 +207,15 @@ def _verdict(chain: str) -> bytes:
     return nested(_ELEM_DATA, nested(_DATA_VERDICT, code, text(_VERDICT_CHAIN, chain)))
 
 
-def _span(kind: str, word: str) -> tuple[bytes, bytes]:
+def _span(kind: str, word: str) -> tuple[bytes | int, bytes | int]:
     """The first and the last value: of `10.0.0.0/8`, `8000-8010`, or a single one."""
     if kind == "inet_service":
         first, _, last = word.partition("-")
-        return _TYPES[kind](first), _TYPES[kind](last or first)
-    address, slash, length = word.partition("/") if kind in ("ipv4_addr", "ipv6_addr") else (word, "", "")
-    value = _TYPES[kind](address)
-    if not slash:
+        return int(first), int(last or first)
+    if kind not in ("ipv4_addr", "ipv6_addr") or "/" not in word:
+        value = _TYPES[kind].read(word)
         return value, value
-    free = (1 << 8 * len(value) - int(length)) - 1
-    return value, (int.from_bytes(value) | free).to_bytes(len(value))
+    address, _, length = word.partition("/")
+    packed = socket.inet_pton(socket.AF_INET if kind == "ipv4_addr" else socket.AF_INET6, address)
+    free = (1 << 8 * len(packed) - int(length)) - 1
+    return packed, (int.from_bytes(packed) | free).to_bytes(len(packed))
