@@ -5,6 +5,7 @@ A message names its link by index where we know it (we choose the indexes of new
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import socket
@@ -12,6 +13,7 @@ import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from netplug.kernel.netlink import (
     NLM_F_CREATE,
@@ -46,6 +48,10 @@ IFLA_BRPORT_MODE = 4
 _RTEXT_FILTER_SKIP_STATS = 8
 
 _INFO = struct.Struct("=BxHiII")  # family, type, index, flags, change
+
+_SIOCGIFFLAGS, _SIOCGIFINDEX = 0x8913, 0x8933  # netdevice(7)
+_REQUEST = struct.Struct("=16si20x")
+"""struct ifreq: a name, and an index, or flags in the lower half."""
 
 # A veth has a queue per CPU unless told otherwise, each with its entries in sysfs: a third of the time it takes to make one on two
 # CPUs, and far more on many. Its packets go through the queues of the CPUs all the same, as long as nobody gives it XDP.
@@ -85,6 +91,13 @@ class Link:
     @property
     def ours(self) -> bool:
         return self.group in _OUR_GROUPS
+
+
+class State(NamedTuple):
+    """What there is to know without waiting for anybody."""
+
+    number: int
+    up: bool
 
 
 def choose_index() -> int:
@@ -189,6 +202,14 @@ def delete_group(group: int) -> Message:
     return Message(RTM_DELLINK, header() + number(IFLA_GROUP, group))
 
 
+def state(netlink: Socket, name: str) -> State:
+    """Of a link in the socket's namespace; OSError (ENODEV) where there is none. Takes no lock, which netlink's answer waits for."""
+    asked = _REQUEST.pack(name.encode(), 0)
+    _, number = _REQUEST.unpack(fcntl.ioctl(netlink.fileno(), _SIOCGIFINDEX, asked))
+    _, flags = _REQUEST.unpack(fcntl.ioctl(netlink.fileno(), _SIOCGIFFLAGS, asked))
+    return State(number, bool(flags & IFF_UP))
+
+
 def find(netlink: Socket, link: int | str) -> Link | None:
     try:
         return parse(netlink.get(Message(RTM_GETLINK, _reference(link) + number(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS))))
@@ -223,7 +244,7 @@ def parse(body: bytes) -> Link:
     found = parse_attributes(body, _INFO.size, _WANTED)
     info = parse_attributes(found.get(IFLA_LINKINFO, b""))
     slave_kind = parse_text(info.get(INFO_SLAVE_KIND, b""))
-    slave = parse_attributes(info.get(INFO_SLAVE_DATA, b"")) if slave_kind == "bridge" else {}
+    mode = find_attribute(info.get(INFO_SLAVE_DATA, b""), 0, IFLA_BRPORT_MODE) if slave_kind == "bridge" else b""
     return Link(
         index,
         parse_text(found.get(IFLA_IFNAME, b"")),
@@ -232,7 +253,7 @@ def parse(body: bytes) -> Link:
         parse_number(found.get(IFLA_MASTER, b"")),
         parse_text(info.get(INFO_KIND, b"")),
         parse_text(found.get(_IFLA_IFALIAS, b"")),
-        slave.get(IFLA_BRPORT_MODE) == b"\1",
+        mode == b"\1",
         parse_number(found.get(_IFLA_MTU, b"")),
         slave_kind,
         found.get(IFLA_ADDRESS, b"").hex(":"),
