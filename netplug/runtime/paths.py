@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 
@@ -23,27 +24,27 @@ class Paths:
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o700)
 
-    @property
+    @cached_property
     def bundles(self) -> Path:
         return self.run / "containers"
 
-    @property
+    @cached_property
     def exits(self) -> Path:
         return self.run / "exits"
 
-    @property
+    @cached_property
     def runtime(self) -> Path:
         return self.run / "runtime"
 
-    @property
+    @cached_property
     def mounts(self) -> Path:
         return self.run / "mounts"
 
-    @property
+    @cached_property
     def records(self) -> Path:
         return self.state / "containers"
 
-    @property
+    @cached_property
     def images(self) -> Path:
         return self.state / "images"
 

@@ -7,6 +7,7 @@ was started in the earlier daemon's last moment: it is kept. Everything else tha
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Iterable
 
 from netplug.runtime import execs, processes
@@ -41,8 +42,8 @@ class Recovery:
     def _leftovers(self) -> set[str]:
         """Ids of which there is anything in the run directory, or a record's folder without a record."""
         folders = (self._paths.bundles, self._paths.mounts, self._paths.runtime, self._paths.exits)
-        ids = {entry.name for folder in folders for entry in folder.iterdir()}
-        return ids | {entry.name for entry in self._paths.records.iterdir() if entry.name not in self._records}
+        ids = {name for folder in folders for name in os.listdir(folder)}
+        return ids | {name for name in os.listdir(self._paths.records) if name not in self._records}
 
     async def _resumed(self, container: Container) -> bool:
         """Watched again; or it has ended."""
