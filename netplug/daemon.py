@@ -86,6 +86,7 @@ def explain(values: dict[str, Any]) -> list[str]:
 
 
 async def _serve(chosen: Settings, reception: Reception | None) -> None:
+    gc.freeze()  # what has been imported stays
     run_dir, state_dir = Path(chosen.run_dir), Path(chosen.state_dir)
     _make_directories(run_dir, state_dir)
     # The store's thread must get its turn soon also while the loop is busy; Python's default is 5 ms.
@@ -106,11 +107,9 @@ async def _serve(chosen: Settings, reception: Reception | None) -> None:
         server = application(services)
         await server.start(chosen.socket)
         stack.push_async_callback(server.close)
-        # What is there after the start stays: the collector need not walk it each time.
-        gc.collect()
-        gc.freeze()
         log.info("netplug %s listens on %s", __version__, chosen.socket)
         _notify("READY=1")
+        _settle_memory()
         await ended.wait()
         controller.ending()
         _notify("STOPPING=1")
@@ -202,6 +201,13 @@ async def _temporary_core(chosen: Settings, backend: firewall.Firewall) -> Async
         finally:
             journal.close()
             await store.close()
+
+
+def _settle_memory() -> None:
+    """What is there after the start stays: the collector need not walk it each time."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def _make_directories(run_dir: Path, state_dir: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -82,6 +83,8 @@ def daemon_command(config: str | None, dry_run: bool, **flags: Any) -> int:
     if not dry_run:
         from netplug import start
 
+        # Nearly nothing that a start makes is garbage; the daemon has it collected again when it is ready.
+        gc.disable()
         with start.reception(values.get("docker_plugin")) as early:
             code: int = _rooms().run(values, early)
             return code

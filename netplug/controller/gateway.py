@@ -34,10 +34,11 @@ def route(sandbox: Sandbox, endpoint: Endpoint, family: Family) -> Route:
 
 
 def _move(sandbox: Sandbox, before: Sequence[Endpoint], after: Sequence[Endpoint], network_name: NetworkName, family: Family) -> Plan:
-    old, new = (carrier(endpoints, network_name, family) for endpoints in (before, after))
-    if new is None or (old is not None and old.id == new.id):
+    new = carrier(after, network_name, family)
+    if new is None:
         return ()
-    return (route(sandbox, new, family),)
+    old = carrier(before, network_name, family)
+    return (route(sandbox, new, family),) if old is None or old.id != new.id else ()
 
 
 def _gateway(endpoint: Endpoint, family: Family) -> str:

@@ -6,6 +6,7 @@ record is swept away; what is missing is put back. Containers that run lose no p
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -191,6 +192,8 @@ class Restore:
         """Those in our folder that no record names."""
         core = self._core
         folder = core.run_dir / "netns"
-        known = {Path(sandbox.namespace) for sandbox in core.records.sandboxes.values() if sandbox.kind == "own"}
-        known |= {Path(core.place(core.records.networks[identity])) for identity in core.joined}
-        return [path for path in folder.iterdir() if path not in known] if folder.is_dir() else []
+        known = {sandbox.namespace for sandbox in core.records.sandboxes.values() if sandbox.kind == "own"}
+        known |= {core.place(core.records.networks[identity]) for identity in core.joined}
+        there = os.listdir(folder) if folder.is_dir() else []
+        unknown = [folder / name for name in there if os.path.join(folder, name) not in known]
+        return [path for path in unknown if not any(path == Path(other) for other in known)]

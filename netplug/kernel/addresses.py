@@ -7,11 +7,11 @@ import socket
 import struct
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TypeAlias
 
 from netplug.kernel import links
-from netplug.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Message, Socket, attribute, find_attribute, parse_attributes, text
+from netplug.kernel.netlink import NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Message, Socket, attribute, find_attribute, parse_attributes, text
 from netplug.plan import Address
 
 _RTM_NEWADDR, _RTM_DELADDR, _RTM_GETADDR = 20, 21, 22
@@ -48,6 +48,26 @@ def add(op: Address, index: int) -> Message:
 def delete(op: Address, index: int) -> Message:
     """EADDRNOTAVAIL where the link does not have it."""
     return Message(_RTM_DELADDR, _body(*_parts(op.address), index))
+
+
+def family(op: Address) -> int:
+    return socket.AF_INET6 if ":" in op.address else socket.AF_INET
+
+
+@cache
+def question(family: int) -> Message:
+    """That asks for all addresses (AF_UNSPEC: of both IP versions)."""
+    return Message(_RTM_GETADDR, _INFO.pack(family, 0, 0, 0, 0), NLM_F_DUMP)
+
+
+def tells(body: bytes, op: Address, index: int) -> bool:
+    """Whether it is just that address, of the link with that index."""
+    family, packed, prefix = _parts(op.address)
+    told, length, _, _, link = _INFO.unpack_from(body)
+    if (told, length, link) != (family, prefix, index):
+        return False
+    found = parse_attributes(body, _INFO.size, (_IFA_ADDRESS, _IFA_LOCAL))
+    return found.get(_IFA_LOCAL, found.get(_IFA_ADDRESS)) == packed
 
 
 def dump(netlink: Socket, without: Container[int] = ()) -> list[Assigned]:

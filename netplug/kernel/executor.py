@@ -20,6 +20,7 @@ from netplug.errors import KernelError, NetplugError, StepFailed
 from netplug.kernel import announce, conntrack, descriptors, links, namespaces, peers, settings
 from netplug.kernel.deletion import Deletions, Departure
 from netplug.kernel.firewall import Firewall
+from netplug.kernel.glance import Glance
 from netplug.kernel.links import Link
 from netplug.kernel.namespaces import MISSING
 from netplug.kernel.netlink import Kept, Socket
@@ -53,6 +54,8 @@ _PLANS_PER_TURN = 16
 """How many plans `restore` performs before the loop may do something else: two or three milliseconds."""
 _STEPS_PER_TURN = 250
 """How many steps of a plan are sent before the loop may do something else, ten milliseconds: a network may have thousands of peers."""
+
+_PASSING = (Announce, FlushFlows, ForgetFlows)
 
 _log = logging.getLogger(__name__)
 
@@ -129,15 +132,17 @@ class Executor:
         for place, names in named.items():
             found[place], gone = await self._finish_deletions(place, names)
             strays += gone
-        wiring = Wiring(self._netlink, found)
+        wiring, glance = Wiring(self._netlink, found), Glance(self._firewall, found)
         missing: list[str] = []
         failed: dict[int, NetplugError] = {}
         for position, plan in enumerate(plans):
-            outcome = Outcome()
-            await self._perform([step for step in plan if _lasts(step)], outcome, wiring, stop=False)
-            missing += [describe(change.step) for change in outcome.changes]
-            if outcome.failures:
-                failed[position] = _failed(outcome.failures[0])
+            lasting = [step for step in plan if _lasts(step)]
+            if not glance.holds(lasting):
+                outcome = Outcome()
+                await self._perform(lasting, outcome, wiring, stop=False)
+                missing += [describe(change.step) for change in outcome.changes]
+                if outcome.failures:
+                    failed[position] = _failed(outcome.failures[0])
             if position % _PLANS_PER_TURN == 0:
                 await asyncio.sleep(0)
         # Rules of plans that failed stay too: a rule for nothing is harmless, a network without its isolation is not.
@@ -352,7 +357,7 @@ def _announce(steps: Sequence[Step | PutBack]) -> None:
 
 def _lasts(step: Step) -> bool:
     """What `restore` performs plan by plan: neither moments (flows, announcements) nor what goes into one transaction at the end."""
-    return not (isinstance(step, Announce | FlushFlows | ForgetFlows) or _of_host_firewall(step))
+    return not (isinstance(step, _PASSING) or _of_host_firewall(step))
 
 
 def _of_host_firewall(step: Step) -> TypeGuard[FirewallOp]:

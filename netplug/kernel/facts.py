@@ -33,8 +33,6 @@ _UNICAST = 1
 _FORBIDDING = frozenset({6, 7, 8})
 """RTN_BLACKHOLE, _UNREACHABLE, _PROHIBIT: a subnet that somebody keeps for himself."""
 _ROUTE = struct.Struct("=BBBBBBBBI")  # family, dst prefix, src prefix, tos, table, protocol, scope, type, flags
-_SOMEWHERE: dict[int, str] = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
-"""An address that nobody has a route of its own to (RFC 5737, RFC 3849): its route is the way out."""
 
 
 class HostLink(NamedTuple):
@@ -87,7 +85,7 @@ def host_routes() -> list[HostRoute]:
 
 def uplink(family: int = socket.AF_INET) -> HostLink | None:
     """The link by which this host reaches the rest of the world, policy routing and VPNs included; None where there is no way out."""
-    address = socket.inet_pton(family, _SOMEWHERE[family])
+    address = routes.SOMEWHERE[family]
     body = _ROUTE.pack(family, len(address) * 8, 0, 0, 0, 0, 0, 0, 0) + attribute(_RTA_DST, address)
     with asked("look for the way out"), Socket() as netlink:
         try:

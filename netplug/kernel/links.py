@@ -5,6 +5,7 @@ A message names its link by index where we know it (we choose the indexes of new
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import socket
@@ -12,6 +13,7 @@ import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from netplug.kernel.netlink import (
     NLM_F_CREATE,
@@ -52,6 +54,10 @@ _OURS = number(IFLA_GROUP, LINK_GROUP)
 _HAIRPIN = nested(IFLA_LINKINFO, attribute(INFO_SLAVE_KIND, b"bridge"), nested(INFO_SLAVE_DATA, attribute(IFLA_BRPORT_MODE, b"\1")))
 _NO_LINK_LOCAL = nested(_IFLA_AF_SPEC, nested(socket.AF_INET6, attribute(_INET6_ADDR_GEN_MODE, b"\1")))
 
+_SIOCGIFFLAGS, _SIOCGIFINDEX = 0x8913, 0x8933  # netdevice(7)
+_REQUEST = struct.Struct("=16si20x")
+"""struct ifreq: a name, and an index, or flags in the lower half."""
+
 # A veth has a queue per CPU unless told otherwise, each with its entries in sysfs: a third of the time it takes to make one on two
 # CPUs, and far more on many. Its packets go through the queues of the CPUs all the same, as long as nobody gives it XDP.
 _ONE_QUEUE = number(_IFLA_NUM_TX_QUEUES, 1) + number(_IFLA_NUM_RX_QUEUES, 1)
@@ -90,6 +96,13 @@ class Link:
     @property
     def ours(self) -> bool:
         return self.group in _OUR_GROUPS
+
+
+class State(NamedTuple):
+    """What there is to know without waiting for anybody."""
+
+    number: int
+    up: bool
 
 
 def choose_index() -> int:
@@ -190,6 +203,14 @@ def delete(index: int) -> Message:
 def delete_group(group: int) -> Message:
     """All links of the group at once; ENODEV where there are none."""
     return Message(RTM_DELLINK, header() + number(IFLA_GROUP, group))
+
+
+def state(netlink: Socket, name: str) -> State:
+    """Of a link in the socket's namespace; OSError (ENODEV) where there is none. Takes no lock, which netlink's answer waits for."""
+    asked = _REQUEST.pack(name.encode(), 0)
+    _, number = _REQUEST.unpack(fcntl.ioctl(netlink.fileno(), _SIOCGIFINDEX, asked))
+    _, flags = _REQUEST.unpack(fcntl.ioctl(netlink.fileno(), _SIOCGIFFLAGS, asked))
+    return State(number, bool(flags & IFF_UP))
 
 
 def find(netlink: Socket, link: int | str) -> Link | None:

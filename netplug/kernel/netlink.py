@@ -7,6 +7,7 @@ ack, and one before it of which nothing was heard is done. Formats: netlink(7), 
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -25,7 +26,7 @@ NLM_F_DUMP = 0x300
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
 
 NLMSG_ERROR, NLMSG_DONE = 2, 3
-_NLM_F_DUMP_INTR = 0x10
+_NLM_F_MULTI, _NLM_F_DUMP_INTR = 0x2, 0x10
 _NLM_F_ACK_TLVS = 0x200
 _NLMSGERR_ATTR_MSG = 1
 _SOL_NETLINK = 270
@@ -117,6 +118,13 @@ def find_attribute(data: bytes, offset: int, wanted: int) -> bytes:
     return b""
 
 
+def find_nested(data: bytes, offset: int, *path: int) -> bytes:
+    """The value to which attributes of these types lead, each in the one before; `b""` where one is missing."""
+    for wanted in path:
+        data, offset = find_attribute(data, offset, wanted), 0
+    return data
+
+
 def parse_number(value: bytes) -> int:
     return int.from_bytes(value, sys.byteorder)
 
@@ -160,6 +168,9 @@ class Socket:
 
     def close(self) -> None:
         self._socket.close()
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
 
     def send(self, messages: Sequence[Message]) -> list[Refused | None]:
         """Send all, in one system call as far as they fit; one answer per message, None for done."""
@@ -213,6 +224,26 @@ class Socket:
             if consistent:
                 break
         return bodies
+
+    def ask(self, questions: Sequence[Message]) -> list[list[bytes]]:
+        """What the kernel tells to each of several, in one system call; raises Refused. Only the last may be a dump (NLM_F_DUMP)."""
+        first = self._sequence + 1
+        self._write(questions, NLM_F_REQUEST)
+        told: list[list[bytes]] = [[] for _ in questions]
+        waiting = set(range(len(questions)))
+        while waiting:
+            for reply in self._read():
+                position = reply.sequence - first
+                if position not in waiting:
+                    continue
+                if reply.flags & _NLM_F_DUMP_INTR:
+                    raise Refused(errno.EINTR, "it changes while it is told")
+                _raise(reply)
+                if reply.kind != NLMSG_DONE:
+                    told[position].append(reply.body)
+                if reply.kind == NLMSG_DONE or not reply.flags & _NLM_F_MULTI:
+                    waiting.discard(position)
+        return told
 
     def _collect(self) -> tuple[list[bytes], bool]:
         bodies: list[bytes] = []

@@ -36,6 +36,13 @@ _UNICAST = 1
 _TYPES = (_UNICAST, 6, 7, 8, 9)
 """RTN_UNICAST, _BLACKHOLE, _UNREACHABLE, _PROHIBIT, _THROW: all but those that the kernel derives from addresses, and NAT."""
 _RTNH_F_ONLINK = 4
+_RTM_F_FIB_MATCH = 0x2000
+"""The route itself is told, not what follows from it for the address (Linux 4.13)."""
+SOMEWHERE: dict[int, bytes] = {
+    socket.AF_INET: socket.inet_pton(socket.AF_INET, "192.0.2.1"),
+    socket.AF_INET6: socket.inet_pton(socket.AF_INET6, "2001:db8::1"),
+}
+"""An address that nobody has a route of its own to (RFC 5737, RFC 3849): its route is the way out."""
 _EVERYWHERE: dict[int, bytes] = {socket.AF_INET: bytes(4), socket.AF_INET6: bytes(16)}
 _IPV6_METRIC = 1024
 """What the kernel gives an IPv6 route without a metric."""
@@ -108,12 +115,33 @@ def delete(op: Route, index: int) -> Message:
 
 def find(netlink: Socket, op: Route) -> Existing | None:
     """The route which `op` would replace."""
+    family, _, _ = _destination(op)
+    return next((route for route in _dump(netlink, family, MAIN) if _is_of(route, op)), None)
+
+
+def _is_of(route: Existing, op: Route) -> bool:
+    """To the same destination, with the metric that it has without one, whatever the service."""
     family, destination, prefix = _destination(op)
-    wanted = destination, prefix, _IPV6_METRIC if family == socket.AF_INET6 else 0, 0
-    for route in _dump(netlink, family, MAIN):
-        if (route.destination, route.prefix, route.metric, route.tos) == wanted:
-            return route
-    return None
+    metric = _IPV6_METRIC if family == socket.AF_INET6 else 0
+    return (route.destination, route.prefix, route.metric, route.tos) == (destination, prefix, metric, 0)
+
+
+def question(op: Route) -> Message:
+    """That asks which route leads to where `op` does: to its destination, or out."""
+    family, destination, _ = _destination(op)
+    return _question(family, destination or SOMEWHERE[family])
+
+
+@lru_cache(maxsize=16)
+def _question(family: int, packed: bytes) -> Message:
+    body = _INFO.pack(family, len(packed) * 8, 0, 0, 0, 0, 0, 0, _RTM_F_FIB_MATCH) + attribute(_RTA_DST, packed)
+    return Message(_RTM_GETROUTE, body)
+
+
+def tells(body: bytes, op: Route, index: int) -> bool:
+    """Whether it is the route which `op` would replace, and leads as `op` does."""
+    route = _parse(body)
+    return route.table == MAIN and _is_of(route, op) and route.leads_as(op, index)
 
 
 def known(netlink: Socket, op: Route) -> bool:

@@ -92,11 +92,17 @@ class Watch:
         """What our namespace calls that one; it gets a number if it has none, as a veth's other end does by itself."""
         wanted = netlink.number(_NETNSA_FD, descriptor)
         try:
-            self._lookup.send([Message(_RTM_NEWNSID, _FAMILY + netlink.attribute(_NETNSA_NSID, _NSID.pack(-1)) + wanted)])
-            answer = self._lookup.get(Message(_RTM_GETNSID, _FAMILY + wanted))
+            number = self._known_number(wanted)
+            if number is None:
+                self._lookup.send([Message(_RTM_NEWNSID, _FAMILY + netlink.attribute(_NETNSA_NSID, _NSID.pack(-1)) + wanted)])
+                number = self._known_number(wanted)
         except Refused:
             return None  # a file that is no namespace
-        (number,) = _NSID.unpack(netlink.parse_attributes(answer, len(_FAMILY))[_NETNSA_NSID])
+        return number
+
+    def _known_number(self, wanted: bytes) -> int | None:
+        answer = self._lookup.get(Message(_RTM_GETNSID, _FAMILY + wanted))
+        (number,) = _NSID.unpack(netlink.find_attribute(answer, len(_FAMILY), _NETNSA_NSID))
         return int(number) if number >= 0 else None
 
     def _read(self, listener: socket.socket, take: Callable[[str, bytes], None]) -> None:

@@ -251,9 +251,14 @@ class Execs:
 
 def kill_strays(folder: Path, container_pid: int) -> None:
     """End the processes in a container whose clients have gone with an earlier daemon. `folder` is its bundle."""
-    for session in folder.glob("exec-*"):
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            _kill_inside(int((session / "pid").read_text()), container_pid)
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return
+    for name in names:
+        if name.startswith("exec-"):
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                _kill_inside(int((folder / name / "pid").read_text()), container_pid)
 
 
 def _kill_inside(pid: int, container_pid: int) -> None:

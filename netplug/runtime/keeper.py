@@ -97,14 +97,13 @@ class Keeper:
             finished="",
         )
         await self._records.put(running)
-        self.watch(running)
+        self.watch(running, open_pid(running.conmon_pid, running.conmon_started))
         self._events.send("start", running)
         return running
 
-    def watch(self, container: Container) -> None:
-        """Hold its process, and act when its conmon ends (at once if it has)."""
+    def watch(self, container: Container, conmon: int | None) -> None:
+        """Hold its process, and act when its conmon ends; `conmon` is a pidfd that is closed then, None for one that has ended."""
         self.life(container.id).hold(processes.child_of(container.pid, container.conmon_pid))
-        conmon = open_pid(container.conmon_pid, container.conmon_started)
         self._tasks.spawn(self._watch(container, conmon))
 
     async def discard(self, container: Container) -> None:

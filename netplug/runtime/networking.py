@@ -169,7 +169,10 @@ class Networking:
             return container
         asked = (endpoint for endpoint in self._controller.endpoints(sandbox=container.id) if not endpoint.implied)
         names = {self._controller.network(endpoint.network).name: endpoint for endpoint in asked}
-        kept = tuple(one for one in attachments(container) if one.network in names)
+        recorded = attachments(container)
+        if names.keys() == {one.network for one in recorded}:
+            return container
+        kept = tuple(one for one in recorded if one.network in names)
         new = tuple(
             Attachment(
                 network=name,

@@ -32,7 +32,7 @@ class Recovery:
         running = [container for container in known if container.status == "running"]
         idle = [container for container in known if container.status != "running"]
         # Those that run are cheap, and come first: their ends must not be missed.
-        await _some_at_once([self._running(container) for container in running])
+        await _some_at_once([self._ended(container) for container in running if not await self._resumed(container)])
         leftovers = self._leftovers()
         await _some_at_once(
             [self._idle(container) for container in idle if container.id in leftovers or self._networking.present(container.id)]
@@ -42,22 +42,25 @@ class Recovery:
     def _leftovers(self) -> set[str]:
         """Ids of which there is anything in the run directory, or a record's folder without a record."""
         folders = (self._paths.bundles, self._paths.mounts, self._paths.runtime, self._paths.exits)
-        ids = {entry.name for folder in folders for entry in folder.iterdir()}
-        return ids | {entry.name for entry in self._paths.records.iterdir() if entry.name not in self._records}
+        ids = {name for folder in folders for name in os.listdir(folder)}
+        return ids | {name for name in os.listdir(self._paths.records) if name not in self._records}
 
-    async def _running(self, container: Container) -> None:
+    async def _resumed(self, container: Container) -> bool:
+        """Watched again; or it has ended."""
         conmon = open_pid(container.conmon_pid, container.conmon_started)
         if conmon is None:
-            async with self._keeper.life(container.id).lock:
-                code = exit_status(self._paths, container.id)
-                await self._keeper.ended(container, LOST if code is None else code)
-            return
-        os.close(conmon)
+            return False
         execs.kill_strays(self._paths.bundle(container.id), container.pid)
         agreed = self._networking.agreed(container)
         if agreed != container:
             await self._records.put(agreed)
-        self._keeper.watch(agreed)
+        self._keeper.watch(agreed, conmon)
+        return True
+
+    async def _ended(self, container: Container) -> None:
+        async with self._keeper.life(container.id).lock:
+            code = exit_status(self._paths, container.id)
+            await self._keeper.ended(container, LOST if code is None else code)
 
     async def _idle(self, container: Container) -> None:
         async with self._keeper.life(container.id).lock:

@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_LONGEST_STAT = 4096
+
 
 async def readable(*descriptors: int) -> None:
     """Returns when one of them can be read (a pidfd: when its process has ended)."""
@@ -78,21 +80,26 @@ def _log_failure(task: asyncio.Task[None]) -> None:
 
 def start_time(pid: int) -> int:
     """Field 22 of /proc/PID/stat; 0 if there is no such process. With the pid it names a process for good."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            # The second field is the program's name in brackets and may hold anything, brackets and spaces included.
-            return int(stat.read().rpartition(b")")[2].split()[19])
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
+    return _stat(pid, 22)
 
 
 def parent(pid: int) -> int:
     """The parent's pid; 0 if there is no such process."""
+    return _stat(pid, 4)
+
+
+def _stat(pid: int, field: int) -> int:
+    """A number of /proc/PID/stat, counted as in proc(5)."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            return int(stat.read().rpartition(b")")[2].split()[1])
+        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            told = os.read(descriptor, _LONGEST_STAT)
+        finally:
+            os.close(descriptor)
     except (FileNotFoundError, ProcessLookupError):
         return 0
+    # The second field is the program's name in brackets and may hold anything, brackets and spaces included.
+    return int(told.rpartition(b")")[2].split(None, field - 2)[field - 3])
 
 
 def open_pid(pid: int, started: int | None = None) -> int | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from netplug.kernel import namespaces, syscalls
-from netplug.plan import FirewallOp, Remove, Step
+from netplug.plan import DnsRedirect, FirewallOp, Remove, Step
 
 DEADLINE = 60.0
 
@@ -123,6 +123,9 @@ class FakeFirewall:
                 rules.append(step)
                 changed.append(step)  # type: ignore[arg-type]
         return changed
+
+    def redirects(self, op: DnsRedirect) -> bool:
+        return op in self.rules.get(op.namespace, [])
 
     def replace(self, steps: Sequence[FirewallOp]) -> None:
         self.transactions.append(("replace", len(steps)))

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
 from netplug.errors import InvalidArgument
-from netplug.plan import FirewallOp, Remove, Step
+from netplug.plan import DnsRedirect, FirewallOp, Remove, Step
 
 FirewallStep: TypeAlias = FirewallOp | Remove
 """A firewall op, or `Remove` of one."""
@@ -82,6 +82,9 @@ class Firewall(Protocol):
 
         What an administrator wrote (chain `user`, other tables) is none of ours, and no reason to do anything.
         """
+
+    def redirects(self, op: DnsRedirect) -> bool:
+        """Whether names are redirected so in the namespace that the calling thread is in; False also where that takes a while to tell."""
 
     def survey(self, namespace: str, steps: Sequence[FirewallOp]) -> Gaps:
         """Look in the kernel whether these hold, and in HOST whether all else is as we made it; change nothing."""

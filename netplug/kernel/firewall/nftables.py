@@ -56,6 +56,11 @@ class Nftables:
     def heal(self) -> list[str]:
         return self._tables.heal()
 
+    def redirects(self, op: DnsRedirect) -> bool:
+        # Closing a socket that has read, and changed nothing, keeps nobody waiting.
+        with asked("read the redirection of names"), Socket(NETLINK_NETFILTER) as netlink:
+            return redirection.holds(netlink, op)
+
     def survey(self, namespace: str, steps: Sequence[FirewallOp]) -> Gaps:
         plan = _checked(namespace, steps)
         if namespace == HOST:

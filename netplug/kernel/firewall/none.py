@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from netplug.kernel.firewall import FirewallStep, Gaps
 from netplug.kernel.firewall.nftables import Nftables
-from netplug.plan import HOST, FirewallOp, Step
+from netplug.plan import HOST, DnsRedirect, FirewallOp, Step
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,9 @@ class NoFirewall:
 
     def heal(self) -> list[str]:
         return []
+
+    def redirects(self, op: DnsRedirect) -> bool:
+        return self._sandboxes.redirects(op)
 
     def survey(self, namespace: str, steps: Sequence[FirewallOp]) -> Gaps:
         return Gaps([]) if namespace == HOST else self._sandboxes.survey(namespace, steps)

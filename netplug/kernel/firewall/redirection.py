@@ -10,14 +10,17 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Iterator
+from functools import cache
 
-from netplug.kernel.firewall.elements import PROTOCOLS, Elements, Place
+from netplug.kernel.firewall.elements import PROTOCOLS, Elements, Place, elements
 from netplug.kernel.firewall.ruleset import SANDBOX_PRIORITY
-from netplug.kernel.netlink import Message, Refused, Socket, parse_attributes, text
+from netplug.kernel.netlink import Message, Refused, Socket, attribute, find_attribute, find_nested, nested, parse_attributes, text
+from netplug.plan import DnsRedirect
 
 _SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
 _GETCHAIN, _GETRULE, _GETSETELEM = _SUBSYSTEM | 4, _SUBSYSTEM | 7, _SUBSYSTEM | 13
-_CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK = 1, 3, 4
+_CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_USE = 1, 3, 4, 6
+"""The last is how many rules there are."""
 _HOOK_PRIORITY = 2
 _PRIORITY = struct.Struct("!i")
 _RULE_TABLE, _RULE_CHAIN = 1, 2
@@ -30,6 +33,8 @@ _KEY = struct.Struct("!4sB3xH2x")
 _VALUE = struct.Struct("!4sH2x")
 _IPV4 = _INFO.pack(socket.AF_INET, 0, 0)
 _ATTRIBUTE = struct.Struct("=HH")
+_CHAIN = Message(_GETCHAIN, _IPV4 + text(_CHAIN_TABLE, "netplug") + text(_CHAIN_NAME, "output"))
+_NUMBERS = {name: number for number, name in PROTOCOLS.items()}
 
 
 def installed(netlink: Socket) -> Elements:
@@ -45,6 +50,46 @@ def installed(netlink: Socket) -> Elements:
         if refused.errno != errno.ENOENT:
             raise
         return {}
+
+
+def holds(netlink: Socket, op: DnsRedirect) -> bool:
+    """Whether all is there that makes it true, asked in one system call."""
+    wanted = [(_pack_key(place), _pack_value(value)) for place, value in elements(op).items()]
+    try:
+        (chain,), *told = netlink.ask([_CHAIN, *(_question(key) for key, _ in wanted)])
+    except Refused as refused:
+        if refused.errno != errno.ENOENT:
+            raise
+        return False
+    return _leads(chain) and all(_value(body) == value for (_, value), (body,) in zip(wanted, told, strict=True))
+
+
+def _value(body: bytes) -> bytes:
+    """Of the one element that is told."""
+    return find_nested(body, _INFO.size, _LIST_ELEMENTS, _LIST_ELEM, _ELEM_DATA, _DATA_VALUE)
+
+
+@cache
+def _question(key: bytes) -> Message:
+    """That asks for the element of map `dns` with that key."""
+    element = nested(_LIST_ELEM, nested(_ELEM_KEY, attribute(_DATA_VALUE, key)))
+    return Message(_GETSETELEM, _IPV4 + text(_LIST_TABLE, "netplug") + text(_LIST_SET, "dns") + nested(_LIST_ELEMENTS, element))
+
+
+def _pack_key(place: Place) -> bytes:
+    address, protocol, port = place.key.split(" . ")
+    return _KEY.pack(socket.inet_aton(address), _NUMBERS[protocol], int(port))
+
+
+def _pack_value(value: str) -> bytes:
+    address, port = value.split(" . ")
+    return _VALUE.pack(socket.inet_aton(address), int(port))
+
+
+def _leads(chain: bytes) -> bool:
+    """Whether it is asked early enough, and has a rule."""
+    priority = find_nested(chain, _INFO.size, _CHAIN_HOOK, _HOOK_PRIORITY)
+    return priority == _PRIORITY.pack(SANDBOX_PRIORITY) and any(find_attribute(chain, _INFO.size, _CHAIN_USE))
 
 
 def _priority(netlink: Socket) -> int | None:
