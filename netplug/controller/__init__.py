@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -255,6 +255,11 @@ class Controller:
     async def join(self, identity: str, sandbox: str, namespace: str, *, takes: bool = False) -> Endpoint:
         """The endpoint is of the container whose namespace is, or will be, at that path; `takes`: its engine takes the link in itself."""
         return await self._changes.finish(self._engined.join(identity, sandbox, namespace, takes=takes))
+
+    def pending(self, identity: str) -> Awaitable[None] | None:
+        """What of `join` goes on behind its answer: await it to know that the link is in the container, or why it is not."""
+        task = self._engined.pending(identity)
+        return None if task is None else asyncio.shield(task)
 
     async def leave(self, identity: str) -> None:
         """The opposite of `attach` and `join`; fine if the endpoint is gone."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -45,6 +45,8 @@ class Engined:
         self._furnishing = Furnishing(core, endpoints, changes)
         self._refused: dict[str, BaseException] = {}
         """By endpoint: what became of one that was answered for."""
+        self._joining: dict[str, asyncio.Task[None]] = {}
+        """By endpoint: what goes on behind the answer to `join`."""
         self._awaited: dict[str, asyncio.Task[None]] = {}
 
     async def attach(self, reference: str, request: EndpointRequest, engine: str) -> Endpoint:
@@ -69,9 +71,7 @@ class Engined:
         try:
             return await self._endpoints.connect(reference, request.id, request)
         except BaseException as error:
-            self._refused[request.id] = error
-            while len(self._refused) > _MOST_REFUSED:
-                del self._refused[next(iter(self._refused))]
+            self._refuse(request.id, error)
             try:
                 await self._sandboxes.remove(request.id)
             except NetplugError:  # the store has refused both
@@ -82,10 +82,11 @@ class Engined:
         """The endpoint is of the container whose namespace is, or will be, at that path. NotFound without `attach`; twice is fine.
 
         Where the container runs, its link is in it at the end, and set up: the engine has nothing to take in, for which it needs longer.
-        Not so one that starts, whose first link is called what the engine calls it; nor with `takes`: it wants to do that itself.
+        That end may come behind the answer, where the engine asks how it went before it tells anybody (`pending`). Not so with one that
+        starts, whose first link is called what the engine calls it; nor with `takes`: it wants to do that itself.
         """
         core = self._core
-        async with self._locks(sandbox_id, self.endpoint(identity).sandbox):
+        async with self._locks(sandbox_id, self.endpoint(identity).sandbox) as held:
             endpoint = self.endpoint(identity)
             former = core.records.sandboxes[endpoint.sandbox]
             network = core.records.networks[endpoint.network]
@@ -96,13 +97,15 @@ class Engined:
             joined = msgspec.structs.replace(endpoint, sandbox=sandbox_id)
             cookie, names = (0, frozenset[str]()) if takes else arrivals.inside(namespace)
             sockets: Sockets | None = None
+            # An engine that has ports of a driver of its own to tell of asks no more after Join.
+            asks = names <= {"lo", *(one.interface for one in core.records.of_sandbox(sandbox_id))}
             if names - {"lo"}:
                 sandbox = msgspec.structs.replace(sandbox, cookie=cookie)
                 joined = msgspec.structs.replace(joined, interface=handing.free_name(network, names))
                 sandbox, sockets = self._furnishing.opened(sandbox, network)
             self._swap((endpoint, former), (joined, sandbox))
             try:
-                await self._take_in(endpoint, former, joined, sandbox, known, sockets)
+                await self._take_in(endpoint, former, joined, sandbox, known, sockets, held if asks else None)
             except BaseException:
                 self._swap((joined, sandbox), (endpoint, former))
                 if known is not None:
@@ -125,9 +128,19 @@ class Engined:
         records.add_endpoint(new[0])
 
     async def _take_in(
-        self, endpoint: Endpoint, former: Sandbox, joined: Endpoint, sandbox: Sandbox, known: Sandbox | None, sockets: Sockets | None
+        self,
+        endpoint: Endpoint,
+        former: Sandbox,
+        joined: Endpoint,
+        sandbox: Sandbox,
+        known: Sandbox | None,
+        sockets: Sockets | None,
+        held: contextlib.AsyncExitStack | None,
     ) -> None:
-        """Record and kernel, side by side; what leads to its names, where the link is in its container."""
+        """Record and kernel, side by side; what leads to its names, where the link is in its container.
+
+        With `held`, what the kernel hardly ever refuses goes on behind the record, and takes these locks with it.
+        """
         core, network = self._core, self._core.records.networks[joined.network]
         plan = handing.attached(core.driver(network).join(network, joined, sandbox), joined, sandbox)
         # The rules for its port are there since `attach`.
@@ -141,12 +154,47 @@ class Engined:
 
         own = [put_sandbox(sandbox)] if sandbox != known else []
         record = core.store.txn((), [*own, update_endpoint(joined), delete_sandbox(former)])
-        establishing = core.establish("network connect", f"{network.name}/{sandbox.name}", plan, record, opposite)
+        subject = f"{network.name}/{sandbox.name}"
+        if held is not None and sockets is None and handing.arrived(joined) and handing.harmless(plan):
+            await record
+            self._follow_up(joined.id, self._wire(joined, sandbox, subject, plan, held.pop_all()))
+            return
+        establishing = core.establish("network connect", subject, plan, record, opposite)
         if handing.arrived(joined):
             await self._furnishing.furnish(sandbox, establishing, sockets)
             core.announced(joined)
         else:
             await establishing
+
+    async def _wire(self, endpoint: Endpoint, sandbox: Sandbox, subject: str, plan: Plan, held: contextlib.AsyncExitStack) -> None:
+        """The plan of an endpoint that has its record; with one that the kernel refuses after all the endpoint goes, and leaves nothing."""
+        try:
+            async with held:
+                await self._furnishing.furnish(sandbox, self._core.apply("network connect", subject, plan), None)
+                self._core.announced(endpoint)
+        except NetplugError as error:
+            self._refuse(endpoint.id, error)
+            await self.leave(endpoint.id)
+            raise
+
+    def _follow_up(self, identity: str, work: Coroutine[Any, Any, None]) -> None:
+        def done(task: asyncio.Task[None]) -> None:
+            del self._joining[identity]
+            log_failure(f"endpoint {identity:.12} in its container", task)
+
+        self._joining[identity] = task = self._changes.start(work)
+        task.add_done_callback(done)
+
+    def pending(self, identity: str) -> asyncio.Task[None] | None:
+        """What goes on behind the answer to `join`, with what it may raise; raises what has become of one that is at its end."""
+        if identity not in self._core.records.endpoints and identity in self._refused:
+            raise self._refused[identity]
+        return self._joining.get(identity)
+
+    def _refuse(self, identity: str, error: BaseException) -> None:
+        self._refused[identity] = error
+        while len(self._refused) > _MOST_REFUSED:
+            del self._refused[next(iter(self._refused))]
 
     async def leave(self, identity: str) -> None:
         """Take the endpoint away, and its container with the last one; fine if it is gone."""
@@ -269,9 +317,9 @@ class Engined:
         return found
 
     @contextlib.asynccontextmanager
-    async def _locks(self, *identities: str) -> AsyncIterator[None]:
-        """In one order, so that no two wait for each other."""
+    async def _locks(self, *identities: str) -> AsyncIterator[contextlib.AsyncExitStack]:
+        """In one order, so that no two wait for each other. Whoever takes them from the stack gives them back."""
         async with contextlib.AsyncExitStack() as stack:
             for identity in sorted(set(identities)):
                 await stack.enter_async_context(self._core.lock(identity))
-            yield
+            yield stack

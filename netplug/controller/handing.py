@@ -13,7 +13,7 @@ import msgspec
 from netplug.controller import gateway, interfaces
 from netplug.controller.core import Core
 from netplug.model import Endpoint, Family, Network, Sandbox
-from netplug.plan import HOST, FirewallOp, PlacedOp, Plan, Remove, Step, Veth
+from netplug.plan import HOST, Address, Announce, FirewallOp, LinkUp, PlacedOp, Plan, Remove, Step, Veth
 
 _FAMILIES: tuple[Family, ...] = (4, 6)
 
@@ -50,6 +50,11 @@ def attached(plan: Plan, endpoint: Endpoint, sandbox: Sandbox) -> Plan:
     if arrived(endpoint):
         return interfaces.configured(plan, endpoint, sandbox)
     return tuple(_outside(plan, sandbox.namespace))
+
+
+def harmless(plan: Plan) -> bool:
+    """Whether it is a link with its addresses and nothing else: no settings that the user has thought of, nothing of another driver's."""
+    return any(isinstance(step, Veth) for step in plan) and all(isinstance(step, Veth | Address | LinkUp | Announce) for step in plan)
 
 
 def detached(plan: Plan, endpoint: Endpoint, sandbox: Sandbox) -> Plan:

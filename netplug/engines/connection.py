@@ -52,7 +52,7 @@ class Connection(asyncio.Protocol):
     def _next(self) -> None:
         while self._transport is not None and not self._deaf:
             try:
-                request = parsed(self._data)
+                request = parsed(self._data) if self._data else None
             except InvalidArgument as error:
                 self._transport.write(failed(str(error), 400, lasts=False))
                 self._end()

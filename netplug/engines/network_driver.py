@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Awaitable
 
 import msgspec
 
@@ -195,7 +196,16 @@ class NetworkDriver:
         await self._controller.leave(body.endpoint_id)
         return {}
 
-    def information(self, body: shapes.EndpointRef) -> Fields:
+    def information(self, body: shapes.EndpointRef) -> Outcome:
+        """The engine asks for it after Join, before it tells anybody: here it hears how that has ended."""
+        pending = self._controller.pending(body.endpoint_id)
+        return self._information(body) if pending is None else self._informed(pending, body)
+
+    async def _informed(self, pending: Awaitable[None], body: shapes.EndpointRef) -> Fields:
+        await pending
+        return self._information(body)
+
+    def _information(self, body: shapes.EndpointRef) -> Fields:
         endpoint = self._controller.endpoint(body.endpoint_id)
         return {"Value": {"netplug.ports": ", ".join(map(str, endpoint.ports))} if endpoint is not None and endpoint.ports else {}}
 

@@ -60,6 +60,30 @@ def test_the_daemon_may_end_and_come_back_with_it(pair: Pair) -> None:
     assert reaches(pair, "web", "10.8.0.1")
 
 
+def test_what_the_kernel_refuses_is_told_and_leaves_nothing(pair: Pair) -> None:
+    """Its link is made behind the answer to Join: dockerd hears what became of it before it says that the container is connected."""
+    make(pair, "demo", "--subnet", "10.9.0.0/24")
+    other = make(pair, "other", "--subnet", "10.8.0.0/24")
+    pair.run_container("web", "--network", "demo")
+    pair.stop()
+    pair.start("--no-heal")
+    held = pair.leased()
+    pair.run_here("ip", "link", "delete", f"br-{other[:12]}")
+
+    refused = pair.docker("network", "connect", "other", "web", check=False)
+
+    assert refused.returncode != 0
+    assert f"there is no link br-{other[:12]}" in refused.stderr
+    assert [one["network"] for one in pair.records("endpoints/")].count(other) == 0
+    assert pair.docker_exec("web", "ip", "addr", "show", "net1", check=False).returncode != 0
+    pair.stop()
+    pair.start()
+    pair.docker("network", "disconnect", "other", "web")
+    assert pair.leased() == held
+    pair.docker("network", "connect", "other", "web")
+    assert reaches(pair, "web", "10.8.0.1")
+
+
 def test_a_prefix_that_the_engine_counts_by_too(pair: Pair) -> None:
     """The user's for both networks: what dockerd calls its next interface is free."""
     prefix = ("--opt", "com.docker.network.container_iface_prefix=eth")

@@ -60,7 +60,9 @@ class Engine:
         assert self.call("NetworkDriver.Join", **self.ids, SandboxKey=self.key)["InterfaceName"]["DstPrefix"] == "eth"
 
     def join_running(self) -> None:
+        """The link is there when the engine, which asks once more, tells the user."""
         assert "InterfaceName" not in self.call("NetworkDriver.Join", **self.ids, SandboxKey=self.running)
+        assert self.call("NetworkDriver.EndpointOperInfo", **self.ids) == {"Value": {}}
 
     def carry(self) -> None:
         ports = [{"Proto": 6, "IP": "", "Port": 80, "HostIP": "", "HostPort": 8080, "HostPortEnd": 8080}]
