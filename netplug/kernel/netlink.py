@@ -228,7 +228,7 @@ class Socket:
     def ask(self, questions: Sequence[Message]) -> list[list[bytes]]:
         """What the kernel tells to each of several, in one system call; raises Refused. Only the last may be a dump (NLM_F_DUMP)."""
         first = self._sequence + 1
-        self._write(questions, NLM_F_REQUEST)
+        self._socket.send(b"".join(map(self._pack, questions)))
         told: list[list[bytes]] = [[] for _ in questions]
         waiting = set(range(len(questions)))
         while waiting:
