@@ -21,7 +21,9 @@ from . import Compare, Delete, Empty, Event, Exists, KeyValue, Lost, Missing, Pu
 
 VERSION = 1
 CHECKPOINT = 500
-"""Writes after which the write-ahead log is to be moved into the file: some 4 MiB."""
+"""Writes after which the write-ahead log is to be moved into the file."""
+_PER_WRITE = 8192
+"""Bytes of the log for each, or so."""
 SCHEMA = """
     CREATE TABLE kv (
         key TEXT PRIMARY KEY, value BLOB NOT NULL, revision INTEGER NOT NULL, lease INTEGER NOT NULL
@@ -53,7 +55,7 @@ class Database:
             self.revision: int = self._execute("SELECT number FROM revision").fetchone()[0]
             self._begun = self.revision
             self._synchronous = ""
-            self._unmoved = 0
+            self._unmoved = _log_size(path) // _PER_WRITE  # of a daemon that was killed
             self._leases = self._restored_leases()
 
     def close(self) -> None:
@@ -228,6 +230,13 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _log_size(path: Path) -> int:
+    try:
+        return os.stat(f"{path}-wal").st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _check(path: Path) -> bool:
