@@ -83,13 +83,14 @@ class ManagedFile:
         """Our lines become these."""
         data = text.encode()
         try:
-            with open(self._ours, "r+b", buffering=0) as ours, open(self.path, "r+b", buffering=0) as file:
+            with open(self._ours, "r+b", buffering=0) as ours:
                 before = ours.read()
                 if before == data:
                     return
-                known = {*before.splitlines(), *data.splitlines()}
-                foreign = [line + b"\n" for line in file.read().splitlines() if line not in known]
-                _overwrite(file, data + b"".join(foreign))
+                with open(self.path, "r+b", buffering=0) as file:
+                    known = {*before.splitlines(), *data.splitlines()}
+                    foreign = [line + b"\n" for line in file.read().splitlines() if line not in known]
+                    _overwrite(file, data + b"".join(foreign))
                 _overwrite(ours, data)
         except FileNotFoundError:
             return
