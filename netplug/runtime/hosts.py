@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterable, Sequence
 from io import FileIO
 from pathlib import Path
@@ -64,7 +66,8 @@ def write_in_place(path: Path, text: str) -> bool:
 
 def _overwrite(file: FileIO, data: bytes) -> None:
     file.seek(0)
-    file.write(data)
+    if file.write(data) < len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     file.truncate()
 
 
