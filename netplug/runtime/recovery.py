@@ -46,15 +46,15 @@ class Recovery:
         return ids | {entry.name for entry in self._paths.records.iterdir() if entry.name not in self._records}
 
     async def _running(self, container: Container) -> None:
+        agreed = self._networking.agreed(container)
         conmon = open_pid(container.conmon_pid, container.conmon_started)
         if conmon is None:
             async with self._keeper.life(container.id).lock:
                 code = exit_status(self._paths, container.id)
-                await self._keeper.ended(container, LOST if code is None else code)
+                await self._keeper.ended(agreed, LOST if code is None else code)
             return
         os.close(conmon)
         execs.kill_strays(self._paths.bundle(container.id), container.pid)
-        agreed = self._networking.agreed(container)
         if agreed != container:
             await self._records.put(agreed)
         self._keeper.watch(agreed)
