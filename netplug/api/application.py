@@ -116,15 +116,17 @@ class Application:
         if route is None:
             return failed("page not found", 404)
         call = Call(request, parameters, self._services, self._events, self._background)
-        connection, task = Connection.of(request), asyncio.current_task()
+        connection = Connection.of(request)
         actor.set(_agent(request) + connection.peer)
         if route.changes:
-            connection.broken_off = None
             return await self._background.finish(route.handler(call))
-        connection.broken_off = task
+        connection.broken_off = task = asyncio.current_task()
         if route.streams and task is not None:
             self._background.watch(task)
-        return await route.handler(call)
+        try:
+            return await route.handler(call)
+        finally:
+            connection.broken_off = None
 
     def _find(self, method: str, path: str) -> tuple[Route | None, Mapping[str, str]]:
         version = _VERSION.match(path)

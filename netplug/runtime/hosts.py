@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterable, Sequence
 from io import FileIO
 from pathlib import Path
@@ -64,7 +66,8 @@ def write_in_place(path: Path, text: str) -> bool:
 
 def _overwrite(file: FileIO, data: bytes) -> None:
     file.seek(0)
-    file.write(data)
+    if file.write(data) < len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     file.truncate()
 
 
@@ -83,13 +86,14 @@ class ManagedFile:
         """Our lines become these."""
         data = text.encode()
         try:
-            with open(self._ours, "r+b", buffering=0) as ours, open(self.path, "r+b", buffering=0) as file:
+            with open(self._ours, "r+b", buffering=0) as ours:
                 before = ours.read()
                 if before == data:
                     return
-                known = {*before.splitlines(), *data.splitlines()}
-                foreign = [line + b"\n" for line in file.read().splitlines() if line not in known]
-                _overwrite(file, data + b"".join(foreign))
+                with open(self.path, "r+b", buffering=0) as file:
+                    known = {*before.splitlines(), *data.splitlines()}
+                    foreign = [line + b"\n" for line in file.read().splitlines() if line not in known]
+                    _overwrite(file, data + b"".join(foreign))
                 _overwrite(ours, data)
         except FileNotFoundError:
             return

@@ -50,8 +50,8 @@ class Recovery:
         conmon = open_pid(container.conmon_pid, container.conmon_started)
         if conmon is None:
             return False
-        execs.kill_strays(self._paths.bundle(container.id), container.pid)
         agreed = self._networking.agreed(container)
+        execs.kill_strays(self._paths.bundle(container.id), container.pid)
         if agreed != container:
             await self._records.put(agreed)
         self._keeper.watch(agreed, conmon)
@@ -60,7 +60,7 @@ class Recovery:
     async def _ended(self, container: Container) -> None:
         async with self._keeper.life(container.id).lock:
             code = exit_status(self._paths, container.id)
-            await self._keeper.ended(container, LOST if code is None else code)
+            await self._keeper.ended(self._networking.agreed(container), LOST if code is None else code)
 
     async def _idle(self, container: Container) -> None:
         async with self._keeper.life(container.id).lock:

@@ -21,7 +21,9 @@ from . import Compare, Delete, Empty, Event, Exists, KeyValue, Lost, Missing, Pu
 
 VERSION = 1
 CHECKPOINT = 500
-"""Writes after which the write-ahead log is to be moved into the file: some 4 MiB."""
+"""Writes after which the write-ahead log is to be moved into the file."""
+_PER_WRITE = 8192
+"""Bytes of the log for each, or so."""
 SCHEMA = """
     CREATE TABLE kv (
         key TEXT PRIMARY KEY, value BLOB NOT NULL, revision INTEGER NOT NULL, lease INTEGER NOT NULL
@@ -34,6 +36,9 @@ SCHEMA = """
 """Values lie in the order in which they came, for keys are random for the most part: in a tree of keys and values (WITHOUT ROWID, which
 earlier stores have and keep) each change would write a page of its own.
 """
+
+_OR_UPDATE = "ON CONFLICT (key) DO UPDATE SET value = excluded.value, revision = excluded.revision, lease = excluded.lease"
+"""In its place: REPLACE would delete it and put it behind the others, which are three pages instead of one."""
 
 
 class Database:
@@ -53,7 +58,7 @@ class Database:
             self.revision: int = self._execute("SELECT number FROM revision").fetchone()[0]
             self._begun = self.revision
             self._synchronous = ""
-            self._unmoved = 0
+            self._unmoved = _log_size(path) // _PER_WRITE  # of a daemon that was killed
             self._leases = self._restored_leases()
 
     def close(self) -> None:
@@ -189,7 +194,7 @@ class Database:
         """In one statement, as all that is done to many keys: between two, another thread may take the interpreter, and keep it."""
         if puts:
             rows = [value for put in puts for value in (put.key, put.value, self.revision + 1, put.lease)]
-            self._execute(f"INSERT OR REPLACE INTO kv VALUES {','.join(['(?, ?, ?, ?)'] * len(puts))}", *rows)
+            self._execute(f"INSERT INTO kv VALUES {','.join(['(?, ?, ?, ?)'] * len(puts))} {_OR_UPDATE}", *rows)
 
     def _deleted(self, keys: Sequence[str]) -> set[str]:
         """Those that were there."""
@@ -228,6 +233,13 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _log_size(path: Path) -> int:
+    try:
+        return os.stat(f"{path}-wal").st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _check(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,18 @@ class TestHosts:
         managed.refresh("4\tlast\n")
         assert managed.path.read_text() == "4\tlast\n9\tmine\n"
         assert managed.path.stat().st_ino == inode
+
+    def test_a_full_disk_is_told(self, tmp_path: Path):
+        """The kernel writes what there is room for, and says so; here the room is the process's own limit."""
+        managed = hosts.ManagedFile(tmp_path / "hosts")
+        managed.write("1\told\n")
+        limit, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+        try:
+            with pytest.raises(OSError, match="No space left on device"):
+                managed.refresh("2\tnew\n" * 1000)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
 
 
 class TestResolvConf:

@@ -6,21 +6,20 @@ import asyncio
 import os
 import sqlite3
 import sys
-import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlite_looks import limit_pages, seen_until
 
 from netplug import faults
 from netplug.errors import Conflict, NotFound, Unavailable
 from netplug.store import Compacted, Event, Lost, Missing, Put
-from netplug.store import database as database_module
 from netplug.store import sqlite as store_module
 from netplug.store.database import SCHEMA, VERSION, Database
-from netplug.store.sqlite import SMALL, SqliteStore
+from netplug.store.sqlite import SqliteStore
 
 
 @pytest.fixture
@@ -206,73 +205,6 @@ class TestGroups:
         assert len((await store.range(""))[1]) == 3
 
 
-class TestOnTheLoop:
-    """A small transaction that need not be on the disk is made where it is asked for, while the worker has nothing."""
-
-    @pytest.fixture
-    def threads(self, monkeypatch) -> list[str]:
-        """Who commits."""
-        made: list[str] = []
-        commit = Database.commit
-
-        def noted(self: Database) -> None:
-            made.append(threading.current_thread().name)
-            commit(self)
-
-        monkeypatch.setattr(Database, "commit", noted)
-        return made
-
-    async def test_only_small_ones_that_wait_for_no_disk(self, store, threads):
-        await store.txn([], [Put("/a", b"1")])
-        await store.txn([], [Put("/a", b"2")], durable=True)
-        await store.txn([], [Put(f"/{number}", b"") for number in range(SMALL + 1)])
-        assert threads == ["MainThread", "store", "store"]
-
-    async def test_its_answer_does_not_wait_for_a_turn_of_the_loop(self, store):
-        answered = store.txn([], [Put("/a", b"1")]).__await__()
-        with pytest.raises(StopIteration) as answer:
-            next(answered)
-        assert answer.value.value == 1
-
-    async def test_behind_others_it_waits_for_its_turn(self, store, threads):
-        first = asyncio.ensure_future(store.txn([], [Put("/a", b"1")], durable=True))
-        await asyncio.sleep(0)
-        second = asyncio.ensure_future(store.txn([], [Put("/b", b"2")]))
-        assert (await first, await second) == (1, 2)
-        assert "MainThread" not in threads
-        assert await seen_until("/b", store, 1) == [[Event("/a", b"1", 1)], [Event("/b", b"2", 2)]]
-
-    async def test_a_store_with_leases_leaves_all_to_the_thread_that_ends_them(self, store, path, threads):
-        await store.txn([], [Put("/a", b"1", await store.lease(60))])
-        await store.close()
-
-        again = await SqliteStore.open(path)
-        await again.txn([], [Put("/b", b"1")])
-        assert set(threads) == {"store"}
-        await again.close()
-
-    async def test_a_lost_one_changes_nothing(self, store):
-        await store.txn([], [Put("/a", b"1")])
-        with pytest.raises(Lost):
-            await store.txn([Missing("/a")], [Put("/b", b"1")])
-        assert await store.txn([Missing("/b")], [Put("/b", b"2")]) == 2
-        assert await seen_until("/b", store, 1) == [[Event("/a", b"1", 1)], [Event("/b", b"2", 2)]]
-
-    async def test_a_full_disk_is_told_and_nothing_is_half_done(self, store):
-        await limit_pages(store, 20)
-        with pytest.raises(Unavailable, match="cannot be written: database or disk is full"):
-            await store.txn([], [Put("/also", b""), Put("/big", b"x" * 200_000)])
-        assert await store.txn([Missing("/also")], [Put("/a", b"")]) == 1
-
-    async def test_the_log_is_moved_into_the_file_by_the_thread(self, store, path, threads, monkeypatch):
-        monkeypatch.setattr(database_module, "CHECKPOINT", 10)
-        for number in range(100):
-            await store.txn([], [Put("/a", b"%d" % number)])
-            await store.get("/a")  # behind the move, if there is one
-        assert threads == ["MainThread"] * 100
-        assert path.with_name("netplug.db-wal").stat().st_size < 200_000
-
-
 class TestFullDisk:
     async def test_the_group_fails_nothing_is_half_done_and_it_goes_on_afterwards(self, store):
         revision = await store.txn([], [Put("/kept", b"1")])
@@ -299,22 +231,6 @@ class TestFullDisk:
             await store.txn([], [Put("/a", b"x" * 200_000, lease)])
         await store.txn([], [Put("/a", b"x", lease)])
         await store.keep_alive(lease)
-
-
-async def seen_until(key: str, store: SqliteStore, revision: int) -> list[list[Event]]:
-    """What a watch gives up to the transaction that changes `key`."""
-    seen: list[list[Event]] = []
-    async with asyncio.timeout(10):
-        async for events in store.watch("", revision):
-            seen.append(events)
-            if events[0].key == key:
-                break
-    return seen
-
-
-async def limit_pages(store: SqliteStore, count: int) -> None:
-    """sqlite's own way to have a full disk: a largest number of 4 KiB pages."""
-    await store._ask(lambda database: database._execute(f"PRAGMA max_page_count = {count}").fetchall(), writes=False)
 
 
 class TestHistory:
