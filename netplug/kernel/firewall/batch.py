@@ -159,22 +159,21 @@ class Batch:
 def _messages(kind: int, flags: int, found: Mapping[Place, str]) -> Iterator[Message]:
     by_set: dict[str, list[bytes]] = {}
     for (name, key), value in found.items():
-        by_set.setdefault(name, []).extend(_elements(_SETS[name], key, value, adding=kind == _NEWSETELEM))
+        declared = _SETS[name]
+        data = _data(declared, value) if value and kind == _NEWSETELEM else b""
+        packed = by_set.setdefault(name, [])
+        if declared.interval:
+            packed += _interval(declared, key, data, adding=kind == _NEWSETELEM)
+        else:
+            packed.append(_element(declared.key.pack(key), data))
     for name, packed in by_set.items():
         head = _SETS[name].head
         for start in range(0, len(packed), _PER_MESSAGE):
             yield Message(kind, head + nested(_LIST_ELEMENTS, *packed[start : start + _PER_MESSAGE]), flags)
 
 
-def _elements(declared: _Set, key: str, value: str, *, adding: bool) -> Iterable[bytes]:
-    """One, or the ends of an interval."""
-    data = _data(declared, value) if adding and value else b""
-    if declared.interval:
-        return _interval(declared, key, data, adding=adding)
-    return (_element(declared.key.pack(key), data),)
-
-
 def _interval(declared: _Set, key: str, data: bytes, *, adding: bool) -> Iterator[bytes]:
+    """One element, or the ends of an interval."""
     first, last = declared.key.pack_span(key)
     if not declared.key.single:
         yield _element(first, nested(_ELEM_KEY_END, attribute(_DATA_VALUE, last)) + data)
