@@ -20,7 +20,7 @@ from netplug.kernel import descriptors
 from netplug.kernel.firewall import ruleset
 from netplug.kernel.firewall.elements import PROTOCOLS, Elements, Place
 from netplug.kernel.firewall.generation import NEWGEN, parse_generation
-from netplug.kernel.netlink import NESTED, NETLINK_NETFILTER, NLM_F_CREATE, Message, Refused, Socket, attribute, nested, text
+from netplug.kernel.netlink import NESTED, NETLINK_NETFILTER, NLM_F_CREATE, PADDING, Message, Refused, Socket, attribute, nested, text
 
 _SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
 _NEWSETELEM, _DELSETELEM = _SUBSYSTEM | 12, _SUBSYSTEM | 14
@@ -187,11 +187,9 @@ def _interval(declared: _Set, key: str, data: bytes, *, adding: bool) -> Iterato
 
 def _element(key: bytes, more: bytes) -> bytes:
     """Written at once: the element, in it its key, in that the value; and `more` in the element."""
-    length = len(key)
-    padding = -length % 4
-    size = 8 + length + padding
-    heads = _HEADS.pack(4 + size + len(more), _LIST_ELEM | NESTED, size, _ELEM_KEY | NESTED, 4 + length, _DATA_VALUE)
-    return heads + key + bytes(padding) + more
+    padded = key + PADDING[len(key) & 3]
+    size = 8 + len(padded)
+    return _HEADS.pack(4 + size + len(more), _LIST_ELEM | NESTED, size, _ELEM_KEY | NESTED, 4 + len(key), _DATA_VALUE) + padded + more
 
 
 def _data(declared: _Set, value: str) -> bytes:
