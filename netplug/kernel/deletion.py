@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from netplug.errors import KernelError
 from netplug.kernel import links
@@ -18,7 +18,7 @@ from netplug.kernel.netlink import Kept, Refused, Socket
 from netplug.kernel.outcome import Change, Failure, Outcome, describe
 from netplug.kernel.reaper import BridgeReaper, Reaper
 from netplug.kernel.syscalls import asked, refusal
-from netplug.plan import DOOMED_GROUP, HOST, LinkOp, PlacedOp, Remove
+from netplug.plan import DOOMED_GROUP, HOST, Bridge, LinkOp, PlacedOp, Remove
 
 Departure = asyncio.Future[None]
 
@@ -62,15 +62,15 @@ class Deletions:
 
     def _delete_named(self, place: str, names: dict[str, Remove], outcome: Outcome) -> list[Departure]:
         with entered(place), asked("delete links"), self._netlink.at(place) as netlink:
-            found = [link for name in names if (link := links.find(netlink, name)) is not None and link.ours]
+            found = {name: index for name in names if (index := links.find_ours(netlink, name)) is not None}
             if place == HOST:
                 # The bridge of another namespace goes as every link does: there it goes with its network only.
-                self._retire(netlink, [link for link in found if link.kind == "bridge"], names, outcome)
-                found = [link for link in found if link.kind != "bridge"]
+                bridges = {name: found.pop(name) for name, step in names.items() if name in found and isinstance(step.op, Bridge)}
+                self._retire(netlink, bridges, names, outcome)
         answers = self._doom(place, found)
         departures = []
-        for link, answer in zip(found, answers, strict=True):
-            step = names[link.name]
+        for name, answer in zip(found, answers, strict=True):
+            step = names[name]
             if isinstance(answer, Refused):
                 outcome.failures.append(Failure(step, refusal(describe(step), answer)))
             else:
@@ -78,23 +78,23 @@ class Deletions:
                 departures.append(answer)
         return departures
 
-    def _retire(self, netlink: Socket, bridges: Sequence[Link], names: dict[str, Remove], outcome: Outcome) -> None:
+    def _retire(self, netlink: Socket, bridges: Mapping[str, int], names: dict[str, Remove], outcome: Outcome) -> None:
         """A bridge that is down and has another name is out of use: nobody need wait for the rest."""
         if not bridges:
             return
-        answers = iter(netlink.send([message for bridge in bridges for message in links.retire(bridge.index)]))
-        for bridge in bridges:
-            step, down, named = names[bridge.name], next(answers), next(answers)
+        answers = iter(netlink.send([message for index in bridges.values() for message in links.retire(index)]))
+        for name, index in bridges.items():
+            step, down, named = names[name], next(answers), next(answers)
             refused = down or named
             if refused is None:
-                self._bridge_reaper.take(bridge.index)
+                self._bridge_reaper.take(index)
                 outcome.changes.append(Change(step, (step.op,)))
             elif refused.errno != errno.ENODEV:
                 outcome.failures.append(Failure(step, refusal(describe(step), refused)))
 
     async def delete_links(self, doomed: Sequence[Link], place: str = HOST) -> None:
         """Delete these and wait until they are gone; raises KernelError."""
-        answers = self._doom(place, doomed)
+        answers = self._doom(place, {link.name: link.index for link in doomed})
         await self.done([answer for answer in answers if isinstance(answer, asyncio.Future)])
         for answer in answers:
             if isinstance(answer, Refused):
@@ -111,29 +111,29 @@ class Deletions:
         if leaving:
             await self.done(leaving)
 
-    def _doom(self, place: str, found: Sequence[Link]) -> Sequence[Departure | Refused]:
-        """Mark them and hand them to the reaper."""
+    def _doom(self, place: str, found: Mapping[str, int]) -> Sequence[Departure | Refused]:
+        """Mark these links, by name, and hand them to the reaper."""
         if not found:
             return ()
         with entered(place), asked("delete links"), self._netlink.at(place) as netlink:
             monitor, there = (self._monitor, None) if place == HOST else (_listening(), Socket())
             # Listening comes first: a reaper at work already may delete a link as soon as it is marked.
-            departures = [self._expect(monitor, place, link) for link in found]
-            answers = netlink.send([links.set_group(link.index, DOOMED_GROUP) for link in found])
-        for link, answer in zip(found, answers, strict=True):
+            departures = [self._expect(monitor, (place, name), index) for name, index in found.items()]
+            answers = netlink.send([links.set_group(index, DOOMED_GROUP) for index in found.values()])
+        for index, answer in zip(found.values(), answers, strict=True):
             if answer is not None:
-                monitor.departed(link.index)
+                monitor.departed(index)
         # Not in there: a thread of the reaper's stays where it was started.
-        self._reaper.take([link.index for link, answer in zip(found, answers, strict=True) if answer is None], there)
+        self._reaper.take([index for index, answer in zip(found.values(), answers, strict=True) if answer is None], there)
         if place != HOST:
             departures = [self._see_off(monitor, departures)] * len(departures)
         pairs = zip(departures, answers, strict=True)
         return [answer if answer is not None and answer.errno != errno.ENODEV else departure for departure, answer in pairs]
 
-    def _expect(self, monitor: Monitor, place: str, link: Link) -> Departure:
-        departure = monitor.departure(link.index)
-        self._leaving[place, link.name] = departure
-        departure.add_done_callback(lambda _: self._left((place, link.name), departure))
+    def _expect(self, monitor: Monitor, place: tuple[str, str], index: int) -> Departure:
+        departure = monitor.departure(index)
+        self._leaving[place] = departure
+        departure.add_done_callback(lambda _: self._left(place, departure))
         return departure
 
     def _left(self, place: tuple[str, str], departure: Departure) -> None:

@@ -12,6 +12,7 @@ import enum
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from itertools import groupby, islice
 from typing import TypeGuard
 
@@ -42,6 +43,7 @@ from netplug.plan import (
     LinkOp,
     LinkUp,
     Neighbour,
+    Op,
     Parent,
     PlacedOp,
     Plan,
@@ -270,21 +272,25 @@ def _groups(plan: Sequence[Step | PutBack]) -> Iterator[tuple[_Room, str, list[S
 
 
 def _room(step: Step | PutBack) -> _Room:
-    match step:
-        case Remove(op=LinkOp() | PlacedOp()):
-            return _Room.DELETION
-        case LinkOp() | PlacedOp() | Parent() | PutBack() | Adopt() | Remove(op=Adopt()):
-            return _Room.WIRING
-        case LinkUp() | Address() | Route() | Fdb() | Neighbour() | Remove(op=LinkUp() | Address() | Route() | Fdb() | Neighbour()):
-            return _Room.WIRING
-        case FirewallOp() | Remove(op=FirewallOp()):
-            return _Room.FIREWALL
-        case Announce():
-            return _Room.ANNOUNCE
-        case FlushFlows() | ForgetFlows() | Remove(op=FlushFlows() | ForgetFlows()):
-            return _Room.FLOWS
-        case _:
-            return _Room.SETTINGS
+    return _room_of_removal(type(step.op)) if isinstance(step, Remove) else _room_of(type(step))
+
+
+@cache
+def _room_of(kind: type[Op]) -> _Room:
+    if issubclass(kind, LinkOp | PlacedOp | Parent | PutBack | Adopt | LinkUp | Address | Route | Fdb | Neighbour):
+        return _Room.WIRING
+    if issubclass(kind, FirewallOp):
+        return _Room.FIREWALL
+    if issubclass(kind, Announce):
+        return _Room.ANNOUNCE
+    return _Room.FLOWS if issubclass(kind, FlushFlows | ForgetFlows) else _Room.SETTINGS
+
+
+@cache
+def _room_of_removal(kind: type[Op]) -> _Room:
+    if issubclass(kind, LinkOp | PlacedOp):
+        return _Room.DELETION
+    return _Room.SETTINGS if issubclass(kind, Parent | Announce) else _room_of(kind)
 
 
 def _namespace(step: Step | PutBack) -> str:

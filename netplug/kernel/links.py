@@ -221,6 +221,15 @@ def find(netlink: Socket, link: int | str) -> Link | None:
         return None
 
 
+def find_ours(netlink: Socket, name: str) -> int | None:
+    """The index of the link of that name if it carries a mark of ours: all that is needed of one that is to go."""
+    try:
+        body = netlink.get(Message(RTM_GETLINK, _reference(name) + number(_IFLA_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)))
+    except Refused:
+        return None
+    return parse_index(body) if parse_number(find_attribute(body, _INFO.size, IFLA_GROUP)) in _OUR_GROUPS else None
+
+
 def look(netlink: Socket, index: int) -> None:
     """Ask for a link whatever the answer: it has what the kernel has put off done first."""
     with suppress(Refused):

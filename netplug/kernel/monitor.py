@@ -20,8 +20,9 @@ _RTMGRP_LINK = 1
 _SO_RCVBUFFORCE = 33
 _BUFFER = 4 << 20
 _CHECK_AFTER = 1.0
-"""Seconds without a notification after which we look for ourselves whether the link is there."""
+"""While somebody waits: seconds after which we look for ourselves whether the links are there."""
 _CHECKS = 10
+"""After so many looks a link counts as one that stays."""
 
 _TYPE, _FAMILY = 4, 16  # offsets of nlmsg_type and ifi_family
 _ONLY_DELETIONS = (
@@ -39,6 +40,9 @@ class Monitor:
 
     def __init__(self) -> None:
         self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._checks: dict[int, int] = {}
+        """How often a link has been looked at in vain. One timer serves all: most go long before it rings."""
+        self._timer: asyncio.TimerHandle | None = None
         self.unexpected: Callable[[str], None] = lambda name: None
         """Called with the name of a link that went without anybody waiting for it: somebody else deleted it, or its namespace ended."""
 
@@ -54,6 +58,8 @@ class Monitor:
 
     def close(self) -> None:
         self._loop.remove_reader(self._socket)
+        if self._timer is not None:
+            self._timer.cancel()
         self._socket.close()
         self._lookup.close()
         for future in self._waiting.values():
@@ -61,22 +67,31 @@ class Monitor:
         self._waiting.clear()
 
     def departure(self, index: int) -> asyncio.Future[None]:
-        """Done when the link of that index is gone. Ask before the deletion is sent."""
+        """Done when the link of that index is gone; KernelError when the kernel keeps it. Ask before the deletion is sent."""
         if index not in self._waiting:
             self._waiting[index] = self._loop.create_future()
+            self._check_later()
         return self._waiting[index]
 
     async def gone(self, departures: Collection[asyncio.Future[None]]) -> None:
-        """Waits for departures, looking for the links itself should a notification have been lost; KernelError when one stays."""
-        pending = {departure for departure in departures if not departure.done()}
-        for _ in range(_CHECKS):
-            if not pending:
-                return
-            _, pending = await asyncio.wait(pending, timeout=_CHECK_AFTER)
-            if pending:
-                self._look(*self._waiting)
-        if pending:
-            raise KernelError(errno.ETIMEDOUT, f"delete {len(pending)} links", "the kernel keeps them")
+        """Waits for departures, though notifications should be lost; KernelError when a link stays."""
+        for departure in departures:
+            if not departure.done():
+                await asyncio.shield(departure)  # others may wait for it too
+
+    def _check_later(self) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(_CHECK_AFTER, self._check)
+
+    def _check(self) -> None:
+        self._timer = None
+        self._look(*self._waiting)
+        self._checks = {index: self._checks.get(index, 0) + 1 for index in self._waiting}
+        for index, count in self._checks.items():
+            if count == _CHECKS and not (departure := self._waiting.pop(index)).done():
+                departure.set_exception(KernelError(errno.ETIMEDOUT, f"delete link {index}", "the kernel keeps it"))
+        if self._waiting:
+            self._check_later()
 
     def _read(self) -> None:
         reading = True

@@ -33,26 +33,23 @@ MISSING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EINVAL})
 """Errors of entering that mean: there is no such namespace (no file, or a file that is none)."""
 
 
-def entered(path: str, place: Descriptor | None = None) -> AbstractContextManager[None]:
-    """The calling thread is in the namespace at `path` until the end of the block, which must not await; KernelError if it cannot enter.
-
-    `place`: the namespace, where it is open already.
-    """
-    return _Visit(path, place) if path else _NO_VISIT
+def entered(path: str) -> AbstractContextManager[None]:
+    """The calling thread is in the namespace at `path` until the end of the block, which must not await; KernelError if it cannot enter."""
+    return _Visit(path) if path else _NO_VISIT
 
 
 class _Visit(AbstractContextManager[None]):
     """A dozen of them belong to a connect, so it is no generator."""
 
-    __slots__ = ("_home", "_path", "_place")
+    __slots__ = ("_home", "_path")
 
-    def __init__(self, path: str, place: Descriptor | None) -> None:
-        self._path, self._place = path, place
+    def __init__(self, path: str) -> None:
+        self._path = path
 
     def __enter__(self) -> None:
         try:
             self._home = own_network()
-            visit_network(self._place or Descriptor(self._path))
+            visit_network(Descriptor(self._path))
         except OSError as error:
             raise refusal(f"enter network namespace {self._path}", error) from error
 
@@ -67,7 +64,7 @@ _NO_VISIT: AbstractContextManager[None] = nullcontext()
 
 
 def opened(path: str) -> Descriptor:
-    """The namespace, for messages that name one, or to enter it; OSError where the path cannot be opened."""
+    """The namespace, for messages that name one; OSError where the path cannot be opened."""
     return Descriptor(path) if path else own_network()
 
 

@@ -37,7 +37,7 @@ _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _HEADER_SIZE = _HEADER.size
 _ATTRIBUTE = struct.Struct("=HH")
 _NUMBER = struct.Struct("=HHI")
-_PADDING = b"", bytes(3), bytes(2), bytes(1)
+PADDING = b"", bytes(3), bytes(2), bytes(1)
 """By a length's rest: what makes it a multiple of four."""
 _ERROR = struct.Struct("=i")
 NESTED, _TYPE_MASK = 0x8000, 0x3FFF
@@ -73,7 +73,7 @@ class Reply(NamedTuple):
 
 def attribute(kind: int, value: bytes) -> bytes:
     length = len(value)
-    return _ATTRIBUTE.pack(4 + length, kind) + value + _PADDING[length & 3]
+    return _ATTRIBUTE.pack(4 + length, kind) + value + PADDING[length & 3]
 
 
 def nested(kind: int, *attributes: bytes) -> bytes:

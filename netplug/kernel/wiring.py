@@ -72,26 +72,25 @@ class Wiring:
         """Namespaces and indexes of near ends, by namespace and name of their far ends."""
         self.dumped = dumped or {}
         self.restoring = dumped is not None
-        self._places: Places = {}
-        """Those that the last steps made links in: the next ones often go there."""
 
     def perform(self, namespace: str, steps: Sequence[Step | PutBack], outcome: Outcome) -> None:
         """All steps are tried; their changes and failures are added to `outcome`."""
-        before, self._places = self._places, _opened_places(steps)
-        place, there = before.get(namespace), False
+        places, there = _opened_places(steps), False
         try:
-            with entered(namespace, place if isinstance(place, Descriptor) else None):
+            with entered(namespace):
                 there = True
-                self._perform_there(namespace, steps, outcome)
+                self._perform_there(namespace, steps, places, outcome)
         except KernelError as error:
             if there:
                 raise
             outcome.failures += [Failure(step, error) for step in steps if not (_removes(step) and error.errno in MISSING)]
+        finally:
+            places.clear()  # closed now: an error's traceback may outlive this, and a namespace lives as long as it is open
 
-    def _perform_there(self, namespace: str, steps: Sequence[Step | PutBack], outcome: Outcome) -> None:
+    def _perform_there(self, namespace: str, steps: Sequence[Step | PutBack], places: Places, outcome: Outcome) -> None:
         try:
             with self._kept.at(namespace) as netlink:
-                _Bench(self, namespace, netlink, self._places, outcome).perform(steps)
+                _Bench(self, namespace, netlink, places, outcome).perform(steps)
         except OSError as error:
             # The socket itself, not a message: what was sent is in the outcome as far as we know it.
             outcome.failures.append(Failure(steps[0], refusal(describe(steps[0]), error)))

@@ -206,6 +206,24 @@ async def test_a_link_that_stays_is_an_error(monkeypatch: pytest.MonkeyPatch):
 
 
 @in_host
+async def test_who_gives_up_waiting_keeps_nobody_else_from_it():
+    (found,) = make_veths(1)
+    listening = Monitor()
+    listening.start()
+    departure = listening.departure(found.index)
+    impatient, patient = (asyncio.create_task(listening.gone([departure])) for _ in range(2))
+    await asyncio.sleep(0)
+    impatient.cancel()
+    await asyncio.wait([impatient])
+
+    command("ip", "link", "del", found.name)
+
+    await asyncio.wait_for(patient, 5)
+    assert impatient.cancelled()
+    listening.close()
+
+
+@in_host
 async def test_a_port_that_leaves_its_bridge_is_not_a_link_that_goes():
     """The bridge family's RTM_DELLINK has the same index."""
     command("ip", "link", "add", "kbr", "up", "type", "bridge")

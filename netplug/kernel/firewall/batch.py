@@ -20,7 +20,7 @@ from netplug.kernel import descriptors
 from netplug.kernel.firewall import ruleset
 from netplug.kernel.firewall.elements import PROTOCOLS, Elements, Place
 from netplug.kernel.firewall.generation import NEWGEN, parse_generation
-from netplug.kernel.netlink import NESTED, NETLINK_NETFILTER, NLM_F_CREATE, Message, Refused, Socket, attribute, nested, text
+from netplug.kernel.netlink import NESTED, NETLINK_NETFILTER, NLM_F_CREATE, PADDING, Message, Refused, Socket, attribute, nested, text
 
 _SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
 _NEWSETELEM, _DELSETELEM = _SUBSYSTEM | 12, _SUBSYSTEM | 14
@@ -159,22 +159,21 @@ class Batch:
 def _messages(kind: int, flags: int, found: Mapping[Place, str]) -> Iterator[Message]:
     by_set: dict[str, list[bytes]] = {}
     for (name, key), value in found.items():
-        by_set.setdefault(name, []).extend(_elements(_SETS[name], key, value, adding=kind == _NEWSETELEM))
+        declared = _SETS[name]
+        data = _data(declared, value) if value and kind == _NEWSETELEM else b""
+        packed = by_set.setdefault(name, [])
+        if declared.interval:
+            packed += _interval(declared, key, data, adding=kind == _NEWSETELEM)
+        else:
+            packed.append(_element(declared.key.pack(key), data))
     for name, packed in by_set.items():
         head = _SETS[name].head
         for start in range(0, len(packed), _PER_MESSAGE):
             yield Message(kind, head + nested(_LIST_ELEMENTS, *packed[start : start + _PER_MESSAGE]), flags)
 
 
-def _elements(declared: _Set, key: str, value: str, *, adding: bool) -> Iterable[bytes]:
-    """One, or the ends of an interval."""
-    data = _data(declared, value) if adding and value else b""
-    if declared.interval:
-        return _interval(declared, key, data, adding=adding)
-    return (_element(declared.key.pack(key), data),)
-
-
 def _interval(declared: _Set, key: str, data: bytes, *, adding: bool) -> Iterator[bytes]:
+    """One element, or the ends of an interval."""
     first, last = declared.key.pack_span(key)
     if not declared.key.single:
         yield _element(first, nested(_ELEM_KEY_END, attribute(_DATA_VALUE, last)) + data)
@@ -188,11 +187,9 @@ def _interval(declared: _Set, key: str, data: bytes, *, adding: bool) -> Iterato
 
 def _element(key: bytes, more: bytes) -> bytes:
     """Written at once: the element, in it its key, in that the value; and `more` in the element."""
-    length = len(key)
-    padding = -length % 4
-    size = 8 + length + padding
-    heads = _HEADS.pack(4 + size + len(more), _LIST_ELEM | NESTED, size, _ELEM_KEY | NESTED, 4 + length, _DATA_VALUE)
-    return heads + key + bytes(padding) + more
+    padded = key + PADDING[len(key) & 3]
+    size = 8 + len(padded)
+    return _HEADS.pack(4 + size + len(more), _LIST_ELEM | NESTED, size, _ELEM_KEY | NESTED, 4 + len(key), _DATA_VALUE) + padded + more
 
 
 def _data(declared: _Set, value: str) -> bytes:
