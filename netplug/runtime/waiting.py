@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _LONGEST_STAT = 4096
+_ENDED = (b"Z", b"X")
+"""Whoever is to be told of its end has not asked yet."""
 
 
 async def readable(*descriptors: int) -> None:
@@ -79,12 +81,12 @@ def _log_failure(task: asyncio.Task[None]) -> None:
 
 
 def start_time(pid: int) -> int:
-    """Field 22 of /proc/PID/stat; 0 if there is no such process. With the pid it names a process for good."""
+    """Field 22 of /proc/PID/stat; 0 if there is no such process, or one that has ended. With the pid it names a process for good."""
     return _stat(pid, 22)
 
 
 def parent(pid: int) -> int:
-    """The parent's pid; 0 if there is no such process."""
+    """The parent's pid; 0 if there is no such process, or one that has ended."""
     return _stat(pid, 4)
 
 
@@ -99,7 +101,8 @@ def _stat(pid: int, field: int) -> int:
     except (FileNotFoundError, ProcessLookupError):
         return 0
     # The second field is the program's name in brackets and may hold anything, brackets and spaces included.
-    return int(told.rpartition(b")")[2].split(None, field - 2)[field - 3])
+    state, *fields = told.rpartition(b")")[2].split(None, field - 2)
+    return 0 if state in _ENDED else int(fields[field - 4])
 
 
 def open_pid(pid: int, started: int | None = None) -> int | None:
