@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -248,9 +248,9 @@ class Controller:
     async def release_address(self, pool: str, address: str) -> None:
         await self._changes.finish(self._release_address(pool, address))
 
-    async def attach(self, reference: str, request: EndpointRequest, engine: str) -> Endpoint:
-        """An endpoint of a container that the engine will name with `join`; its link waits in the host."""
-        return await self._changes.finish(self._engined.attach(reference, request, engine))
+    def attach(self, reference: str, request: EndpointRequest, engine: str) -> Coroutine[Any, Any, Endpoint]:
+        """An endpoint of a container that the engine will name with `join`, begun at once; its link waits in the host."""
+        return self._engined.attach(reference, request, engine)
 
     async def join(self, identity: str, sandbox: str, namespace: str, *, takes: bool = False) -> Endpoint:
         """The endpoint is of the container whose namespace is, or will be, at that path; `takes`: its engine takes the link in itself."""

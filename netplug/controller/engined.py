@@ -49,19 +49,23 @@ class Engined:
         """By endpoint: what goes on behind the answer to `join`."""
         self._awaited: dict[str, asyncio.Task[None]] = {}
 
-    async def attach(self, reference: str, request: EndpointRequest, engine: str) -> Endpoint:
-        """An endpoint whose container is not known yet; `request.id` says what it is called.
+    def attach(self, reference: str, request: EndpointRequest, engine: str) -> Coroutine[Any, Any, Endpoint]:
+        """An endpoint whose container is not known yet; `request.id` says what it is called. It is begun at once.
 
-        Where nobody else can object to it, store and firewall have still to be told of it when this returns. `join` comes after them,
-        and raises what they have refused.
+        Where nobody else can object to it, store and firewall have still to be told of it when there is a result. `join` comes after
+        them, and raises what they have refused.
         """
         self._refused.pop(request.id, None)
-        attaching = self._changes.start(self._attach(reference, request, engine))
-        await asyncio.sleep(0)
-        endpoint = self._core.records.endpoints.get(request.id)
+        return self._attached(request.id, self._changes.start(self._attach(reference, request, engine)))
+
+    async def _attached(self, identity: str, attaching: asyncio.Task[Endpoint]) -> Endpoint:
+        endpoints = self._core.records.endpoints
+        if identity not in endpoints:
+            await asyncio.sleep(0)
+        endpoint = endpoints.get(identity)
         if endpoint is None:
             return await attaching
-        attaching.add_done_callback(partial(log_failure, f"endpoint {request.id:.12}"))
+        attaching.add_done_callback(partial(log_failure, f"endpoint {identity:.12}"))
         return endpoint
 
     async def _attach(self, reference: str, request: EndpointRequest, engine: str) -> Endpoint:

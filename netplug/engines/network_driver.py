@@ -17,7 +17,7 @@ from netplug.engines.ports import port_bindings
 from netplug.engines.routes import Fields, Outcome, Table
 from netplug.engines.ties import Tie, Ties
 from netplug.errors import Forbidden, InvalidArgument
-from netplug.model import PoolConfig
+from netplug.model import Endpoint, PoolConfig
 from netplug.registry import Drivers
 
 ENGINE = "docker"
@@ -151,20 +151,27 @@ class NetworkDriver:
 
     # Endpoints
 
-    async def create_endpoint(self, body: shapes.CreateEndpoint) -> Fields:
+    def create_endpoint(self, body: shapes.CreateEndpoint) -> Outcome:
         identity = _checked(body.endpoint_id, "endpoint")
         tie, asked = self._ties.find(body.network_id), body.interface or shapes.Interface()
         endpoint = self._controller.endpoint(identity)
-        if endpoint is None:
-            request = EndpointRequest(
-                id=identity,
-                address=_plain(asked.address),
-                address6=_plain(asked.address6),
-                leased=True,
-                mac=asked.mac,
-                options=shapes.text_options(body.options),
-            )
-            endpoint = await self._controller.attach(tie.network, request, ENGINE)
+        if endpoint is not None:
+            return self._made(endpoint, asked)
+        request = EndpointRequest(
+            id=identity,
+            address=_plain(asked.address),
+            address6=_plain(asked.address6),
+            leased=True,
+            mac=asked.mac,
+            options=shapes.text_options(body.options),
+        )
+        return self._once_made(self._controller.attach(tie.network, request, ENGINE), asked)
+
+    async def _once_made(self, making: Awaitable[Endpoint], asked: shapes.Interface) -> Fields:
+        return self._made(await making, asked)
+
+    def _made(self, endpoint: Endpoint, asked: shapes.Interface) -> Fields:
+        """The engine takes no more than what it has not asked for."""
         ours = shapes.Interface(
             address=endpoint.address if not asked.address else "",
             address6=endpoint.address6 if not asked.address6 else "",

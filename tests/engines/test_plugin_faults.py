@@ -25,6 +25,8 @@ from tests.kernel.test_faults import rested
 
 NETWORK, ENDPOINT = "a" * 64, "e" * 64
 SUBNET, ADDRESS = "10.50.0.0/24", "10.50.0.7"
+FIRST = {"NetworkID": "b" * 64, "EndpointID": "f" * 64}
+"""Of a container that has a link of ours already."""
 FEW = 3
 """Points of each call; the last is one of them, too."""
 
@@ -36,7 +38,7 @@ class Engine:
         self.host, self.pool = host, ""
         self.key = f"/var/run/docker/netns/{'0' * 12}"
         """Of a namespace that is not there yet."""
-        self.running = running.path
+        self.namespace, self.running = running, running.path
         self.ids = {"NetworkID": NETWORK, "EndpointID": ENDPOINT}
 
     def call(self, method: str, **body: Any) -> dict[str, Any]:
@@ -60,9 +62,28 @@ class Engine:
         assert self.call("NetworkDriver.Join", **self.ids, SandboxKey=self.key)["InterfaceName"]["DstPrefix"] == "eth"
 
     def join_running(self) -> None:
+        self.join_there(self.ids)
+        assert f"{ADDRESS}/24" in self.namespace.ip("address").stdout
+
+    def join_there(self, ids: dict[str, str]) -> None:
         """The link is there when the engine, which asks once more, tells the user."""
-        assert "InterfaceName" not in self.call("NetworkDriver.Join", **self.ids, SandboxKey=self.running)
-        assert self.call("NetworkDriver.EndpointOperInfo", **self.ids) == {"Value": {}}
+        assert "InterfaceName" not in self.call("NetworkDriver.Join", **ids, SandboxKey=self.running)
+        assert self.call("NetworkDriver.EndpointOperInfo", **ids) == {"Value": {}}
+
+    def first(self) -> None:
+        """That container has links of ours alone from now on."""
+        data = {"AddressSpace": "netplug", "Pool": "10.51.0.0/24", "Gateway": "10.51.0.1/24"}
+        self.first_pool = self.call("IpamDriver.RequestPool", AddressSpace="netplug", Pool=data["Pool"])["PoolID"]
+        self.call("NetworkDriver.CreateNetwork", NetworkID=FIRST["NetworkID"], Options={}, IPv4Data=[data], IPv6Data=[])
+        self.call("NetworkDriver.CreateEndpoint", **FIRST, Interface={})
+        self.join_there(FIRST)
+        self.namespace.ip("link", "delete", "eth0")
+
+    def last(self) -> None:
+        self.namespace.ip("link", "add", "eth0", "type", "bridge")
+        self.call("NetworkDriver.Leave", **FIRST)
+        self.call("IpamDriver.ReleasePool", PoolID=self.first_pool)
+        self.call("NetworkDriver.DeleteNetwork", NetworkID=FIRST["NetworkID"])
 
     def carry(self) -> None:
         ports = [{"Proto": 6, "IP": "", "Port": 80, "HostIP": "", "HostPort": 8080, "HostPortEnd": 8080}]
@@ -89,6 +110,7 @@ CALLS: dict[str, tuple[tuple[Step, ...], Step, tuple[Step, ...]]] = {
     "CreateEndpoint": (BEGUN, Engine.create_endpoint, END[1:]),
     "Join": (JOINED[:-1], Engine.join, END),
     "Join of a running one": (JOINED[:-1], Engine.join_running, END),
+    "Join of one that is here": ((Engine.first, *JOINED[:-1]), Engine.join_running, (*END, Engine.last)),
     "ProgramExternalConnectivity": (JOINED, Engine.carry, END),
     "Leave": (JOINED, Engine.leave, END[1:]),
     "DeleteEndpoint": (JOINED, Engine.delete_endpoint, END[2:]),
