@@ -106,6 +106,8 @@ class Application:
         except (RequestPayloadError, HttpProcessingError) as error:
             return self._failed(request, f"unreadable request body: {error}", 400)
         except ConnectionError:
+            if Connection.of(request).lost:
+                raise asyncio.CancelledError from None  # nobody is left to be told, and the log need not tell it for an error
             raise
         except Exception as error:
             log.exception("%s %s", request.method, request.path)

@@ -32,6 +32,11 @@ class Connection(RequestHandler):
         assert isinstance(connection, cls)
         return connection
 
+    @property
+    def lost(self) -> bool:
+        """Its client has gone, or is going."""
+        return self.transport is None or self.transport.is_closing()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         sock: socket.socket | None = transport.get_extra_info("socket")

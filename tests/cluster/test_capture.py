@@ -118,8 +118,11 @@ def test_a_node_that_has_nothing_of_a_network(pair: Lab):
         f"ask a node that has one (asked of {one.environment['NETPLUG_HOST']})\n"
     )
     assert done.returncode == 1
-    done = one.netplug("capture", "aa", "--with", f"unix://{two.socket}")
-    assert done.stderr == f"netplug capture: No such container or network: aa (asked of unix://{two.socket})\n"
+    # No name that an id can begin with.
+    one.api("POST", "/networks/create", {"Name": "only-here"})
+    done = one.netplug("capture", "only-here", "--with", f"unix://{two.socket}")
+    assert done.stderr == f"netplug capture: No such container or network: only-here (asked of unix://{two.socket})\n"
+    one.api("DELETE", "/networks/only-here")
 
 
 def test_the_host_of_a_cluster(pair: Lab):

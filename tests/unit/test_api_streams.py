@@ -14,6 +14,7 @@ import pytest
 from api_fake_containers import FakeSession
 from api_fakes import Api, eventually, serving
 
+from netplug.api.call import json_line
 from netplug.api.hijack import MULTIPLEXED_STREAM, RAW_STREAM
 
 
@@ -293,6 +294,26 @@ async def test_a_client_that_hangs_up_ends_what_only_says_something(api: Api) ->
     assert api.application._events._listeners
     events.close()
     await eventually(lambda: not api.application._events._listeners)
+
+
+async def test_a_client_that_is_just_hanging_up_is_no_error(
+    api: Api, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it waits for goes out in the very turn in which its connection ends."""
+
+    def line(value: object) -> bytes:
+        connection.transport.close()
+        return json_line(value)
+
+    monkeypatch.setattr("netplug.api.containers.json_line", line)
+    await run(api)
+    answer = await api.http.post("http://n/containers/web/wait?condition=next-exit")
+    (connection,) = (found for found in api.application._web.connections if found._request_in_progress)
+    await api.containers.kill("web")
+    await eventually(lambda: connection.transport is None)
+    await asyncio.sleep(0)
+    answer.close()
+    assert caplog.text == ""
 
 
 async def test_closing_the_server_ends_every_stream(api: Api) -> None:
