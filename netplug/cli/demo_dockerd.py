@@ -78,8 +78,12 @@ class DockerHost(demo_hosts.Host):
         here = str(self.docker_directory)
         places = ["--data-root", f"{here}/data", "--exec-root", f"{here}/exec", "--pidfile", f"{here}/pid", "--host", f"unix://{here}/sock"]
         rest = ["--containerd", "", "--storage-driver", "overlay2", "--cgroup-parent", self.cgroup, *flags]
+        # A containerd that is slow to end writes what all its threads do into the folder for temporary files.
+        environment = dict(os.environ, TMPDIR=here)
         with self.docker_log.open("ab") as log:
-            self.dockerd = subprocess.Popen(self.argv("dockerd", *places, *rest), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.dockerd = subprocess.Popen(
+                self.argv("dockerd", *places, *rest), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+            )
         if ready:
             self.await_dockerd()
 
