@@ -13,6 +13,7 @@ from matplotlib import pyplot  # after the backend: this machine may have no scr
 from matplotlib.axes import Axes
 
 from tests.bench.report import CURVES, LATENCIES, Results
+from tests.bench.scale import FEW
 
 COLOURS = {
     "netplug": "#1b7f5c",
@@ -85,7 +86,11 @@ def _publishing(axes: Axes, results: Results) -> None:
 
 def _endpoints(axes: Axes, results: Results) -> None:
     for engine, grown in results.growth.items():
-        for samples, style, what in ((grown.connect, "-", "connect"), (grown.disconnect, "--", "disconnect")):
+        kinds = [(grown.connect, "-", "connect"), (grown.disconnect, "--", "disconnect")]
+        if grown.few_connect:
+            kinds.append((grown.few_connect, ":", f"connect, in turns at {FEW}"))
+            kinds.append((grown.few_disconnect, "-.", f"disconnect, in turns at {FEW}"))
+        for samples, style, what in kinds:
             medians = [statistics.median(samples[count]) for count in samples]
             axes.plot(list(samples), medians, style, marker="o", markersize=3, label=f"{engine} {what}", color=COLOURS[engine])
     axes.set_xlabel("endpoints of the host")

@@ -17,7 +17,7 @@ from tests.bench.cluster import Clustered
 from tests.bench.plugin import Plugged
 from tests.bench.publishing import LIST, RANGE, WITH, WITHOUT, Publishing
 from tests.bench.rows import FLAT, OURS, PEER, Row, as_growth, as_text, as_times, median_of, noise_of
-from tests.bench.scale import Growth, Memory
+from tests.bench.scale import FEW, Growth, Memory
 
 
 @dataclass
@@ -155,14 +155,17 @@ def _growth_rows(results: Results) -> list[Row]:
     ours, peer = results.growth.get(OURS, Growth()), results.growth.get(PEER, Growth())
     found = []
     if ours.connect:
-        few, many = min(ours.connect), max(ours.connect)
-        for what, samples in (("connect", ours.connect), ("disconnect", ours.disconnect)):
-            first, last = median_of(samples[few]), median_of(samples[many])
+        many = max(ours.connect)
+        for what, beside, here in (
+            ("connect", ours.few_connect, ours.connect),
+            ("disconnect", ours.few_disconnect, ours.disconnect),
+        ):
+            first, last = median_of(beside[many]), median_of(here[many])
             ratio = last / first if first and last else None
             cost = f"{as_text(first, 'ms')} → {as_text(last, 'ms')}"
             found.append(
                 Row(
-                    f"{what}: endpoint {few} and endpoint {many:,} of a host",
+                    f"{what}: endpoint {FEW} and endpoint {many:,} of a host",
                     cost,
                     "",
                     as_growth(ratio),
@@ -170,9 +173,9 @@ def _growth_rows(results: Results) -> list[Row]:
                     ratio is not None and ratio <= 1.5,
                 )
             )
-    for count, beside, limit in ((0, 0, 70), (max(ours.memory, default=0), max(peer.memory, default=0), 110)):
+    for count, peers, limit in ((0, 0, 70), (max(ours.memory, default=0), max(peer.memory, default=0), 110)):
         if count in ours.memory:
-            found.append(_memory_row(count, ours.memory[count], beside, peer.memory.get(beside), limit))
+            found.append(_memory_row(count, ours.memory[count], peers, peer.memory.get(peers), limit))
     if ours.restart:
         seconds = statistics.median(ours.restart)
         found.append(
@@ -237,7 +240,7 @@ FOOTER = """
   list has one DNAT rule per port and nothing else.
 - Bytes through the rules: iperf3 out of a container, with all tables of ours loaded (NAT too) and with none, in turns.
 - Endpoints of a host: so many running containers with one endpoint each, at most {per_network} to a network; one more container is
-  connected and disconnected beside them.
+  connected and disconnected beside them. A host with {few} endpoints is measured in turns with each.
 - DNS: dnsperf in a container's network namespace, 100 queries outstanding; dnsmasq alone in a namespace with the same name.
 - Traffic: iperf3, one TCP stream; noise is half of the span of either side's samples.
 - Overlay: two nodes of each engine over one etcd 3.4 (dockerd with `--cluster-store`, over its API v2), with containers of the network on
@@ -268,7 +271,7 @@ def markdown(results: Results, per_network: int) -> str:
         lines.append(f"| {row.what} | {row.ours} | {row.peer} | {row.ratio} | {row.target} | {mark(row.reached)} |\n")
     lines.append("\n")
     lines += [f"![{title}](docs/bench/{name}.png)\n\n" for name, title in CURVES.items()]
-    return "".join(lines) + FOOTER.format(per_network=per_network, supervisors=_supervisors(results))
+    return "".join(lines) + FOOTER.format(few=FEW, per_network=per_network, supervisors=_supervisors(results))
 
 
 def _supervisors(results: Results) -> str:

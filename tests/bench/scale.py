@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from tests.hosts import Api, namespace_state
 
 PER_NETWORK = 250  # a Linux bridge has 1,023 ports, and floods every new neighbour's multicast to all of them
 WORKERS = 4
+FEW = 10
 
 
 @dataclass
@@ -34,6 +35,9 @@ class Growth:
 
     connect: dict[int, list[float]] = field(default_factory=dict)
     disconnect: dict[int, list[float]] = field(default_factory=dict)
+    few_connect: dict[int, list[float]] = field(default_factory=dict)
+    few_disconnect: dict[int, list[float]] = field(default_factory=dict)
+    """Beside each of these, on a host with `FEW` endpoints, netplug only: the machine's moods last for minutes, as growing does."""
     memory: dict[int, Memory] = field(default_factory=dict)
     restart: list[float] = field(default_factory=list)
     """Seconds; netplug only."""
@@ -46,10 +50,17 @@ def growth(engine: Engine, steps: list[int], rounds: int, restarts: int, tick: C
     """
     grown = Growth()
     grown.memory[0] = memory(engine)
-    with _population(engine, tick) as more:
+    with contextlib.ExitStack() as stack:
+        few = stack.enter_context(_host_of_few(engine)) if isinstance(engine, Netplug) else None
+        more = stack.enter_context(_population(engine, tick))
         for step in steps:
             more(step)
-            grown.connect[step], grown.disconnect[step] = _one_more(engine, rounds)
+            if few is None:
+                [(grown.connect[step], grown.disconnect[step])] = _one_more([engine], rounds)
+            else:
+                beside, here = _one_more([few, engine], rounds)
+                grown.connect[step], grown.disconnect[step] = here
+                grown.few_connect[step], grown.few_disconnect[step] = beside
             grown.memory[step] = memory(engine)
             tick(f"{engine.name}: {step} endpoints measured")
         if isinstance(engine, Netplug):
@@ -57,6 +68,13 @@ def growth(engine: Engine, steps: list[int], rounds: int, restarts: int, tick: C
                 grown.restart.append(restart(engine))
                 tick(f"restart with {steps[-1]} endpoints")
     return grown
+
+
+@contextlib.contextmanager
+def _host_of_few(engine: Netplug) -> Iterator[Netplug]:
+    with contextlib.closing(Netplug(engine.lan)) as few, _population(few, lambda _: None) as more:
+        more(FEW)
+        yield few
 
 
 @contextlib.contextmanager
@@ -108,15 +126,17 @@ def _remove_one(api: Api, name: str, _: str) -> str:
     return name
 
 
-def _one_more(engine: Engine, rounds: int) -> tuple[list[float], list[float]]:
-    """Connect and disconnect one more endpoint, on the network that has most."""
-    api = engine.api
-    connect, disconnect = list[float](), list[float]()
-    with container(api, "probe", "bridge"):
+def _one_more(engines: Sequence[Engine], rounds: int) -> list[tuple[list[float], list[float]]]:
+    """Connect and disconnect one more endpoint, on the network that has most. The engines take turns."""
+    found = [(list[float](), list[float]()) for _ in engines]
+    with contextlib.ExitStack() as stack:
+        for engine in engines:
+            stack.enter_context(container(engine.api, "probe", "bridge"))
         for _ in range(rounds):
-            connect.append(timed(api.call, "POST", "/networks/grow0/connect", {"Container": "probe"}))
-            disconnect.append(timed(api.call, "POST", "/networks/grow0/disconnect", {"Container": "probe"}))
-    return connect, disconnect
+            for engine, (connect, disconnect) in zip(engines, found, strict=True):
+                connect.append(timed(engine.api.call, "POST", "/networks/grow0/connect", {"Container": "probe"}))
+                disconnect.append(timed(engine.api.call, "POST", "/networks/grow0/disconnect", {"Container": "probe"}))
+    return found
 
 
 def memory(engine: Engine) -> Memory:
