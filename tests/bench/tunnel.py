@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from tests.bench.cluster import SPAN, Pair
 from tests.bench.engines import container, inside
 from tests.bench.traffic import iperf, iperf_server
-from tests.hosts import Lan, Namespace, command
+from tests.hosts import ApiError, Lan, Namespace, command
 
 BY_HAND = "by hand"
 PINGS = 300
@@ -27,6 +27,8 @@ def rates(pair: Pair, seconds: int) -> dict[str, list[float]]:
     """Between two containers of an engine: `offload` and `software` in Gbit/s, `ping` in milliseconds (a median)."""
     with pair.span(), container(pair.one.api, "server", SPAN) as server, container(pair.two.api, "client", SPAN) as client:
         address = server["NetworkSettings"]["Networks"][SPAN]["IPAddress"]
+        if not address:
+            raise ApiError(500, f"{pair.name} has started a container without its network")
         return _measure(inside(server), inside(client), address, [pair.one.namespace, pair.two.namespace], seconds)
 
 
