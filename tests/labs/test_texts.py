@@ -47,6 +47,11 @@ def test_the_front_page_has_every_lab():
     assert [f"{lab.minutes} min" for lab in LABS if f"{lab.minutes} min |" not in text] == []
 
 
+def test_the_front_page_shows_every_labs_picture():
+    shown = re.findall(r'<a href="([^"]*)"><img src="([^"]*)"', FRONT.read_text())
+    assert shown == [(f"{lab.name}/README.md", f"{lab.name}/{readme.PICTURE}") for lab in LABS]
+
+
 @pytest.mark.parametrize("lab", LABS, ids=name)
 def test_every_step_has_a_hint(lab: Lab):
     assert [step.title for step in lab.steps if not step.hint.strip()] == []
