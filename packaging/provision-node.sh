@@ -101,18 +101,17 @@ unit() {
 # shellcheck disable=SC2046  # the lists are meant to be split
 sh "$source/packaging/install-packages.sh" python3 $(packages SYSTEM_PACKAGES) $(packages CLUSTER_PACKAGES) $(packages LAB_PACKAGES)
 
-# netplug, in a virtual environment of its own, anew when its sources are.
+# netplug, in a virtual environment of its own, anew when its sources are. In a checkout its labs are behind a link, which is followed.
 changed_netplug=
 if [ -z "$netplug" ]; then
     venv=$root/opt/netplug
     netplug=$venv/bin/netplug
-    version=$(find "$source/netplug" "$source/drivers" "$source/ipam" "$source/pyproject.toml" -name '*.py' -o -name '*.toml' |
-        sort | xargs cat | sha256sum)
+    version=$(cd "$source" && find -L netplug drivers ipam pyproject.toml -type f ! -name '*.pyc' | sort | xargs sha256sum | sha256sum)
     if [ "$version" != "$(cat "$venv/version" 2>/dev/null || true)" ]; then
         [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
         # From a copy: building leaves things behind in the sources, and a later build takes them for its own.
         copy=$(mktemp -d)
-        cp -r "$source/netplug" "$source/drivers" "$source/ipam" "$source/pyproject.toml" "$source/README.md" "$copy"
+        cp -rL "$source/netplug" "$source/drivers" "$source/ipam" "$source/pyproject.toml" "$source/README.md" "$copy"
         [ ! -e "$netplug" ] || "$venv/bin/python" -m pip uninstall --quiet --yes netplug # of the same version, perhaps
         "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$copy"
         rm -r "$copy"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from netplug.errors import NetplugError
 from netplug.labs import course, readme, topology, vector
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
             if write:
                 (directory / "README.md").write_text(readme.render(lab))
             for name, step, seconds, wrong in play(lab, directory / readme.PICTURE if write else None):
-                table.add_row(name, step, f"{seconds:.2f}", wrong or "ok")
+                table.add_row(*map(Text, (name, step, f"{seconds:.2f}", wrong or "ok")))
                 failed = failed or bool(wrong)
     except NetplugError as error:
         print(f"labs: {error}", file=sys.stderr)

@@ -42,13 +42,17 @@ class Host(_Part, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class Look(Commands, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Something to try and to look at; it changes nothing that a check asks for."""
 
-    shows: str = ""
-    """What stands in the output, letter by letter."""
+    shows: str | list[str] = ""
+    """What stands in the output, letter by letter; a list where there are several things to see."""
     text: str = ""
     before: bool = False
     """To be tried before the step is done."""
     fails: bool = False
     """Whether the command ends with an error: that is what there is to see."""
+
+    @property
+    def shown(self) -> list[str]:
+        return self.shows if isinstance(self.shows, list) else [self.shows] if self.shows else []
 
 
 class Mistake(Commands, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -74,6 +78,15 @@ class Step(_Part, frozen=True, forbid_unknown_fields=True, kw_only=True):
     notice: str = ""
 
 
+class Question(_Part, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """To be thought about when all steps are done, before one reads the answer."""
+
+    asks: str
+    answer: str
+    looks: list[Look] = []
+    """By which the answer is seen, in the lab as it is at its end."""
+
+
 class Lab(_Part, frozen=True, forbid_unknown_fields=True, kw_only=True):
     title: str
     goal: str
@@ -81,6 +94,7 @@ class Lab(_Part, frozen=True, forbid_unknown_fields=True, kw_only=True):
     hosts: list[Host]
     steps: list[Step]
     text: str = ""
+    questions: list[Question] = []
     end: str = ""
     """What to take away."""
     cables: list[Cable] = []
@@ -134,6 +148,7 @@ def _validate(lab: Lab, path: Path) -> None:
         spoken |= {lab.host(commands.on) for commands in (*step.solution, *step.looks, *step.mistakes)}
         spoken |= {lab.host(commands.on) for mistake in step.mistakes for commands in (*mistake.also, *mistake.undo)}
         spoken |= {place.partition("/")[0] for check in step.checks for place in check.places()}
+    spoken |= {lab.host(look.on) for question in lab.questions for look in question.looks}
     if strangers := spoken - known:
         raise InvalidArgument(f"{path}: no host {', '.join(sorted(strangers))}; its hosts are {', '.join(sorted(known))}")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from netplug.labs.course import Commands, Lab, Look, Mistake, Step
+from netplug.labs.course import Commands, Lab, Look, Mistake, Question, Step
 
 PICTURE = "lab.svg"
 
@@ -33,6 +33,11 @@ def _page(lab: Lab) -> Iterator[str]:
             yield from _commands(lab, commands)
     for number, step in enumerate(lab.steps, 1):
         yield from _step(lab, number, step)
+    if lab.questions:
+        yield "## Questions"
+        yield "Think before you unfold an answer: what you have seen and tried is enough for it."
+    for number, question in enumerate(lab.questions, 1):
+        yield from _question(lab, number, question)
     yield "## The end"
     yield lab.end
     yield _block("netplug lab diagram", "netplug lab stop")
@@ -77,8 +82,8 @@ def _step(lab: Lab, number: int, step: Step) -> Iterator[str]:
 def _look(lab: Lab, look: Look) -> Iterator[str]:
     yield f"**{'Try it first' if look.before else 'Look'}.** {look.text}"
     yield from _commands(lab, look)
-    if look.shows:
-        yield f"It {'fails, and ' if look.fails else ''}says `{look.shows}`."
+    if look.shown:
+        yield f"It {'fails, and ' if look.fails else ''}says {' and '.join(f'`{words}`' for words in look.shown)}."
     elif look.fails:
         yield "It fails without a word."
 
@@ -92,6 +97,15 @@ def _mistake(lab: Lab, mistake: Mistake) -> Iterator[str]:
         yield "To come back from it:"
     for commands in mistake.undo:
         yield from _commands(lab, commands)
+    yield "</details>"
+
+
+def _question(lab: Lab, number: int, question: Question) -> Iterator[str]:
+    yield f"**Question {number}.** {question.asks.strip()}"
+    yield "<details><summary>Answer</summary>"
+    yield question.answer
+    for look in question.looks:
+        yield from _look(lab, look)
     yield "</details>"
 
 

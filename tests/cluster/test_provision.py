@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from netplug.cli.demo_hosts import end_processes, owned_processes, remove_tree
+from netplug.labs import course
 from tests.etcd_members import require_etcd
 from tests.hosts import Lan, Namespace, command
 
@@ -22,6 +23,13 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "packaging" / "provision-node.sh"
 PATIENCE = 60
 IDLE = ("host", "sleep", "1000000")
+PIP = """#!/bin/sh
+# A Python that only notes which labs pip is to install.
+[ "$2 $3" = "pip install" ] || exit 0
+for copy; do :; done
+cd "$copy/netplug/labs/course" && ls -d [0-9]*/README.md >> "${0%/*}/installed"
+echo . >> "${0%/*}/installed"
+"""
 
 
 class Machine:
@@ -94,6 +102,8 @@ def test_two_machines_become_a_cluster(machines):
     members = [f"{machine.name}={machine.address}" for machine in machines]
     one.install()
 
+    listed = command(str(one.directory / "opt/netplug/bin/netplug"), "lab", "list").stdout.splitlines()[1:]
+    assert [line.split()[0] for line in listed] == [lab.name for lab in course.labs()]
     for machine in machines:
         assert machine.provision(*members).endswith(f"over etcd://{one.address}:2379,{two.address}:2379\n")
 
@@ -106,6 +116,32 @@ def test_two_machines_become_a_cluster(machines):
     for machine, container, other in ((one, "test1", "test2"), (two, "test2", "test1")):
         ping = machine.netplug("exec", container, "ping", "-c", "3", "-i", "0.2", "-W", "2", other)
         assert ping.returncode == 0, ping.stdout + ping.stderr
+
+
+def test_a_changed_lab_is_installed_anew(tmp_path: Path):
+    """With a pip that installs nothing: what the script gives it, and when."""
+    source = tmp_path / "source"
+    for directory in ("netplug", "drivers", "ipam", "packaging", "labs"):
+        shutil.copytree(ROOT / directory, source / directory, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "README.md", "Makefile"):
+        shutil.copy(ROOT / file, source)
+    binaries = tmp_path / "root/opt/netplug/bin"
+    binaries.mkdir(parents=True)
+    (binaries / "python").write_text(PIP)
+    (binaries / "python").chmod(0o755)
+
+    def installed() -> list[str]:
+        command("sh", str(source / "packaging" / SCRIPT.name), "--root", str(tmp_path / "root"), "--install-only", timeout=300)
+        return (binaries / "installed").read_text().split()
+
+    once = [*(f"{lab.name}/README.md" for lab in course.labs()), "."]
+    assert installed() == once
+    assert installed() == once
+    for name in ("README.md", "lab.svg", "lab.toml"):
+        once += once[: len(course.labs()) + 1]
+        with (source / "labs/01-namespaces" / name).open("a") as file:
+            file.write("\n")
+        assert installed() == once
 
 
 def test_run_again_it_changes_what_is_not_as_asked(machines):

@@ -64,7 +64,7 @@ def ended_without_a_trace(sessions: dict[str, Session], session: Session) -> Non
 
 
 def tried(session: Session, looks: list[Look], before: bool) -> list[str]:
-    """What the text promises and what is not so."""
+    """What the text promises, of steps or of answers, and what is not so."""
     return [said for look in looks if look.before == before and (said := broken(session, look))]
 
 
@@ -73,7 +73,7 @@ def broken(session: Session, look: Look) -> str:
     deadline = time.monotonic() + READING
     while True:
         code, said = session.shell(session.lab.host(look.on), look.run)
-        if bool(code) == look.fails and look.shows in said:
+        if bool(code) == look.fails and all(words in said for words in look.shown):
             return ""
         if time.monotonic() > deadline:
             return f"{look.run}: exit code {code}, {said}"
@@ -102,6 +102,8 @@ def test_a_step_is_not_done_and_then_it_is(sessions: dict[str, Session], lab: La
         page = (course.COURSE / lab.name / PICTURE).read_text()
         assert vector.words(drawn) == vector.words(page), "the page's picture is of another lab: make docs draws it anew"
     assert tried(session, step.looks, before=False) == []
+    if number == len(lab.steps):
+        assert tried(session, [look for question in lab.questions for look in question.looks], before=False) == []
     assert session.look(number) is None, "what the text says to look at changes nothing that counts"
     if number == len(lab.steps):
         ended_without_a_trace(sessions, session)

@@ -10,7 +10,7 @@ import pytest
 
 from netplug.errors import Ambiguous, InvalidArgument, NotFound
 from netplug.labs import course, readme
-from netplug.labs.course import Lab
+from netplug.labs.course import Lab, Look, Step
 
 FRONT = course.COURSE / "README.md"
 LABS = course.labs()
@@ -45,6 +45,52 @@ def test_the_front_page_has_every_lab():
     rows = [f"| [{lab.number}. {lab.title}]({lab.name}/README.md)" for lab in LABS]
     assert [row for row in rows if row not in text] == []
     assert [f"{lab.minutes} min" for lab in LABS if f"{lab.minutes} min |" not in text] == []
+
+
+def test_the_front_page_shows_every_labs_picture():
+    shown = re.findall(r'<a href="([^"]*)"><img src="([^"]*)"', FRONT.read_text())
+    assert shown == [(f"{lab.name}/README.md", f"{lab.name}/{readme.PICTURE}") for lab in LABS]
+
+
+@pytest.mark.parametrize("lab", LABS, ids=name)
+def test_every_step_has_a_hint(lab: Lab):
+    assert [step.title for step in lab.steps if not step.hint.strip()] == []
+
+
+@pytest.mark.parametrize("lab", LABS, ids=name)
+def test_every_lab_asks_and_answers(lab: Lab):
+    """Below its steps, each answer folded away below its question."""
+    page = readme.render(lab)
+    _, _, asked = page.partition("\n## Questions\n")
+    assert len(lab.questions) > 1
+    for number, question in enumerate(lab.questions, 1):
+        assert question.asks.strip().endswith("?")
+        assert question.answer.strip() != ""
+        folded = f"<details><summary>Answer</summary>\n\n{question.answer.strip()}\n"
+        assert f"**Question {number}.** {question.asks.strip()}\n\n{folded}" in asked
+
+
+@pytest.mark.parametrize("lab", LABS, ids=name)
+def test_questions_have_short_lines(lab: Lab):
+    _, _, asked = readme.render(lab).partition("\n## Questions\n")
+    assert [line for line in asked.partition("\n## The end\n")[0].splitlines() if len(line) > 140] == []
+
+
+@pytest.mark.parametrize("lab", LABS, ids=name)
+def test_a_lab_that_names_tcpdump_needs_it(lab: Lab):
+    assert "tcpdump" in lab.needs or "tcpdump" not in readme.render(lab)
+
+
+def test_what_a_look_shows_is_one_thing_or_several():
+    shown = [readme.render(msgspec.structs.replace(LABS[0], steps=[step], questions=[])) for step in _looking("one", ["one", "two"], "")]
+    assert "It says `one`." in shown[0]
+    assert "It says `one` and `two`." in shown[1]
+    assert "It says" not in shown[2]
+
+
+def _looking(*shows: str | list[str]) -> list[Step]:
+    """A step that shows it, for each."""
+    return [msgspec.structs.replace(LABS[0].steps[0], looks=[Look(run="true", shows=each)]) for each in shows]
 
 
 def test_labs_are_found_by_number_name_and_beginning():
@@ -93,6 +139,12 @@ why = "w"
         ('to = "127.0.0.1"', 'too = "127.0.0.1"', "missing required field `to`|unknown field `too`"),
         ("minutes = 1", "minutes = soon", "Invalid value"),
         ("minutes = 1", "", "missing required field `minutes`"),
+        ('why = "w"', 'why = "w"\n[[questions]]\nasks = "Why?"', "missing required field `answer`"),
+        (
+            'why = "w"',
+            'why = "w"\n[[questions]]\nasks = "Why?"\nanswer = "So."\n[[questions.looks]]\nrun = "true"\non = "elsewhere"',
+            "no host elsewhere",
+        ),
     ],
 )
 def test_a_bad_lab_says_what_is_bad(tmp_path: Path, before: str, after: str, sentence: str):
