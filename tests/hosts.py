@@ -117,6 +117,11 @@ class Host(demo_hosts.Host):
         """The path of a container's network namespace."""
         return str(self.run_directory / "netns" / self.container(reference)["Id"][:12])
 
+    def flush_for_good(self) -> None:
+        """Take all rules away, and the daemon, which would put them back: the control of what they block. Containers go on."""
+        self.stop()
+        self.run("nft", "flush", "ruleset")
+
     def inside(self, reference: str, *argv: str, check: bool = True, timeout: float = 30) -> subprocess.CompletedProcess[str]:
         """Run a command of the machine in a container's network namespace."""
         return command("nsenter", f"--net={self.sandbox(reference)}", *argv, check=check, timeout=timeout)

@@ -24,7 +24,7 @@ from rich.table import Table
 from netplug.cli.demo_hosts import Host, Namespace, command, mounts_below, owned_processes, remove_host
 
 TOOLS = ("ip", "nsenter", "nft", "ping", "busybox", "runc", "conmon")
-KEPT = Path("/run/netplug-demo.json")
+KEPT = Path(os.environ.get("NETPLUG_DEMO_KEPT", "/run/netplug-demo.json"))
 """What a kept demo consists of, for `netplug demo --stop`."""
 WIDTH = 140
 """Of a line of output; `ip -d link` has much longer ones."""

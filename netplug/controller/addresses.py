@@ -11,11 +11,20 @@ from netplug.errors import AddressesExhausted, AddressInUse, AddressOutOfRange, 
 from netplug.model import Family, Network
 
 SERIAL = "com.docker.network.ipam.serial"
+"""The option of a network whose addresses are given in turn, and not the first that is free."""
+_TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
+_FALSE = frozenset({"", "0", "f", "F", "false", "FALSE", "False"})
 
 Leased = tuple[str, str]
 """An address with its prefix, and the gateway of its pool; two empty strings where the network gives none of that IP version."""
 
 NOTHING: Leased = ("", "")
+
+
+def check_options(network: Network) -> None:
+    """InvalidArgument where `SERIAL` is nothing that Go's strconv.ParseBool reads."""
+    if (text := network.ipam_options.get(SERIAL, "")) not in _TRUE | _FALSE:
+        raise InvalidArgument(f'invalid value for {SERIAL}: "{text}" is neither true nor false')
 
 
 def take(core: Core, network: Network, request: EndpointRequest, *, stretch: Stretch | None = None) -> tuple[Leased, Leased]:
@@ -42,7 +51,7 @@ def _take(core: Core, network: Network, wanted: str, family: Family, stretch: St
             raise AddressOutOfRange(f"Invalid address {wanted}: It does not belong to any of this network's subnets")
     if not pools:
         return NOTHING
-    serial = network.ipam_options.get(SERIAL, "") == "true"
+    serial = network.ipam_options.get(SERIAL, "") in _TRUE
     elsewhere = stretch if not wanted else None
     for pool, allocator in pools:
         if leased and wanted and core.leases.holds(network.id, wanted):

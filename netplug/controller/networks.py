@@ -15,7 +15,7 @@ from functools import partial
 import msgspec
 
 from netplug.capability import Adopts, Claims, Effectful, Gatewayless
-from netplug.controller import exits, interfaces
+from netplug.controller import addresses, exits, interfaces
 from netplug.controller.cluster import in_use
 from netplug.controller.core import Core
 from netplug.controller.effects import Effects
@@ -188,6 +188,7 @@ class Networks:
         network = self._draft(request, predefined=predefined)
         driver.validate(network)
         interfaces.checked_prefix(network)
+        addresses.check_options(network)
         if reached := self._routing.wanted(network):
             self._check_cluster()
         if driver.capabilities.addresses:

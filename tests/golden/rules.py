@@ -60,9 +60,11 @@ def listing(name: str, host: Namespace) -> list[str]:
 
 
 def text_of_tables(host: Namespace) -> dict[str, str]:
-    """Each table of ours as `nft list table` prints it."""
+    """Each table of ours as `nft list table` prints it, but for what its rules have counted."""
     there = host.run("nft", "list", "tables").stdout
-    return {table: host.run("nft", "list", "table", *table.split()).stdout for table in NFT_TABLES if f"table {table}\n" in there}
+    return {
+        table: host.run("nft", "--stateless", "list", "table", *table.split()).stdout for table in NFT_TABLES if f"table {table}\n" in there
+    }
 
 
 def _nft(host: Namespace) -> Iterator[str]:

@@ -60,7 +60,7 @@ CHAINS = {
     "bridge netplug prerouting": "By a watched bridge port: the chain in `ports`. Before br_netfilter, whose settings do not matter.",
     "bridge netplug guard": "Anti-spoofing: comes back only for frames, ARP and neighbour discovery with the port's own MAC and addresses.",
     "bridge netplug guard_icc": "Both: anti-spoofing first, then `icc`.",
-    "bridge netplug icc": "`icc=false`: to the host, links, and what finds neighbours; everything else is dropped.",
+    "bridge netplug icc": "`icc=false`: to the host, links, and what finds neighbours; everything else is counted and dropped.",
     "ip netplug output": "In a container: DNAT of what goes to its name server's address.",
 }
 

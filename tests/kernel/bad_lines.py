@@ -42,6 +42,7 @@ NETWORKS = [
     ("network create --driver none bad", 1, 'only one instance of "none" network is allowed'),
     ("network create --ipam-driver nope bad", 1, 'plugin "nope" not found'),
     ("network create --ipam-driver null --subnet 10.81.0.0/24 bad", 1, "does not handle specific address pool requests"),
+    ("network create --ipam-opt com.docker.network.ipam.serial=maybe bad", 1, '"maybe" is neither true nor false'),
     ("network create --scope nope bad", 1, "invalid scope"),
     ("network create --ipv4=false bad", 1, "IPv4 or IPv6 must be enabled"),
     ("network create --ipv4=false --ipv6=false bad", 1, "IPv4 or IPv6 must be enabled"),

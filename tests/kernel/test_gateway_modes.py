@@ -73,7 +73,7 @@ def test_nat(host: Host, lan: Lan, family: int):
     assert not pings(lan, side.own)
     with serving(lan.outside, 7, "::"):
         assert ask(host.sandbox("web"), side.internet, 7) == side.host
-    host.run("nft", "flush", "ruleset")
+    host.flush_for_good()
     assert ask(lan.outside.path, side.own, 80) == side.outside, "the control: it is rules that keep it out"
     assert pings(lan, side.own)
 

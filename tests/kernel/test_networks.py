@@ -85,7 +85,7 @@ def test_nothing_else_is_reached_from_outside(host: Host, lan: Lan):
     assert ask(lan.outside.path, own, 80) == ""
     lan.outside.ip("route", "add", "127.0.0.9/32", "via", host.address, "table", "main")
     assert ask(lan.outside.path, "127.0.0.1", 8080) == ""
-    host.run("nft", "flush", "ruleset")
+    host.flush_for_good()
     assert ask(lan.outside.path, own, 80) != "", "the control: without rules it is reached"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,23 @@ def test_the_service_runs_the_command_that_is_here(tmp_path: Path) -> None:
     program = start.removeprefix("ExecStart=").split()[0]
     assert program.startswith("/")
     assert start.endswith("netplug daemon $NETPLUG_DOCKER $NETPLUG_FLAGS")
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze, which would read the units, is not here")
+def test_units_are_ones_that_systemd_takes(tmp_path: Path) -> None:
+    run(tmp_path, "systemd")
+    service = tmp_path / UNITS / "netplug.service"
+    assert verified(service) == ""
+    run(tmp_path, "docker")
+    assert verified(service, tmp_path / UNITS / "netplug-docker.socket") == ""
+
+    service.write_text(service.read_text().replace("[Service]", "[Service]\nKillMood=process"))
+    assert "KillMood" in verified(service)
+
+
+def verified(*units: Path) -> str:
+    """What systemd has against these; drop-ins beside them are read too."""
+    return subprocess.run(["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True, timeout=60).stderr
 
 
 def test_what_there_is_not(tmp_path: Path) -> None:

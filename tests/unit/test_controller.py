@@ -11,6 +11,7 @@ import pytest
 
 from netplug.addressing import AddressPools, Ipams
 from netplug.controller import Controller, Core, EndpointRequest, NetworkRequest, SandboxRequest, recording
+from netplug.controller.addresses import SERIAL
 from netplug.errors import (
     AddressesExhausted,
     AddressInUse,
@@ -287,6 +288,7 @@ async def test_bad_requests_are_refused_in_one_sentence_and_change_nothing(lab: 
         (PoolOverlap, "Pool overlaps with other one on this address space", lab.network("other")),
         (Forbidden, 'only one instance of "host" network is allowed', lab.network("other", driver="host", pools=())),
         (NotFound, 'plugin "pigeon" not found', lab.network("other", driver="pigeon")),
+        (InvalidArgument, '"maybe" is neither true nor false', lab.network("other", ipam_options={SERIAL: "maybe"})),
         (NotFound, f"container {sandbox.id} is not connected to network demo", lab.controller.disconnect("demo", sandbox.id)),
     ]
     for kind, sentence, attempt in refusals:
@@ -295,6 +297,17 @@ async def test_bad_requests_are_refused_in_one_sentence_and_change_nothing(lab: 
         assert "\n" not in str(refused.value)
     assert lab.store.data == before
     assert lab.controller.networks() == [network]
+
+
+@pytest.mark.parametrize(("text", "second"), [("", 2), ("False", 2), ("0", 2), ("true", 3), ("T", 3), ("1", 3)])
+async def test_addresses_in_turn_are_asked_for_in_words_of_docker(lab: Lab, text: str, second: int):
+    await lab.network(ipam_options={SERIAL: text})
+    sandbox = await lab.sandbox()
+    given = []
+    for _ in range(2):
+        given.append((await lab.controller.connect("demo", sandbox.id, EndpointRequest())).address)
+        await lab.controller.disconnect("demo", sandbox.id)
+    assert given == ["10.50.0.2/24", f"10.50.0.{second}/24"]
 
 
 async def test_a_network_in_use_stays(lab: Lab):

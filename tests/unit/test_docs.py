@@ -81,6 +81,11 @@ def test_lines_are_short(page: Path):
         assert code or len(line) < 141, line
 
 
+def test_the_drivers_interface_is_as_small_as_the_architecture_says():
+    (limit,) = re.findall(r"^\| `netplug/driver\.py` \|.* under (\d+) lines ", (ROOT / "ARCHITECTURE.md").read_text(), re.MULTILINE)
+    assert len((ROOT / "netplug/driver.py").read_text().splitlines()) < int(limit)
+
+
 def test_the_readme_names_every_command():
     table = "\n".join(line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| `"))
     words = set(re.findall(r"[a-z]+", " ".join(re.findall(r"`([^`]*)`", table))))

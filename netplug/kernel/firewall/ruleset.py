@@ -202,16 +202,17 @@ table bridge netplug {
 		goto icc
 	}
 	# icc=false. To the host is fine: table inet judges that. This family has no conntrack here, so links are known by their ports alone.
+	# What is dropped is counted: elsewhere nobody would see that it came. The counters begin anew when the rules are loaded.
 	chain icc {
 		ether type arp accept
 		iifname . ether daddr @gw accept
 		icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, mld-listener-report, mld2-listener-report } accept
 		ip saddr . ip daddr . meta l4proto . th dport @links4 accept
 		ip6 saddr . ip6 daddr . meta l4proto . th dport @links6 accept
-		tcp flags & (syn | ack) == syn drop  # a server answers its client, and opens nothing
+		tcp flags & (syn | ack) == syn counter drop  # a server answers its client, and opens nothing
 		ip daddr . ip saddr . meta l4proto . th sport @links4 accept
 		ip6 daddr . ip6 saddr . meta l4proto . th sport @links6 accept
-		drop
+		counter drop
 	}
 }
 """
