@@ -118,6 +118,7 @@ async def _serve(chosen: Settings, reception: Reception | None) -> None:
 async def _start(
     chosen: Settings, run_dir: Path, state_dir: Path, plugin: PluginServer, stack: contextlib.AsyncExitStack
 ) -> tuple[Controller, Services]:
+    underlay = await asyncio.to_thread(cluster_settings.underlay, chosen, run_dir / "netns")  # refused before there is a rule of ours
     store = await SqliteStore.open(state_dir / "netplug.db")
     stack.push_async_callback(store.close)
     journal = Journal(state_dir / "journal.jsonl")
@@ -139,9 +140,9 @@ async def _start(
         incarnation=_incarnation(run_dir / "incarnation"),
         ip_forward=chosen.ip_forward,
         direct_routing=chosen.allow_direct_routing,
+        underlay=underlay,
     )
     core.ipams.get("default")
-    core.underlay = await asyncio.to_thread(cluster_settings.underlay, chosen, run_dir / "netns")
     if chosen.store:
         shared = cluster_settings.store(chosen)
         stack.push_async_callback(shared.close)

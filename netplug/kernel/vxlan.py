@@ -99,7 +99,7 @@ def reason(op: Vxlan, error: OSError) -> OSError:
 
 
 _REMEDY_VNI = "give the network another one (-o com.docker.network.driver.overlay.vxlanid_list=VNI), or another port"
-_REMEDY_PORT = "give overlay networks another one, the same on all nodes (-o netplug.vxlan.port=PORT)"
+_REMEDY_PORT = "give overlay networks another one, the same on all nodes (the daemons' --vxlan-port, or -o netplug.vxlan.port=PORT)"
 
 
 def check(local: str, port: int, vni: int = 0) -> None:

@@ -14,6 +14,7 @@ from tests.hosts import OUTSIDE_ADDRESS, Host, Lan
 NO_SERVER = "nameserver 127.0.0.1\n"
 """A lookup of an unknown name is refused at once, not timed out."""
 PORT = 2379
+STORE = f"etcd://{OUTSIDE_ADDRESS}:{PORT}"
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Neighbourhood:
 
 @contextlib.contextmanager
 def neighbourhood(*flags: str, count: int = 2) -> Iterator[Neighbourhood]:
-    """So many hosts whose daemons run, and an etcd that nobody else uses."""
+    """So many hosts whose daemons run, and an etcd that nobody else uses. All but the first are told of it in Docker's old words."""
     require_etcd()
     with contextlib.ExitStack() as stack:
         lan = stack.enter_context(Lan())
@@ -35,12 +36,18 @@ def neighbourhood(*flags: str, count: int = 2) -> Iterator[Neighbourhood]:
         hosts = []
         for number in range(1, count + 1):
             host = stack.enter_context(Host(lan, *flags, resolv_conf=NO_SERVER))
-            host.flags = (*host.flags, *membership(host, f"n{number}"))
+            words = ours(host) if number == 1 else dockers()
+            host.flags = (*host.flags, *words, "--node", f"n{number}")
             host.start()
             hosts.append(host)
         yield Neighbourhood(lan, etcd, tuple(hosts))
 
 
-def membership(host: Host, name: str) -> tuple[str, ...]:
+def ours(host: Host) -> tuple[str, ...]:
     """The daemon's flags."""
-    return ("--store", f"etcd://{OUTSIDE_ADDRESS}:{PORT}", "--advertise", host.address, "--node", name)
+    return ("--store", STORE, "--advertise", host.address)
+
+
+def dockers() -> tuple[str, ...]:
+    """The same flags of dockerd's, up to 20.10: an interface will do, and the port was for a discovery of its own."""
+    return ("--cluster-store", STORE, "--cluster-advertise", "uplink:2376")

@@ -19,7 +19,7 @@ import pytest
 from netplug.cli.demo_ends import program
 from tests.cluster.route_nodes import Node, eventually, lan, members, nodes
 from tests.etcd_members import Cluster
-from tests.hosts import INTERNET_ADDRESS, INTERNET_ADDRESS6, OUTSIDE_ADDRESS, ApiError, Host, Lan, Namespace, command, serving
+from tests.hosts import INTERNET_ADDRESS, INTERNET_ADDRESS6, OUTSIDE_ADDRESS, Host, Lan, Namespace, command, serving
 from tests.kernel.daily import IDLE, ROOT, address, address6, ask, network, run, serve
 
 __all__ = ["lan", "members", "nodes"]
@@ -276,16 +276,10 @@ def test_it_needs_a_cluster(lan: Lan):
         assert listed(host) == {}
 
 
-def test_a_node_that_is_removed(nodes: Make, members: Cluster):
+def test_a_node_that_is_removed(nodes: Make):
     one, two = pair(nodes)
     two.stop()
-    try:
-        one.api("DELETE", "/netplug/nodes/two?force=1")
-    except ApiError as error:
-        if error.status != 404:
-            raise
-        # No command does it here yet; this is what it comes to.
-        members.ctl("del", "--prefix", "/netplug/v1/routes/two/")
+    one.api("DELETE", "/netplug/nodes/two?force=1")
     eventually(lambda: routes(one), [])
     two.start()
     eventually(lambda: routes(one), ways_to((two, 72)))

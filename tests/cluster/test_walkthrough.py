@@ -16,6 +16,7 @@ from tests.cluster.neighbourhood import Neighbourhood, neighbourhood
 from tests.hosts import OUTSIDE_ADDRESS, ApiError, Host, serving
 from tests.kernel.daily import IDLE, address, address6, ask, network, run, serve
 from tests.kernel.test_names import ask as lookup
+from tests.kernel.test_names import found as resolved
 
 PATIENCE = 10.0
 ONE, TWO = ("10.90.0.11", "10.90.0.22")
@@ -89,6 +90,24 @@ def test_containers_ping_each_other_by_name(place: Neighbourhood, number: int, c
     host = place.hosts[number]
     for name in names:
         until(lambda name=name: pings(host, container, name), f"{container} reaches {name}")
+
+
+def test_an_alias_on_both_nodes_gives_both_in_turn(one: Host, two: Host):
+    """To who is asked on either; once one of them goes, only the other is named."""
+    own = {one: "10.90.0.31", two: "10.90.0.32"}
+    for number, (host, ip) in enumerate(own.items(), 1):
+        run(host, f"shop{number}", "--network", "demo", "--ip", ip, "--network-alias", "shop", *IDLE)
+    clients = ((one, "web"), (two, "db"))
+    for host, client in clients:
+        until(lambda host=host, client=client: set(resolved(host, client, "shop")) == set(own.values()), f"{client} is told both")
+        told = [resolved(host, client, "shop") for _ in range(6)]
+        assert all(sorted(addresses) == sorted(own.values()) for addresses in told)
+        assert {addresses[0] for addresses in told} == set(own.values())
+    said(two, "rm", "-f", "shop2")
+    assert resolved(two, "db", "shop") == [own[one]], "here at once"
+    until(lambda: resolved(one, "web", "shop") == [own[one]], "the other node names the rest only")
+    assert all(resolved(host, client, "shop") == [own[one]] for host, client in clients for _ in range(6))
+    said(one, "rm", "-f", "shop1")
 
 
 def test_addresses_have_names_on_the_other_node(one: Host):
@@ -259,8 +278,9 @@ def test_nodes(one: Host, two: Host):
     assert said(one, "node", "rm", "--dry-run", "--force", "n2") == ""
     assert refused(one, "node", "inspect", "n3") == "No such node: n3"
     assert said(one, "node", "ls", "--filter", "name=n2", "--format", "{{.Name}} {{.Self}}") == "n2 false\n"
-    info = one.api("GET", "/info")
-    assert (info["ClusterStore"], info["ClusterAdvertise"]) == (f"etcd://{OUTSIDE_ADDRESS}:2379", one.address)
+    for host, told in ((one, one.address), (two, "uplink:2376")):
+        info = host.api("GET", "/info")
+        assert (info["ClusterStore"], info["ClusterAdvertise"]) == (f"etcd://{OUTSIDE_ADDRESS}:2379", told)
 
 
 def test_a_removed_node_has_nothing(one: Host, two: Host):

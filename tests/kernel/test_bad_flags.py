@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
+import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from netplug.kernel.namespaces import open_socket
 from tests import nursery
-from tests.hosts import Host, Lan
+from tests.hosts import OUTSIDE_ADDRESS, Host, Lan
 from tests.kernel.bad_lines import complaint
 
 FLAGS = [
@@ -68,7 +73,32 @@ def test_a_daemon_that_cannot_start_says_why(bare_host: Host, tmp_path: Path, fl
         words = [flag, str(tmp_path / "netplug.toml")]
     else:
         words = shlex.split(flags)
-    directories = ["--socket", str(tmp_path / "s"), "--state-dir", str(tmp_path / "state"), "--run-dir", str(bare_host.run_directory)]
-    done = nursery.run(bare_host.argv(*nursery.PROGRAM, "daemon", *directories, *words), bare_host.environment)
+    done = ended(bare_host, "daemon", "--socket", str(tmp_path / "s"), *places(bare_host, tmp_path), *words)
     assert sentence in complaint(done)
     assert (done.returncode, done.stdout) == (code, "")
+
+
+def ended(host: Host, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return nursery.run(host.argv(*nursery.PROGRAM, *arguments), host.environment)
+
+
+def places(host: Host, folder: Path) -> tuple[str, ...]:
+    return ("--state-dir", str(folder / "state"), "--run-dir", str(host.run_directory))
+
+
+@pytest.mark.parametrize("port", [4789, 8472])
+def test_a_node_whose_tunnels_have_no_port_says_who_has_it(bare_host: Host, tmp_path: Path, port: int):
+    """At once: before there is a rule, and before it asks the cluster's store, which is not there. So does `preflight`."""
+    config = tmp_path / "netplug.toml"
+    config.write_text(f'store = "etcd://{OUTSIDE_ADDRESS}:2379"\nadvertise = "{bare_host.address}"\nvxlan-port = {port}\n')
+    sentence = f"UDP port {port} is in use on this host by .+, pid {os.getpid()}: give overlay networks another one, the same on all nodes"
+    flags = (*places(bare_host, tmp_path), "--config", str(config))
+    bare_host.run("nft", "flush", "ruleset")
+    with open_socket(bare_host.namespace.path, socket.AF_INET, socket.SOCK_DGRAM) as program:
+        program.bind(("0.0.0.0", port))
+        done = ended(bare_host, "daemon", "--socket", str(tmp_path / "s"), *flags)
+        assert re.search(rf"{sentence} \(the daemons' --vxlan-port, or ", complaint(done))
+        assert (done.returncode, done.stdout, bare_host.run("nft", "list", "ruleset").stdout) == (1, "", "")
+        assert re.search(sentence, ended(bare_host, "preflight", *flags).stdout)
+    expected = f"other nodes reach this one at {bare_host.address}, UDP port {port}"
+    assert expected in ended(bare_host, "preflight", *flags).stdout, "the control: nobody has it"

@@ -24,6 +24,7 @@ from netplug.forwarder.model import Relay
 from netplug.kernel.namespaces import open_socket
 from netplug.resolver.loop import Loop
 from tests.hosts import Host
+from tests.kernel.conftest import both_backends
 from tests.kernel.daily import IDLE, address6, ask, network, run, serve
 from tests.kernel.inside import command, in_host
 
@@ -65,6 +66,7 @@ def echoes(client: socket.socket, text: bytes = b"hello") -> bool:
 # With a daemon
 
 
+@both_backends
 def test_the_hosts_own_loopback(host: Host, lan: Lan):
     network(host, "--ipv6", "demo")
     serve(host, "web", "--network", "demo", "-p", "8080:80", "-p", "8080:80/udp", "-p", "[::1]:8081:80", "-p", "[::1]:8082:80/udp")
@@ -83,6 +85,7 @@ def test_a_host_without_such_ports_has_no_forwarder(host: Host):
     assert forwarder_pid(host) is None
 
 
+@both_backends
 def test_a_container_without_ipv6_is_reached_by_ipv6(host: Host, lan: Lan):
     """As with Docker's proxy the container sees its gateway. On an address, and on all."""
     network(host, "demo")
@@ -96,6 +99,7 @@ def test_a_container_without_ipv6_is_reached_by_ipv6(host: Host, lan: Lan):
     assert ask(lan.outside.path, host.address, 8081) == ""
 
 
+@both_backends
 def test_a_container_without_ipv4_is_reached_by_ipv4(host: Host, lan: Lan):
     network(host, "--ipv6", "--ipv4=false", "demo")
     run(host, "web", "--network", "demo", "-p", "0.0.0.0:8080:80/udp", *IDLE)
@@ -111,6 +115,7 @@ def test_a_container_without_ipv4_is_reached_by_ipv4(host: Host, lan: Lan):
             assert client.recv(100) == b"answer to question"
 
 
+@both_backends
 def test_connections_go_on_while_the_daemon_is_dead_and_after(host: Host):
     network(host, "--ipv6", "demo")
     serve(host, "web", "--network", "demo", "-p", "8080:80", "-p", "8080:80/udp")

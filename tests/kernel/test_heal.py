@@ -23,29 +23,31 @@ SYSCTL_PATIENCE = 15.0
 """No event tells of a changed sysctl: they are looked at every ten seconds."""
 
 IN_HOST = {
-    "ruleset": "nft flush ruleset",
-    "inet table": "nft delete table inet netplug",
-    "bridge table": "nft delete table bridge netplug",
-    "published port": "nft flush map inet netplug pub4any",
-    "networks": "nft flush set inet netplug bridges",
-    "bridge": "ip link del {bridge}",
-    "veth": "ip link del {veth}",
-    "bridge address": "ip address del {gateway} dev {bridge}",
-    "bridge addresses": "ip address flush dev {bridge}",
-    "bridge down": "ip link set {bridge} down",
-    "veth down": "ip link set {veth} down",
-    "veth off its bridge": "ip link set {veth} nomaster",
-    "forwarding": "sysctl -qw net.ipv4.ip_forward=0",
+    "ruleset": ("nft flush ruleset", "firewall"),
+    "inet table": ("nft delete table inet netplug", "firewall"),
+    "bridge table": ("nft delete table bridge netplug", "firewall"),
+    "published port": ("nft flush map inet netplug pub4any", "firewall"),
+    "networks": ("nft flush set inet netplug bridges", "firewall"),
+    "bridge": ("ip link del {bridge}", "bridge"),
+    "veth": ("ip link del {veth}", "veth"),
+    "bridge address": ("ip address del {gateway} dev {bridge}", "address"),
+    "bridge addresses": ("ip address flush dev {bridge}", "address"),
+    "bridge's route": ("ip route del {subnet} dev {bridge}", "route"),
+    "bridge down": ("ip link set {bridge} down", "link"),
+    "veth down": ("ip link set {veth} down", "veth"),
+    "veth off its bridge": ("ip link set {veth} nomaster", "veth"),
+    "forwarding": ("sysctl -qw net.ipv4.ip_forward=0", "sysctl"),
 }
 IN_CONTAINER = {
-    "address": "ip address del {address} dev eth0",
-    "addresses": "ip address flush dev eth0",
-    "default route": "ip route del default",
-    "all routes": "ip route flush table main",
-    "interface down": "ip link set eth0 down",
-    "interface": "ip link del eth0",
-    "way to the resolver": "nft flush ruleset",
+    "address": ("ip address del {address} dev eth0", "address"),
+    "addresses": ("ip address flush dev eth0", "address"),
+    "default route": ("ip route del default", "route"),
+    "all routes": ("ip route flush table main", "route"),
+    "interface down": ("ip link set eth0 down", "link"),
+    "interface": ("ip link del eth0", "veth"),
+    "way to the resolver": ("nft flush ruleset", "names"),
 }
+"""Damages, each with what is counted when it is healed."""
 
 
 @pytest.fixture
@@ -74,11 +76,12 @@ def names(host: Host) -> dict[str, str]:
     endpoint = host.container("aa")["NetworkSettings"]["Networks"]["demo"]["EndpointID"]
     veth = f"veth{endpoint[:7]}"
     assert veth in [port["ifname"] for port in ports]
-    return {"bridge": f"br-{identity}", "veth": veth, "gateway": "10.75.0.1/24", "address": f"{host.container_address('aa', 'demo')}/24"}
+    address = f"{host.container_address('aa', 'demo')}/24"
+    return {"bridge": f"br-{identity}", "veth": veth, "subnet": SUBNET, "gateway": "10.75.0.1/24", "address": address}
 
 
 def kernel(host: Host) -> Any:
-    """Its state without what something that is made anew has otherwise: a veth's address, the order of tables, who made a route."""
+    """Its state without what something that is made anew has otherwise: a veth's address, the order of tables, how a route was made."""
     state = host.state()
     for link in state["host"]["links"]:
         if link["kind"] == "veth":
@@ -88,7 +91,8 @@ def kernel(host: Host) -> Any:
         for route in namespace["routes"]:
             if "gateway" not in route:
                 route.pop("protocol")
-                route.pop("prefsrc", None)
+                for detail in ("prefsrc", "metric"):
+                    route.pop(detail, None)
     return json.loads(json.dumps(state))
 
 
@@ -114,10 +118,14 @@ def healed(host: Host, before: Any) -> None:
 
 def tell(host: Host, damaged: float) -> None:
     """Print how long it took, by the journal: what is looked at from outside takes longer than the healing."""
-    times = [
-        datetime.fromisoformat(entry["time"][:26] + "+00:00") for entry in host.api("GET", "/netplug/journal") if entry["action"] == "heal"
-    ]
-    print(f"healed after {1000 * (times[-1].timestamp() - damaged):.0f} ms")
+    until(lambda: heals(host))
+    print(f"healed after {1000 * (heals(host)[-1] - damaged):.0f} ms")
+
+
+def heals(host: Host) -> list[float]:
+    """When something was healed."""
+    entries = [entry for entry in host.api("GET", "/netplug/journal") if entry["action"] == "heal"]
+    return [datetime.fromisoformat(entry["time"][:26] + "+00:00").timestamp() for entry in entries]
 
 
 def broken(host: Host) -> list[str]:
@@ -131,7 +139,8 @@ def broken(host: Host) -> list[str]:
     return [name for name, works in tries.items() if not works()]
 
 
-def check(host: Host, damage: str, inside: str = "") -> None:
+def check(host: Host, damage: str, kind: str, inside: str = "") -> None:
+    """It is healed, counted as that kind, and said."""
     before = kernel(host)
     assert broken(host) == []
     argv = damage.format(**names(host)).split()
@@ -141,25 +150,40 @@ def check(host: Host, damage: str, inside: str = "") -> None:
         healed(host, before)
     assert broken(host) == []
     tell(host, damaged)
+    assert kind in healing(host)["healed"]
+    assert healing(host)["suspended"] == []
+    assert "put back what " in host.said()
     print(f"{len(flood.lost)} pings of 10 ms lost")
     assert len(flood.lost) < PATIENCE / 0.01
 
 
 @pytest.mark.parametrize("damage", IN_HOST)
 def test_damage_on_the_host_is_healed(lively: Host, damage: str):
-    check(lively, IN_HOST[damage])
+    check(lively, *IN_HOST[damage])
+
+
+@pytest.mark.parametrize("backend", ["iptables"])
+@pytest.mark.parametrize("damage", ["bridge", "veth", "bridge address"])
+def test_damage_beside_the_rules_of_iptables_is_healed(lively: Host, damage: str):
+    check(lively, *IN_HOST[damage])
 
 
 @pytest.mark.parametrize("damage", IN_CONTAINER)
 def test_damage_inside_a_container_is_healed(lively: Host, damage: str):
-    check(lively, IN_CONTAINER[damage], inside="aa")
+    check(lively, *IN_CONTAINER[damage], inside="aa")
 
 
 @pytest.mark.parametrize(
-    ("damage", "inside"), [("ip link set {bridge} down", ""), ("ip link set eth0 down", "aa"), ("ip -6 address flush dev eth0", "aa")]
+    ("damage", "inside"),
+    [
+        ("ip link set {bridge} down", ""),
+        ("ip -6 route del fd75::/64 dev {bridge}", ""),
+        ("ip link set eth0 down", "aa"),
+        ("ip -6 address flush dev eth0", "aa"),
+    ],
 )
 def test_ipv6_is_healed(host: Host, damage: str, inside: str):
-    """Its addresses go when a link goes down."""
+    """Its addresses go when a link goes down, and their routes with them."""
     network(host, "--subnet", SUBNET, "--ipv6", "--subnet", "fd75::/64", "demo")
     serve(host, "aa", "--network", "demo")
     run(host, "bb", "--network", "demo", *IDLE)

@@ -11,6 +11,7 @@ import pytest
 from netplug.kernel.namespaces import open_socket
 from tests.differences import differences
 from tests.hosts import Host, serving
+from tests.kernel.conftest import both_backends
 from tests.kernel.daily import IDLE, PATIENCE, address, ask, network, run, serve
 
 ICC = "com.docker.network.bridge.enable_icc=false"
@@ -75,19 +76,21 @@ def await_server(host: Host, container: str) -> None:
         assert host.container(container)["State"]["Running"], host.netplug("logs", container)
 
 
+@both_backends
 def test_a_link_opens_what_is_exposed_and_nothing_else(strict: Host):
     host = strict
     run(host, "db", "--expose", "80", "--expose", "82/udp", "-p", "8083:83", *IDLE)
     run(host, "app", "--link", "db:database", *IDLE)
     run(host, "stranger", *IDLE)
     with listening(host, "db", 80, 81, 82, 83), listening(host, "app", 80):
-        assert host.netplug("exec", "app", "getent", "hosts", "database").stdout.split()[0] == address(host, "db", "bridge")
+        assert host.netplug("exec", "app", "getent", "ahostsv4", "database").stdout.split()[0] == address(host, "db", "bridge")
         assert reached(host, "app", "db", 80, 81, 82, 83) == [80, 83], "exposed, and published; the others are not"
         assert reached(host, "app", "db", 80, 82, kind="udp") == [82]
         assert reached(host, "stranger", "db", 80, 83) == [], "who has no link reaches nothing"
         assert reached(host, "db", "app", 80) == [], "one way only"
 
 
+@both_backends
 def test_a_link_follows_the_other_container(strict: Host):
     host = strict
     serve(host, "db", "--expose", "80")
@@ -111,6 +114,7 @@ def test_a_link_follows_the_other_container(strict: Host):
     assert reached(host, "heir", "db", 80) == [], "the link went with its container"
 
 
+@both_backends
 def test_nothing_stays_behind(strict: Host):
     host = strict
     run(host, "first", *IDLE)
@@ -123,6 +127,7 @@ def test_nothing_stays_behind(strict: Host):
         assert list(differences(host.state(), before)) == []
 
 
+@both_backends
 def test_a_link_lives_through_the_daemons_death(strict: Host):
     """And when somebody has flushed the rules meanwhile, they come back."""
     host = strict
@@ -148,6 +153,7 @@ def test_a_link_lives_through_the_daemons_death(strict: Host):
     assert reached(host, "app", "db", 80) == [80]
 
 
+@both_backends
 def test_links_on_a_network_of_the_users(strict: Host):
     """In both IP versions, by `run` and by `network connect`."""
     host = strict

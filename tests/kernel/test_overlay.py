@@ -432,6 +432,33 @@ def test_a_port_that_a_program_has_is_refused_with_its_name(nodes: Callable[...,
         theirs.remove()
 
 
+SHUT = """
+add table inet shut
+add chain inet shut input { type filter hook input priority 0; policy drop; }
+add rule inet shut input udp dport 8472 accept
+"""
+
+
+@pytest.mark.parametrize("whose", ["network", "node"])
+def test_tunnels_on_another_port(nodes: Callable[..., list[Node]], whose: str):
+    """Of one network, or of all that a node has. Nothing else passes between the nodes, and programs have the usual port."""
+    one, two = nodes(2)
+    network = overlay_network(options={"netplug.vxlan.port": "8472"}) if whose == "network" else NETWORK
+    with contextlib.ExitStack() as stack:
+        for number, node in enumerate((one, two), 2):
+            program = stack.enter_context(namespaces.open_socket(node.namespace.path, socket.AF_INET, socket.SOCK_DGRAM))
+            program.bind(("0.0.0.0", 4789))
+            node.namespace.run("nft", SHUT)
+            if whose == "node":
+                node.driver = node.driver.on(msgspec.structs.replace(node.driver.here, port=8472))
+            node.connect(network, number)
+        meet(network, one, two)
+        assert one.pings("c2", "10.7.0.3")
+        assert two.pings("c3", "10.7.0.2")
+        two.namespace.run("nft", "flush chain inet shut input")
+        assert not one.pings("c2", "10.7.0.3"), "the control: that port is all there is"
+
+
 def test_the_underlay_is_found_by_its_address(nodes: Callable[..., list[Node]]):
     (node,) = nodes(1, mtu=1400)
 

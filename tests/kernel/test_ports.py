@@ -443,3 +443,31 @@ def test_the_address_that_a_network_publishes_on(hosts: Callable[..., Host], lan
         assert ask(lan.outside.path, host.address6, port) == ""
     listed = json.loads(host.netplug("ps", "--filter", "name=default", "--format", "json").stdout)
     assert listed["Ports"] == "127.0.0.1:8081->80/tcp, 127.0.0.1:8082->80/udp"
+
+
+@pytest.fixture
+def legacy(hosts: Callable[..., Host]) -> Host:
+    """A host whose own rule is in a legacy table, so that the daemon's are there too."""
+    host = hosts()
+    host.stop()
+    host.run("iptables-legacy", "-A", "INPUT", "-s", "192.0.2.1", "-j", "DROP")
+    host.flags = (*host.flags, "--firewall-backend", "iptables")
+    host.start()
+    return host
+
+
+CENTRAL = (
+    test_every_form,
+    test_who_calls_is_seen_as_he_is,
+    test_datagrams_follow_a_replaced_container_at_once,
+    test_ports_are_held_again_after_the_daemon_died,
+)
+
+
+@pytest.mark.parametrize("test", CENTRAL, ids=lambda test: test.__name__)
+def test_ports_by_legacy_tables(legacy: Host, lan: Lan, test: Callable[[Host, Lan], None]):
+    """What is true of ports is true there as well."""
+    test(legacy, lan)
+    rules = [legacy.run(f"{program}-legacy-save", "-t", "nat").stdout for program in ("iptables", "ip6tables")]
+    assert all(":NETPLUG " in text and "-j MASQUERADE" in text for text in rules), rules
+    assert "dnat" not in legacy.run("nft", "list", "ruleset").stdout
