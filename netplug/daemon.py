@@ -150,6 +150,10 @@ async def _start(
     controller = Controller(core, Watch(), heal=chosen.heal)
     await controller.start(chosen.host_plan(), chosen.predefined_networks())
     stack.push_async_callback(controller.stop)
+    if chosen.docker_plugin:
+        # Before the cluster is waited for: an engine that starts is held up by what it asks, of this host's own networks too.
+        await plugin.serve(controller, store, EngineApi(chosen.docker_host))
+        stack.push_async_callback(plugin.close)
     nodes = Nodes(core.cluster, controller, _identity(state_dir / "id")) if core.cluster is not None else None
     if core.cluster is not None and nodes is not None:
         await nodes.start(PATIENCE)
@@ -157,9 +161,6 @@ async def _start(
         routes = Routes(core.cluster, controller)
         routes.start()
         stack.push_async_callback(routes.stop)
-    if chosen.docker_plugin:
-        await plugin.serve(controller, store, EngineApi(chosen.docker_host))
-        stack.push_async_callback(plugin.close)
     sandboxes = [sandbox.namespace for sandbox in controller.sandboxes() if sandbox.kind != "host"]
     for what in firewall.clean_up_others(chosen.backend, sandboxes):
         log.info("another firewall backend's %s was taken away", what)

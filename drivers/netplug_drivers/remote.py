@@ -21,6 +21,8 @@ from netplug_drivers.remote_answers import Capability, EndpointCreated, Joined, 
 ROLE = "NetworkDriver"
 GENERIC = "com.docker.network.generic"
 _ADDRESS_SPACE = "LocalDefault"
+_TAKES = "netplug.takes"
+"""A netplug at the other end would otherwise take us for the Docker Engine, whose lists say nothing of what is ours."""
 _PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 
 
@@ -91,6 +93,8 @@ class Remote:
         options: dict[str, Any] = {"com.docker.network.enable_ipv6": network.ipv6, GENERIC: network.options}
         if network.internal:
             options["com.docker.network.internal"] = True
+        if await self._plugin.is_netplug():
+            options[_TAKES] = True
         pools = {family: [_pool_data(pool) for pool in network.pools if (":" in pool.subnet) == (family == 6)] for family in (4, 6)}
         body = {"NetworkID": network.id, "Options": options, "IPv4Data": pools[4], "IPv6Data": pools[6]}
         await self._plugin.call("CreateNetwork", body, Nothing)
@@ -106,7 +110,7 @@ class Remote:
         with self._sense("CreateEndpoint"):
             given = chosen(endpoint, created)
         # A netplug at the other end would otherwise put the link into a running container itself, as it does for Docker.
-        body = {**ids, "SandboxKey": sandbox.namespace, "Options": {**options, "netplug.takes": True}}
+        body = {**ids, "SandboxKey": sandbox.namespace, "Options": {**options, _TAKES: True}}
         joined = await self._plugin.call("Join", body, Joined)
         with self._sense("Join"):
             return attachment(network, given, joined)

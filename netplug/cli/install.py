@@ -1,12 +1,13 @@
 """`netplug install docker|systemd`: the files that make netplug a service, and the Docker Engine's plugin; `--uninstall` removes them.
 
-What it writes carries a mark in its first line. A file without it is somebody else's: it is neither written over nor removed. Nothing is
-started or stopped.
+What it writes carries a mark in its first line. A file without it is somebody else's: it is neither written over nor removed. Directories
+that had to be made for a file are named in its first line, too, and go with it when nothing else is in them. Nothing is started or stopped.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -23,6 +24,10 @@ AWAY = Path("etc/docker/plugins/netplug.json")
 """Where the engine looks if there is no socket: it says at once that nobody is there, and the engine does not ask again for 15 s."""
 SOCKET = "netplug-docker.socket"
 UNITS = Path("etc/systemd/system")
+
+_MADE = re.compile(r" \(made with it: ([^)]*)\)")
+_REMOVES = "--uninstall removes it"
+"""In each first line; directories follow it, by their paths below the root."""
 
 Files = dict[Path, str]
 """By path below the root: what is in it."""
@@ -48,7 +53,7 @@ def docker(program: str) -> Files:
 
 def away() -> str:
     """A plugin's specification that cannot be used: its certificate is the socket that is missing, so that the engine's error names it."""
-    written = f"{MARK} docker: read by the Docker Engine while netplug has no socket; netplug install docker --uninstall removes it"
+    written = f"{MARK} docker: read by the Docker Engine while netplug has no socket; netplug install docker {_REMOVES}"
     address = {"Name": "netplug", "Addr": "https://localhost", "TLSConfig": {"CAFile": PLUGIN}}
     return json.dumps({"Comment": written}).removesuffix("}") + ",\n" + json.dumps(address).removeprefix("{") + "\n"
 
@@ -91,28 +96,48 @@ def install_command(what: str, uninstall: bool, dry_run: bool, root: str) -> int
 def _written(root: Path, wanted: Files, dry_run: bool) -> Iterator[str]:
     for path, text in wanted.items():
         target = root / path
-        if _read(target) == text:
+        found = _read(target) or ""
+        if _MADE.sub("", found, count=1) == text:
             yield f"{target} is there already"
             continue
         yield f"would write {target}:\n{text}" if dry_run else f"wrote {target}"
         if not dry_run:
+            made = _made(found) or [folder for folder in path.parents if not (root / folder).exists()]
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text)
+            target.write_text(_naming(text, made))
             target.chmod(0o644)
 
 
 def _removed(root: Path, wanted: Files, dry_run: bool) -> Iterator[str]:
-    """The directories of drop-ins too, where nobody else has one in them."""
+    """And the directories that were made for them, but for those that somebody has something in."""
+    gone, made = set[Path](), set[Path]()
     for path in wanted:
         target = root / path
-        if _read(target) is None:
+        if (found := _read(target)) is None:
             yield f"{target} is not there"
             continue
         yield f"would remove {target}" if dry_run else f"removed {target}"
+        gone.add(target)
+        made |= {root / folder for folder in _made(found)}
         if not dry_run:
             target.unlink()
-            if target.parent.suffix == ".d" and not any(target.parent.iterdir()):
-                target.parent.rmdir()
+    for folder in sorted(made, reverse=True):  # what is in a directory before it
+        if folder.is_dir() and not set(folder.iterdir()) - gone:
+            yield f"would remove {folder}" if dry_run else f"removed {folder}"
+            gone.add(folder)
+            if not dry_run:
+                folder.rmdir()
+
+
+def _naming(text: str, made: list[Path]) -> str:
+    """With these directories in its first line."""
+    return text.replace(_REMOVES, f"{_REMOVES} (made with it: {', '.join(map(str, made))})", 1) if made else text
+
+
+def _made(text: str) -> list[Path]:
+    """The opposite."""
+    found = _MADE.search(text.partition("\n")[0])
+    return list(map(Path, found[1].split(", "))) if found else []
 
 
 def _read(path: Path) -> str | None:
@@ -123,7 +148,7 @@ def _read(path: Path) -> str | None:
 
 
 def _marked(what: str, text: str) -> str:
-    return f"{MARK} {what}: netplug install {what} --uninstall removes it.\n{text}"
+    return f"{MARK} {what}: netplug install {what} {_REMOVES}.\n{text}"
 
 
 def _program() -> str:

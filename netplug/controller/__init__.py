@@ -229,6 +229,10 @@ class Controller:
     def endpoint(self, identity: str) -> Endpoint | None:
         return self._core.records.endpoints.get(identity)
 
+    def leads_out(self, network: Network) -> bool:
+        """Whether its driver has a way out of its own, or leaves it away on purpose: else it is others' to give."""
+        return self._core.driver(network).capabilities.exit
+
     @property
     def leases(self) -> Leases:
         return self._core.leases

@@ -23,7 +23,7 @@ from netplug.controller.joining import redirection, settle
 from netplug.controller.records import delete_sandbox, put_sandbox, update_endpoint
 from netplug.controller.requests import ControllerEvent, EndpointRequest, SandboxRequest
 from netplug.controller.sandboxes import Sandboxes
-from netplug.errors import NetplugError, NotFound, PortTaken
+from netplug.errors import Conflict, NetplugError, NotFound, PortTaken
 from netplug.kernel import arrivals, namespaces
 from netplug.model import Endpoint, PortBinding, Sandbox, now
 from netplug.plan import Announce, FirewallOp, Plan, Step
@@ -85,6 +85,8 @@ class Engined:
     async def join(self, identity: str, sandbox_id: str, namespace: str, *, takes: bool = False) -> Endpoint:
         """The endpoint is of the container whose namespace is, or will be, at that path. NotFound without `attach`; twice is fine.
 
+        Conflict: it is another container's already, or what is known by `sandbox_id` is at another path.
+
         Where the container runs, its link is in it at the end, and set up: the engine has nothing to take in, for which it needs longer.
         That end may come behind the answer, where the engine asks how it went before it tells anybody (`pending`). Not so with one that
         starts, whose first link is called what the engine calls it; nor with `takes`: it wants to do that itself.
@@ -94,9 +96,13 @@ class Engined:
             endpoint = self.endpoint(identity)
             former = core.records.sandboxes[endpoint.sandbox]
             network = core.records.networks[endpoint.network]
+            known = core.records.sandboxes.get(sandbox_id)
+            if known is not None and known.namespace != namespace:
+                raise Conflict(f"sandbox {sandbox_id:.12} is at {known.namespace}, not at {namespace}")
             if former.id == sandbox_id:
                 return endpoint
-            known = core.records.sandboxes.get(sandbox_id)
+            if handing.claimed(endpoint):  # an engine gives one that starts anew another endpoint
+                raise Conflict(f"endpoint {identity:.12} has joined already, at {former.namespace}: Leave comes before another Join")
             sandbox = known or msgspec.structs.replace(former, id=sandbox_id, created=now(), namespace=namespace)
             joined = msgspec.structs.replace(endpoint, sandbox=sandbox_id)
             cookie, names = (0, frozenset[str]()) if takes else arrivals.inside(namespace)

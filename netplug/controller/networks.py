@@ -9,6 +9,7 @@ quicker.
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 from functools import partial
 
@@ -20,7 +21,7 @@ from netplug.controller.cluster import in_use
 from netplug.controller.core import Core
 from netplug.controller.effects import Effects
 from netplug.controller.lending import Lending
-from netplug.controller.records import delete_network, put_network
+from netplug.controller.records import Records, delete_network, put_network
 from netplug.controller.requests import ControllerEvent, NetworkRequest
 from netplug.controller.routing import Routing
 from netplug.controller.shared import Shared
@@ -31,6 +32,8 @@ from netplug.plan import Plan
 from netplug.store import Lost
 
 PREDEFINED = ("bridge", "host", "none")
+_LONGEST_NAME = 255
+"""Characters; no longer one could be part of a container's name in DNS (RFC 1035)."""
 PUBLISHED = "published"
 """The lock of those that other nodes have routes to."""
 _ATTEMPTS = 50
@@ -177,7 +180,9 @@ class Networks:
     def prepare(self, request: NetworkRequest, *, predefined: bool = False) -> Network:
         """The record that the request makes, checked; changes nothing."""
         records = self._core.records
-        self._check_name(request.name, predefined)
+        check_name(records, request.name)
+        if request.name in PREDEFINED and not predefined:
+            raise Forbidden(f"operation is not permitted on predefined {request.name} network")
         if records.network_named(request.name) is not None:
             raise Conflict(f"network with name {request.name} already exists")
         driver = self._core.drivers.named(request.driver)
@@ -229,14 +234,6 @@ class Networks:
             raise InvalidArgument(
                 "netplug.routes=cluster: this host is in no cluster; start the daemon with --store etcd://HOST:PORT and --advertise ADDRESS"
             )
-
-    def _check_name(self, name: str, predefined: bool) -> None:
-        if not name:
-            raise InvalidArgument("invalid name: name is empty")
-        if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", name):
-            raise InvalidArgument(f'invalid network name "{name}": only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed')
-        if name in PREDEFINED and not predefined:
-            raise Forbidden(f"operation is not permitted on predefined {name} network")
 
     def _found(self, network: Network) -> tuple[FoundLink, ...]:
         driver = self._core.driver(network)
@@ -319,6 +316,18 @@ class Networks:
         if "/claims/" in lost.failed.key:
             return Forbidden(f"cannot create network {network.name}: {lost.failed.key.split('/claims/')[1]} belongs to another network")
         return Conflict(f"network with name {network.name} already exists")
+
+
+def check_name(records: Records, name: str) -> None:
+    """Raises where no network can be called so, whoever has what name."""
+    if not name:
+        raise InvalidArgument("invalid name: name is empty")
+    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", name):
+        raise InvalidArgument(f"invalid network name {json.dumps(name[:80])}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+    if len(name) > _LONGEST_NAME:
+        raise InvalidArgument(f'invalid network name "{name:.20}…": {_LONGEST_NAME} characters are the most')
+    if name in records.networks:
+        raise Conflict(f'invalid network name "{name:.12}…": it is the id of network {records.network_name(name)}')
 
 
 def _clash(one: str, other: str) -> bool:

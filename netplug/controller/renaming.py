@@ -7,15 +7,17 @@ from contextlib import suppress
 
 import msgspec
 
+from netplug.controller import exits
 from netplug.controller.core import Core, log
 from netplug.controller.endpoints import Endpoints
 from netplug.controller.furnishing import engines_resolver
 from netplug.controller.joining import redirection
 from netplug.controller.names import endpoint_names
+from netplug.controller.networks import PREDEFINED, check_name
 from netplug.controller.peers import Peers
 from netplug.controller.records import put_sandbox, renamed_endpoint, renamed_network
 from netplug.controller.requests import ControllerEvent
-from netplug.errors import Unavailable
+from netplug.errors import NetplugError, Unavailable
 from netplug.kernel import namespaces
 from netplug.model import Endpoint, Network, Sandbox
 from netplug.store import Lost, Store
@@ -35,6 +37,9 @@ class Renaming:
             network = core.records.networks.get(identity)
             if network is None or network.name == name:
                 return
+            if wrong := self._wrong(name):
+                self._refuse(identity, f"network {network.name} keeps that name: {wrong}")
+                return
             if core.records.network_named(name) is not None:
                 self._refuse(identity, f"network {network.name} cannot be called {name}: there is a network of that name")
                 return
@@ -47,6 +52,16 @@ class Renaming:
             core.records.add_network(renamed)
             await self._tell_network(renamed)
         core.events.send(ControllerEvent(kind="network", action="update", network=renamed))
+
+    def _wrong(self, name: str) -> str:
+        """Why no network of an engine's can be called so; `""`: one can."""
+        if name in (*PREDEFINED, exits.GATEWAY):
+            return f"{name} is a network of netplug's own"
+        try:
+            check_name(self._core.records, name)
+        except NetplugError as error:
+            return str(error)
+        return ""
 
     async def heard(self, network: Network) -> None:
         """Another node has given the network of this id that name."""

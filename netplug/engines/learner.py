@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from netplug.controller import Controller
 from netplug.engines.engine_api import EngineApi
-from netplug.engines.network_driver import ENGINE, NetworkDriver
-from netplug.engines.ties import Ties
+from netplug.engines.network_driver import NetworkDriver
+from netplug.engines.ties import ENGINE, Ties
 from netplug.errors import NetplugError, NotFound, Unavailable
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ class Learner:
         task.add_done_callback(self._tasks.discard)
 
     async def _follow(self) -> None:
+        """For good: an engine that is away comes back, and one that says what makes no sense says something else next time."""
         pause = _FIRST_PAUSE
         while True:
             try:
@@ -66,12 +67,18 @@ class Learner:
                     pause, self._known = _FIRST_PAUSE, True
                     self._run(self._quietly(self._agree()))
                     async for event in events:
-                        self._take(event)
+                        self._hear(event)
             except Unavailable as error:
                 (log.info if self._known else log.debug)("%s", error)
                 self._known = False
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _hear(self, event: dict[str, Any]) -> None:
+        try:
+            self._take(event)
+        except Exception:  # as in `_quietly`
+            log.exception("an event of the Docker Engine: %.200r", event)
 
     def _take(self, event: dict[str, Any]) -> None:
         actor = event.get("Actor") or {}
@@ -152,8 +159,9 @@ class Learner:
                 await self._controller.release_address(one.id, one.address)
 
     async def _leftovers(self) -> set[Leftover]:
+        """By what this engine says: what another netplug has here it knows nothing of."""
         networks = {str(one["Id"]) for one in await self._engine.get("networks")}
-        ties = {tie.id: tie for tie in self._ties.all()}
+        ties = {tie.id: tie for tie in self._ties.all() if tie.engine == ENGINE}
         known = set(self._endpoints(await self._engine.get("containers", "json?all=1")))
         for identity in ties.keys() & networks:
             found = await self._engine.get("networks", identity)
@@ -161,9 +169,11 @@ class Learner:
         endpoints = [one for one in self._controller.endpoints() if self._of_engine(one.sandbox)]
         lost = {Leftover("endpoint", one.id) for one in endpoints if one.id not in known}
         lost |= {Leftover("network", identity) for identity in ties.keys() - networks}
-        tied = {tie.network for tie in ties.values()}
+        tied = {tie.network for tie in self._ties.all()}
         used = {address.split("/")[0] for one in endpoints for address in (one.address, one.address6)}
         for pool in self._controller.leases.pools.values():
+            if pool.word:  # lent to another netplug, which asks by words
+                continue
             if pool.network not in tied and not pool.released:
                 lost.add(Leftover("pool", pool.id))
             reserved = self._reserved(pool.network)

@@ -1,7 +1,8 @@
 """Where the engine finds the plugin: a socket that is root's alone, our own or one that the service manager holds for us.
 
 Our own has a name that ends with this process, however that ends: a symbolic link to its descriptor below /proc. A dead daemon's socket
-would hold up an engine that starts for 15 s, for it is there and nobody listens; one that is not there does not.
+would hold up an engine that starts for 15 s, for it is there and nobody listens. Where there is none, the engine looks for one as long,
+unless it finds `/etc/docker/plugins/netplug.json`, which `netplug install docker` writes: that says at once that nobody is there.
 """
 
 from __future__ import annotations

@@ -15,12 +15,11 @@ from netplug.controller import Controller, EndpointRequest, NetworkRequest
 from netplug.engines import shapes
 from netplug.engines.ports import port_bindings
 from netplug.engines.routes import Fields, Outcome, Table
-from netplug.engines.ties import Tie, Ties
-from netplug.errors import Forbidden, InvalidArgument
+from netplug.engines.ties import ENGINE, OTHER, Tie, Ties
+from netplug.errors import Forbidden, InvalidArgument, NotFound
 from netplug.model import Endpoint, PoolConfig
 from netplug.registry import Drivers
 
-ENGINE = "docker"
 DRIVER, NETWORK = "netplug.driver", "netplug.network"
 """Options of `docker network create`: what the network is made of, and which one it is, where it is there."""
 NO_POOL = "0.0.0.0/0"
@@ -65,24 +64,30 @@ class NetworkDriver:
         given = _given(body)
         leased = [self._leased(one, identity) for one in given]
         if existing:
-            await self._join_network(identity, existing, options, leased)
+            await self._join_network(identity, existing, body, options, leased)
         else:
             await self._make_network(identity, body, options, given, leased)
         return {}
 
-    async def _join_network(self, identity: str, existing: str, options: dict[str, str], leased: list[str]) -> None:
+    async def _join_network(
+        self, identity: str, existing: str, body: shapes.CreateNetwork, options: dict[str, str], leased: list[str]
+    ) -> None:
         if options:
             raise InvalidArgument(f"{NETWORK}={existing} is there already: it takes no other options ({', '.join(sorted(options))})")
         network = self._controller.network(existing)
         if not network.pools or network.predefined or network.finder:
             raise Forbidden(f"{NETWORK}={existing}: that network is for netplug's own containers only")
+        # The engine says `false` of IPv6 where the user has said nothing.
+        for word, asked, has in (("--internal", shapes.INTERNAL, network.internal), ("--ipv6", shapes.ENABLE_IPV6, network.ipv6)):
+            if shapes.flag(body.options, asked) and not has:
+                raise InvalidArgument(f"{NETWORK}={existing} is there already, and was made without {word}: leave that away")
         for pool in map(self._controller.leases.pool, leased):
             if pool.network != network.id:
                 raise InvalidArgument(
                     f"network {existing} has the subnet {network.pools[0].subnet}, not {pool.subnet}:"
                     f" give --subnet {network.pools[0].subnet}, or --ipam-driver null"
                 )
-        await self._ties.put(Tie(id=identity, network=network.id, joined=True))
+        await self._ties.put(Tie(id=identity, network=network.id, joined=True, engine=_engine(body)))
 
     async def _make_network(
         self, identity: str, body: shapes.CreateNetwork, options: dict[str, str], given: list[shapes.IpamData], leased: list[str]
@@ -109,7 +114,7 @@ class NetworkDriver:
                 )
             )
         await leases.bind(leased, identity)
-        await self._ties.put(Tie(id=identity, network=identity))
+        await self._ties.put(Tie(id=identity, network=identity, engine=_engine(body)))
 
     def _known(self, identity: str) -> bool:
         return any(network.id == identity for network in self._controller.networks())
@@ -154,7 +159,7 @@ class NetworkDriver:
     def create_endpoint(self, body: shapes.CreateEndpoint) -> Outcome:
         identity = _checked(body.endpoint_id, "endpoint")
         tie, asked = self._ties.find(body.network_id), body.interface or shapes.Interface()
-        endpoint = self._controller.endpoint(identity)
+        endpoint = self._endpoint(body)
         if endpoint is not None:
             return self._made(endpoint, asked)
         request = EndpointRequest(
@@ -165,7 +170,17 @@ class NetworkDriver:
             mac=asked.mac,
             options=shapes.text_options(body.options),
         )
-        return self._once_made(self._controller.attach(tie.network, request, ENGINE), asked)
+        return self._once_made(self._controller.attach(tie.network, request, tie.engine), asked)
+
+    def _endpoint(self, body: shapes.EndpointRef | shapes.CreateEndpoint | shapes.Join | shapes.External) -> Endpoint | None:
+        """The one that is meant; None where there is none of that id. NotFound: it is on another network.
+
+        One whose network the engine has forgotten can be taken away.
+        """
+        endpoint, tie = self._controller.endpoint(body.endpoint_id), self._ties.get(body.network_id)
+        if endpoint is not None and tie is not None and endpoint.network != tie.network:
+            raise NotFound(f"endpoint {endpoint.id:.12} is not on network {body.network_id:.12}")
+        return endpoint
 
     async def _once_made(self, making: Awaitable[Endpoint], asked: shapes.Interface) -> Fields:
         return self._made(await making, asked)
@@ -184,6 +199,7 @@ class NetworkDriver:
         network = self._controller.network(tie.network)
         namespace = _namespace(body.key)
         identity, sandbox = _checked(body.endpoint_id, "endpoint"), namespace.rpartition("/")[2]
+        self._endpoint(body)
         endpoint = await self._controller.join(identity, sandbox, namespace, takes=shapes.flag(body.options, shapes.TAKES))
         answer: Fields = {
             "Gateway": endpoint.gateway,
@@ -192,12 +208,13 @@ class NetworkDriver:
         passing = f"np{endpoint.id[:12]}"
         if endpoint.interface == passing:  # else it is in the container already
             answer["InterfaceName"] = {"SrcName": passing, "DstPrefix": network.options.get(PREFIX, "eth")}
-        if network.internal:
+        # Without, an engine that sees no IPv4 gateway gives the container a bridge of its own as the way out.
+        if network.internal or (self._controller.leads_out(network) and not endpoint.gateway):
             answer["DisableGatewayService"] = True
         return answer
 
     def leave(self, body: shapes.EndpointRef) -> Outcome:
-        return self._leave(body) if self._controller.endpoint(body.endpoint_id) is not None else {}
+        return self._leave(body) if self._endpoint(body) is not None else {}
 
     async def _leave(self, body: shapes.EndpointRef) -> Fields:
         await self._controller.leave(body.endpoint_id)
@@ -205,6 +222,7 @@ class NetworkDriver:
 
     def information(self, body: shapes.EndpointRef) -> Outcome:
         """The engine asks for it after Join, before it tells anybody: here it hears how that has ended."""
+        self._endpoint(body)
         pending = self._controller.pending(body.endpoint_id)
         return self._information(body) if pending is None else self._informed(pending, body)
 
@@ -217,17 +235,26 @@ class NetworkDriver:
         return {"Value": {"netplug.ports": ", ".join(map(str, endpoint.ports))} if endpoint is not None and endpoint.ports else {}}
 
     async def carry(self, body: shapes.External) -> Fields:
-        await self._controller.carry(_checked(body.endpoint_id, "endpoint"), port_bindings(body.options))
+        identity = _checked(body.endpoint_id, "endpoint")
+        self._ties.find(body.network_id)
+        self._endpoint(body)
+        await self._controller.carry(identity, port_bindings(body.options))
         return {}
 
     async def release(self, body: shapes.EndpointRef) -> Fields:
-        await self._controller.release(body.endpoint_id)
+        if self._endpoint(body) is not None:
+            await self._controller.release(body.endpoint_id)
         return {}
 
 
 def _given(body: shapes.CreateNetwork) -> list[shapes.IpamData]:
     """The pools that the engine's IPAM has for the network; the `null` one has none."""
     return [one for one in (*(body.ipv4 or ()), *(body.ipv6 or ())) if one.pool and one.pool not in (NO_POOL, "::/0")]
+
+
+def _engine(body: shapes.CreateNetwork) -> str:
+    """Whose network it is."""
+    return OTHER if shapes.flag(body.options, shapes.TAKES) else ENGINE
 
 
 def _checked(identity: str, what: str) -> str:

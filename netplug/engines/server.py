@@ -98,7 +98,7 @@ class PluginServer:
         """The response."""
         try:
             if not is_root(caller):
-                return wire.failed("the plugin's socket is root's alone", 403, lasts=False)
+                return wire.failed("the plugin's socket is root's alone", 403, lasts=request.lasts)
             outcome = self._called(request)
         except Exception as error:
             return _refused(request, error)

@@ -11,15 +11,18 @@ from netplug.errors import NotFound
 from netplug.model import Record, encode
 from netplug.store import PREFIX, Delete, Put, Store
 
+ENGINE, OTHER = "docker", "netplug"
+"""Whose networks and containers they are: the Docker Engine's, or another netplug's, which looks after them itself."""
 _KEYS = f"{PREFIX}docker-networks/"
 
 
 class Tie(Record, frozen=True, kw_only=True):
-    """`joined`: the network was there before, and stays when the engine removes its own."""
+    """`joined`: the network was there before, and stays when the engine removes its own. `engine`: whose it is."""
 
     id: str
     network: str
     joined: bool = False
+    engine: str = ENGINE
 
 
 class Ties:

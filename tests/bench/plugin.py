@@ -167,7 +167,7 @@ def _alive(pair: Pair) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _dead(pair: Pair) -> Iterator[None]:
-    """Killed, so that its socket is left."""
+    """Killed: its socket's name has gone with it, and dockerd finds what `netplug install docker` has written (`pairs`)."""
     pair.kill9()
     try:
         yield

@@ -255,8 +255,9 @@ FOOTER = """
 - Simulated: the cluster parts of so many daemons in one process, 100 endpoints each on one network, with a connection of its own to a real
   etcd for each, and no kernels. Counts and bytes are real, CPU is without the kernel's.
 - As dockerd's plugin: both kinds of networks in one dockerd, in turns; its own calls are timed over the plugin's socket. For its start
-  dockerd has a network of the plugin's and a container on it. Where nobody listens on a plugin's socket, dockerd tries for 15 s; held by
-  systemd, the socket takes the call and netplug is started.
+  dockerd has a network of the plugin's and a container on it. A plugin that is dead was killed: its socket is gone with it, and dockerd
+  finds what `netplug install docker` has written, without which it would look for 15 s. Held by systemd, the socket takes the call and
+  netplug is started.
 - Memory: the sum of RSS (and PSS) of daemon and resolver, or of dockerd and containerd. What is there once per container is not in
   it: {supervisors}.
 - Restart: the daemon is killed with SIGKILL and the whole nftables ruleset flushed; the clock runs from the new daemon's start until links,

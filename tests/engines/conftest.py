@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.dockerd import Pair
+from tests.engines.dockerd import FIREWALLS, Pair
 from tests.hosts import Lan
 
 
@@ -23,9 +23,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def started() -> Iterator[Pair]:
-    """Both daemons, with an image in dockerd's store; `dockerd.IMAGE`."""
+    """Both daemons, with an image in dockerd's store; `dockerd.IMAGE`. What nobody allows is not forwarded.
+
+    dockerd sees to that itself where it is the first to switch forwarding on; here netplug is.
+    """
     with Lan() as lan, Pair(lan) as pair:
         pair.start()
+        for program in FIREWALLS:
+            pair.run_here(program, "-P", "FORWARD", "DROP")
         pair.start_dockerd()
         pair.import_image()
         yield pair

@@ -20,6 +20,7 @@ from netplug.cli.install import AWAY, away
 from tests.hosts import Host, command
 
 IMAGE = "bench"
+FIREWALLS = ("iptables", "ip6tables")
 
 
 class Pair(DockerHost, Host):

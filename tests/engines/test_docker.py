@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.engines.dockerd import IMAGE, Pair
+from tests.engines.dockerd import FIREWALLS, IMAGE, Pair
 
 SERVE = ("nc", "-ll", "-p", "80", "-e", "echo", "served")
 
@@ -135,6 +135,8 @@ def test_connect_and_disconnect_while_it_runs(pair: Pair) -> None:
 
 def test_the_engines_own_bridge_and_ours_side_by_side(pair: Pair) -> None:
     """Ports go with the way out, as the engine has it; its firewall drops what is forwarded, and ours passes."""
+    for program in FIREWALLS:
+        assert "-P FORWARD DROP" in pair.run_here(program, "-S", "FORWARD").splitlines()
     make(pair, "demo")
     pair.docker("network", "create", "plain")
     pair.run_container("web", "--network", "plain", "-p", "8081:80", argv=SERVE)

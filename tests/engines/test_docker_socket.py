@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
+from netplug.daemon import PATIENCE
 from tests.engines.dockerd import Pair
 from tests.engines.test_docker import make, reaches
-from tests.hosts import Lan
+from tests.hosts import Api, Host, Lan
 
 
 def test_an_engine_that_starts_brings_netplug_back() -> None:
@@ -51,3 +55,17 @@ def test_a_dead_netplug_holds_no_engine_up() -> None:
         pair.docker("start", "web")
         assert reaches(pair, "web", "10.9.0.1")
         pair.clean()
+
+
+def test_an_engine_is_answered_while_the_cluster_is_waited_for() -> None:
+    """What it asks of this host's own networks needs no etcd."""
+    with Lan() as lan, Host(lan) as host, ThreadPoolExecutor(1) as threads:
+        path = host.directory / "plugin.sock"
+        started = threads.submit(host.start, "--store", "etcd://127.0.0.1:1", "--advertise", host.address, "--docker-plugin", str(path))
+        while not path.exists() and not started.done():
+            time.sleep(0.01)
+        with contextlib.closing(Api(path)) as engine:
+            assert engine.call("POST", "/IpamDriver.RequestPool", {"AddressSpace": "netplug"})["Pool"]
+        answered = time.monotonic()
+        started.result()
+        assert time.monotonic() - answered > PATIENCE / 2

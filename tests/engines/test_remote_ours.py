@@ -40,6 +40,13 @@ def on(host: Host, test: Callable[[], Awaitable[None]]) -> None:
         raise raised[0]
 
 
+def tied(host: Host) -> list[str]:
+    """Whose networks the plugin has."""
+    with contextlib.closing(sqlite3.connect(f"file:{host.state_directory}/netplug.db?mode=ro", uri=True)) as store:
+        rows = store.execute("select value from kv where key like '/netplug/v1/docker-networks/%'").fetchall()
+    return [msgspec.json.decode(value)["engine"] for (value,) in rows]
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("NETPLUG_PLUGIN_PATH", str(tmp_path))
@@ -62,6 +69,7 @@ def test_a_container_of_one_is_on_the_network_of_the_other(folder: Path) -> None
                     id="ef" * 32, network=network.id, sandbox=sandbox.id, created="", container_name="web", interface="eth0"
                 )
                 await driver.make(network)
+                assert tied(host) == ["netplug"], "no engine that the other is told to ask has it"
                 given = await driver.attach(network, endpoint, sandbox)
                 joined = msgspec.structs.replace(endpoint, address=given.address, gateway=given.gateway, mac=given.mac, attachment=given)
                 async with executing() as executor:

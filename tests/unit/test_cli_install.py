@@ -38,12 +38,37 @@ def test_there_and_back(tmp_path: Path, what: str, files: list[str]) -> None:
     assert there(tmp_path) == files
     assert all(f"wrote {tmp_path / name}" in said for name in files)
     assert "is there already" in run(tmp_path, what)
-    run(tmp_path, what, "--uninstall", "--dry-run")
+    would = run(tmp_path, what, "--uninstall", "--dry-run")
     assert there(tmp_path) == files
-    run(tmp_path, what, "--uninstall")
+    removed = run(tmp_path, what, "--uninstall")
+    assert [line.replace("would remove", "removed") for line in would.splitlines()] == removed.splitlines()[:-1]
     assert there(tmp_path) == []
-    assert [path.name for path in (tmp_path / UNITS).iterdir()] == [], "directories that were made for them"
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    assert left == ["etc", "etc/systemd", UNITS], "directories that were made for them"
     assert "is not there" in run(tmp_path, what, "--uninstall")
+
+
+def test_directories_of_others_stay(tmp_path: Path) -> None:
+    """Those that were there, empty or not, and those that somebody uses by now."""
+    for folder in ("etc/docker/plugins", UNITS, f"{UNITS}/netplug.service.d"):
+        (tmp_path / folder).mkdir(parents=True)
+    run(tmp_path, "docker")
+    (tmp_path / UNITS / "docker.service.d" / "mine.conf").write_text("[Service]\n")
+    said = run(tmp_path, "docker", "--uninstall")
+    assert there(tmp_path) == [f"{UNITS}/docker.service.d/mine.conf"]
+    assert (tmp_path / "etc/docker/plugins").is_dir()
+    assert (tmp_path / UNITS / "netplug.service.d").is_dir()
+    assert said.count("removed") == len(DOCKER)
+
+
+def test_directories_that_were_made_are_known_after_another_version_has_written_its_files(tmp_path: Path) -> None:
+    run(tmp_path, "docker")
+    unit = tmp_path / UNITS / "netplug.service.d/docker.conf"
+    assert f"removes it (made with it: {UNITS}/netplug.service.d)." in unit.read_text()
+    unit.write_text(unit.read_text() + "# of another version\n")
+    assert f"wrote {unit}" in run(tmp_path, "docker")
+    run(tmp_path, "docker", "--uninstall")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_dry_run_shows_what_would_be_written(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from netplug.plan import Announce, Publish, Veth
 from tests.unit.doubles import MemoryStore
 from tests.unit.test_controller import Lab, free_port
 
-NETWORK, ENDPOINT, OTHER = "a" * 64, "e" * 64, "f" * 64
+NETWORK, ELSEWHERE, ENDPOINT, OTHER = "a" * 64, "b" * 64, "e" * 64, "f" * 64
 KEY = "/run/docker/netns/0123456789ab"
 NET, IPAM = "NetworkDriver.", "IpamDriver."
 
@@ -57,9 +58,9 @@ class Plugin:
     async def pool(self, subnet: str = "10.50.0.0/24", **fields: Any) -> str:
         return str((await self.ok(IPAM + "RequestPool", {"AddressSpace": "netplug", "Pool": subnet, **fields}))["PoolID"])
 
-    async def network(self, identity: str = NETWORK, **options: str) -> str:
-        pool = await self.pool()
-        data = {"AddressSpace": "netplug", "Pool": "10.50.0.0/24", "Gateway": "10.50.0.1/24"}
+    async def network(self, identity: str = NETWORK, subnet: str = "10.50.0.0/24", **options: str) -> str:
+        pool = await self.pool(subnet)
+        data = {"AddressSpace": "netplug", "Pool": subnet, "Gateway": subnet.replace(".0/", ".1/")}
         options = {"com.docker.network.generic": options}
         await self.ok(NET + "CreateNetwork", {"NetworkID": identity, "Options": options, "IPv4Data": [data], "IPv6Data": None})
         return pool
@@ -68,6 +69,9 @@ class Plugin:
         return await self.ok(
             NET + "CreateEndpoint", {"NetworkID": NETWORK, "EndpointID": identity, "Interface": interface or None, "Options": None}
         )
+
+    async def join(self, identity: str = ENDPOINT, key: str = KEY) -> Any:
+        return await self.ok(NET + "Join", {"NetworkID": NETWORK, "EndpointID": identity, "SandboxKey": key, "Options": {}})
 
 
 @pytest.fixture
@@ -91,6 +95,36 @@ async def test_what_the_plugin_is(plugin: Plugin) -> None:
     assert set(await plugin.ok(IPAM + "GetDefaultAddressSpaces")) == {"LocalDefaultAddressSpace", "GlobalDefaultAddressSpace"}
     assert await plugin.ok(NET + "DiscoverNew", {"DiscoveryType": 1, "DiscoveryData": {"Address": "x"}}) == {}
     assert plugin.path.stat().st_mode & 0o777 == 0o600
+
+
+ASK = r"""
+import socket
+with socket.socket(socket.AF_UNIX) as connection:
+    connection.connect("netplug.sock")
+    connection.sendall(b"POST /Plugin.Activate HTTP/1.1\r\nHost: plugin\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+    while said := connection.recv(4096):
+        print(said.decode(), end="")
+"""
+
+
+async def test_the_socket_is_roots_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its callers' credentials, whatever its mode says by now."""
+    # An ordinary socket: a link below /proc/PID/fd nobody else can follow.
+    monkeypatch.setattr("netplug.engines.listener._FIRST_PID_NAMESPACE", "another")
+    server, path = PluginServer(), tmp_path / "plugins" / "netplug.sock"
+    await server.listen(str(path))
+    path.chmod(0o666)
+    argv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-I", "-c", ASK]
+
+    asking = await asyncio.create_subprocess_exec(*argv, cwd=path.parent, stdout=asyncio.subprocess.PIPE)
+    said = (await asking.communicate())[0].decode()
+
+    assert said.startswith("HTTP/1.1 403 Forbidden\r\n")
+    assert json.loads(said.partition("\r\n\r\n")[2]) == {"Err": "the plugin's socket is root's alone"}
+    lab = Lab(tmp_path)
+    assert await Plugin(lab, path).ok("Plugin.Activate"), "root's own call"
+    await server.close()
+    lab.journal.close()
 
 
 async def test_a_method_that_there_is_not_is_not_found(plugin: Plugin) -> None:
