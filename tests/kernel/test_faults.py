@@ -1,7 +1,8 @@
 """The daemon is killed at every fault point of every change, and started again.
 
 Afterwards the kernel, the records, the mounts and the processes are as before the change or as after it, nothing between; the way back
-leads to where it began; and two containers that run all the while never lose a packet.
+leads to where it began; and two containers that run all the while never lose a packet. Nor does doctor find a difference, which compares
+names, held ports and the store too.
 """
 
 from __future__ import annotations
@@ -174,6 +175,7 @@ def test_the_daemon_dies_at_every_fault_point(hosts: Callable[..., Host], name: 
             if now != before and now != after:
                 lines = [*differences(now, before), "or", *differences(now, after)]
                 pytest.fail(f"killed at point {number} of {name}:\n" + "\n".join(lines))
+            assert host.api("GET", "/netplug/doctor") == [], f"killed at point {number} of {name}"
             if name in {"run", "rm"}:
                 # What is left may be a container that does not run: it is no part of the snapshot.
                 with contextlib.suppress(ApiError):

@@ -3,6 +3,7 @@ firewall that keeps them."""
 
 from __future__ import annotations
 
+import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
@@ -85,6 +86,23 @@ def test_same_network(lab: Lab, protocol: str, ip: Addresses) -> None:
 def test_icc_off_leaves_host_and_published_ports(lab: Lab, protocol: str, ip: Addresses) -> None:
     assert lab.source(protocol, "c1", ip["gatewayC"], 80, "h") == ip["c1"]
     assert lab.source(protocol, "c1", ip["h"], 8091, "c2") == ip["gatewayC"]
+
+
+def test_what_icc_off_drops_is_counted_and_counts_are_no_damage(lab: Lab, firewall: HostFirewall, ip: Addresses) -> None:
+    """Of UDP the last rule drops what it counts, of TCP the one for whoever opens a connection."""
+
+    def counted() -> list[int]:
+        return [int(number) for number in re.findall(r"counter packets (\d+) bytes \d+ drop", lab.nft("list chain bridge netplug icc"))]
+
+    before = counted()
+    assert firewall.heal() == []
+    assert lab.answered(("c1", ip["c2"], 80)) == []
+    assert all(later > earlier for later, earlier in zip(counted(), before, strict=True))
+    assert len(before) == 2
+
+    lab.nft("add table inet other; delete table inet other")  # else there is no reason to look
+    assert firewall.heal() == []
+    assert counted() != [0, 0], "nothing was loaded anew"
 
 
 def test_icc_off_cannot_be_gone_round_by_the_host(lab: Lab, firewall: HostFirewall, ip: Addresses) -> None:
