@@ -16,9 +16,16 @@ from typing import Literal
 
 import msgspec
 
+from netplug.errors import InvalidArgument
+
 Protocol = Literal["tcp", "udp", "sctp"]
 Family = Literal[4, 6]
 """IP version."""
+BOOLEANS = {
+    **dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True),
+    **dict.fromkeys(("0", "f", "F", "FALSE", "false", "False"), False),
+}
+"""What Go's strconv.ParseBool, and so Docker, reads."""
 
 
 def new_id() -> str:
@@ -284,6 +291,16 @@ class Sandbox(Record, frozen=True, kw_only=True):
     resolver_udp: int = 0
     resolver_tcp: int = 0
     """The ports in the sandbox where the resolver listens; 127.0.0.11:53 leads there. 0: no resolver."""
+
+
+def flag(options: dict[str, str], option: str, *, default: bool = False) -> bool:
+    """The `default` where it is not there or empty; InvalidArgument where it is none of `BOOLEANS`."""
+    text = options.get(option, "")
+    if not text:
+        return default
+    if text not in BOOLEANS:
+        raise InvalidArgument(f'invalid value for {option}: "{text}" is neither true nor false')
+    return BOOLEANS[text]
 
 
 def encode(record: Record) -> bytes:

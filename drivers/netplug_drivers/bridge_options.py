@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Literal, TypeAlias
 
 from netplug.errors import InvalidArgument
-from netplug.model import Family, Network
+from netplug.model import Family, Network, flag
 from netplug.plan import GatewayMode
 
 NAME = "com.docker.network.bridge.name"
@@ -100,10 +100,10 @@ def _read(identity: str, items: tuple[tuple[str, str], ...], ipv6: bool, interna
     read = Options(
         name=_name(options.get(NAME, "") or f"br-{identity:.12}"),
         named=bool(options.get(NAME)),
-        icc=_flag(options, ICC, default=True),
-        masquerade=_flag(options, MASQUERADE, default=True),
-        antispoof=_flag(options, ANTISPOOF, default=True),
-        inhibit_ipv4=_flag(options, INHIBIT_IPV4, default=False),
+        icc=flag(options, ICC, default=True),
+        masquerade=flag(options, MASQUERADE, default=True),
+        antispoof=flag(options, ANTISPOOF, default=True),
+        inhibit_ipv4=flag(options, INHIBIT_IPV4, default=False),
         mtu=_mtu(options.get(MTU, ""), ipv6=ipv6),
         host_binding=_address(options, HOST_BINDING, 4),
         host_binding6=_address(options, HOST_BINDING6, 6),
@@ -137,18 +137,6 @@ def _mtu(text: str, *, ipv6: bool) -> int:
     if ipv6 and 0 < value < SMALLEST_IPV6_MTU:
         raise InvalidArgument(f"invalid MTU number: {value} is too small for IPv6, which needs {SMALLEST_IPV6_MTU}")
     return value
-
-
-def _flag(options: dict[str, str], option: str, *, default: bool) -> bool:
-    """As Go's strconv.ParseBool reads it."""
-    text = options.get(option, "")
-    if not text:
-        return default
-    if text in {"1", "t", "T", "true", "TRUE", "True"}:
-        return True
-    if text in {"0", "f", "F", "false", "FALSE", "False"}:
-        return False
-    raise InvalidArgument(f'invalid value for {option}: "{text}" is neither true nor false')
 
 
 def _mode(options: dict[str, str], option: str) -> Mode:

@@ -12,7 +12,7 @@ import msgspec
 from netplug.api import shapes
 from netplug.controller.requests import NetworkRequest
 from netplug.errors import InvalidArgument
-from netplug.model import PoolConfig
+from netplug.model import BOOLEANS, PoolConfig
 from netplug.runtime.model import Attachment
 
 Shape = TypeVar("Shape", bound=shapes.Body)
@@ -22,12 +22,6 @@ Defaults = Mapping[str, Mapping[str, str]]
 
 ENABLE_IPV4 = "com.docker.network.enable_ipv4"
 ENABLE_IPV6 = "com.docker.network.enable_ipv6"
-_BOOLEANS = {
-    **dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True),
-    **dict.fromkeys(("0", "f", "F", "FALSE", "false", "False"), False),
-}
-"""Go's strconv.ParseBool."""
-
 _WHERE = re.compile(r"^(.*?) - at `\$\.?(.*)`$")
 
 
@@ -112,9 +106,9 @@ def _enabled(said: bool | None, options: dict[str, str], option: str, *, default
         options.pop(option, None)
         return said
     text = options.get(option, str(default).lower())
-    if text not in _BOOLEANS:
+    if text not in BOOLEANS:
         raise InvalidArgument(f'driver-opt "{option}" is not a valid bool')
-    return _BOOLEANS[text]
+    return BOOLEANS[text]
 
 
 def _without_effect(subnet: str) -> str:

@@ -8,12 +8,10 @@ from netplug.controller.company import Stretch
 from netplug.controller.core import Core
 from netplug.controller.requests import EndpointRequest
 from netplug.errors import AddressesExhausted, AddressInUse, AddressOutOfRange, InvalidArgument
-from netplug.model import Family, Network
+from netplug.model import BOOLEANS, Family, Network, flag
 
 SERIAL = "com.docker.network.ipam.serial"
 """The option of a network whose addresses are given in turn, and not the first that is free."""
-_TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
-_FALSE = frozenset({"", "0", "f", "F", "false", "FALSE", "False"})
 
 Leased = tuple[str, str]
 """An address with its prefix, and the gateway of its pool; two empty strings where the network gives none of that IP version."""
@@ -22,9 +20,8 @@ NOTHING: Leased = ("", "")
 
 
 def check_options(network: Network) -> None:
-    """InvalidArgument where `SERIAL` is nothing that Go's strconv.ParseBool reads."""
-    if (text := network.ipam_options.get(SERIAL, "")) not in _TRUE | _FALSE:
-        raise InvalidArgument(f'invalid value for {SERIAL}: "{text}" is neither true nor false')
+    """InvalidArgument where `SERIAL` is no boolean."""
+    flag(network.ipam_options, SERIAL)
 
 
 def take(core: Core, network: Network, request: EndpointRequest, *, stretch: Stretch | None = None) -> tuple[Leased, Leased]:
@@ -51,7 +48,7 @@ def _take(core: Core, network: Network, wanted: str, family: Family, stretch: St
             raise AddressOutOfRange(f"Invalid address {wanted}: It does not belong to any of this network's subnets")
     if not pools:
         return NOTHING
-    serial = network.ipam_options.get(SERIAL, "") in _TRUE
+    serial = BOOLEANS.get(network.ipam_options.get(SERIAL, ""), False)
     elsewhere = stretch if not wanted else None
     for pool, allocator in pools:
         if leased and wanted and core.leases.holds(network.id, wanted):
