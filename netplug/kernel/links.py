@@ -33,7 +33,7 @@ from netplug.kernel.netlink import (
 from netplug.plan import DOOMED_GROUP, LINK_GROUP, RETIRED_GROUP, Bridge, Veth
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
-IFF_UP, _IFF_LOOPBACK = 1, 8
+IFF_UP, _IFF_LOOPBACK, IFF_RUNNING = 1, 8, 64
 IPV6_MIN_MTU = 1280
 """RFC 8200 section 5; with less the kernel gives a link no IPv6."""
 
