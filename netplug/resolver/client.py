@@ -91,22 +91,29 @@ class _Connection:
             log.debug("resolver connection: %s", error)
             self.close()
 
-    def _readable(self) -> None:
+    def look(self) -> None:
+        """Take the answers that are there by now, which the loop would bring in its next turn."""
+        while self._waiting and self._readable():
+            pass
+
+    def _readable(self) -> bool:
+        """False: nothing was there, or will be."""
         try:
             data = self._sock.recv(channel.MAX_MESSAGE)
         except BlockingIOError:
-            return
+            return False
         except OSError as error:
             log.debug("resolver connection: %s", error)
             data = b""
         if not data:
             self.close()
-            return
+            return False
         answer = msgspec.json.decode(data)
         if "replaced" in answer:
             self.replaced = True
         elif not (future := self._waiting.popleft()).done():
             future.set_result(answer)
+        return True
 
     def close(self) -> None:
         """Who waits gets _Lost."""
@@ -236,7 +243,10 @@ class Resolver:
         answers = self._sent(messages) if self._connected else []
 
         async def answered() -> None:
-            await self._call(messages, answers)
+            if answers and self._connection is not None:
+                self._connection.look()  # it has had time
+            if not answers or not all(map(_is_good, answers)):
+                await self._call(messages, answers)
 
         return answered()
 
@@ -349,6 +359,11 @@ async def _all(answers: Sequence[_Answer]) -> list[dict[str, Any]]:
         if isinstance(result, BaseException):
             raise result
     return [result for result in results if not isinstance(result, BaseException)]
+
+
+def _is_good(answer: _Answer) -> bool:
+    """It has come, and is no refusal."""
+    return answer.done() and not answer.cancelled() and answer.exception() is None and "error" not in answer.result()
 
 
 def _checked(answer: dict[str, Any]) -> dict[str, Any]:
