@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from netplug.controller import points
+from netplug.controller.claims import Claims
 from netplug.controller.cluster import in_use
 from netplug.controller.core import Core, log, recording
 from netplug.controller.debts import Debts
@@ -81,13 +82,14 @@ class Controller:
         self._debts = Debts(core)
         self._membership = Membership(core, self._peers, self._debts)
         self._membership.own = self._own
-        self._shared = Shared(core, self._membership, self._debts)
+        self._shared = Shared(core, self._membership)
+        self._claims = Claims(core, self._membership, self._debts)
         self._routing = Routing(core)
         self._farewells = Farewells(core)
         self._effects = Effects(core, self._farewells)
         self._networks = Networks(core, self._shared, self._routing, self._effects)
-        self._endpoints = Endpoints(core, self._shared, self._networks, self._effects)
-        self._sandboxes = Sandboxes(core, self._endpoints, self._shared)
+        self._endpoints = Endpoints(core, self._claims, self._networks, self._effects)
+        self._sandboxes = Sandboxes(core, self._endpoints, self._claims)
         self._planning = Planning(core, self._membership, self._networks, self._endpoints, self._sandboxes)
         self._changes = Shelter(unbroken=True)
         self._engined = Engined(core, self._endpoints, self._sandboxes, self._changes)
@@ -369,7 +371,7 @@ class Controller:
         self._membership.read_anew()
 
     async def _own(self, network: Network, endpoints: list[Endpoint]) -> None:
-        for endpoint in await self._shared.own(network, endpoints):
+        for endpoint in await self._claims.own(network, endpoints):
             with suppress(NotFound):  # somebody was quicker
                 await self.disconnect(network.id, endpoint.sandbox)
 

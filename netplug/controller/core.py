@@ -159,6 +159,7 @@ class Core:
         try:
             await record
         except BaseException as error:
+            self._forget(plan)
             errors = [error, *await self.executor.remove(applied.undo)]
             self.journal.record(action, subject, (), "; ".join(map(str, errors)))
             raise
@@ -308,6 +309,12 @@ class Core:
         plans = _recorder.get()
         if plans is not None and plan:
             plans.append(plan)
+
+    def _forget(self, plan: Plan) -> None:
+        """The opposite of `note`: it has been undone, and another may follow that does the same in another way."""
+        plans = _recorder.get()
+        if plans is not None and plan in plans:
+            plans.remove(plan)
 
 
 async def _done(record: Awaitable[object]) -> bool:

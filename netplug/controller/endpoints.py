@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 
 from netplug.controller import exits, handing, linking
+from netplug.controller.claims import Answer, Claims
 from netplug.controller.company import Stretch
 from netplug.controller.core import Core, log
 from netplug.controller.effects import Effects, Prepared
@@ -24,7 +25,6 @@ from netplug.controller.networks import Networks
 from netplug.controller.publishing import Ports, Publishing
 from netplug.controller.records import delete_endpoint, put_endpoint, put_sandbox, sandbox_key, update_endpoint
 from netplug.controller.requests import ControllerEvent, EndpointRequest
-from netplug.controller.shared import Shared
 from netplug.errors import Conflict, NetplugError, NotFound, PortTaken, Unavailable
 from netplug.kernel import namespaces
 from netplug.model import Endpoint, Network, Sandbox
@@ -35,8 +35,8 @@ from netplug.store import Exists, Lost, Write
 class Endpoints:
     """The life of endpoints."""
 
-    def __init__(self, core: Core, shared: Shared, networks: Networks, effects: Effects) -> None:
-        self._core, self._shared, self._networks = core, shared, networks
+    def __init__(self, core: Core, claims: Claims, networks: Networks, effects: Effects) -> None:
+        self._core, self._claims, self._networks = core, claims, networks
         self.farewells, self._effects = effects.farewells, effects
         self._lending = Lending(core, effects)
         self.publishing = Publishing(core)
@@ -88,11 +88,7 @@ class Endpoints:
         def drafted(stretch: Stretch | None) -> Endpoint:
             return draft(core, network, sandbox, present, request, stretch=stretch)
 
-        alone = network.id not in core.joined
-        async with self._shared.claimed(network, drafted) as endpoint:
-            if alone:
-                core.note(core.peers_plan(network, core.peers[network.id].values()))
-            return await self._attach(network, sandbox, present, endpoint)
+        return await self._claims.attached(network, drafted, partial(self._attach, network, sandbox, present))
 
     async def disconnect(self, reference: str, sandbox_id: str) -> Endpoint:
         core = self._core
@@ -111,11 +107,11 @@ class Endpoints:
         """With `at_once` false also where the cluster cannot be told now."""
         core = self._core
         endpoint = self.find(network, sandbox)
-        async with self._shared.parting(endpoint, at_once=at_once), core.lock(network.id):
+        async with self._claims.parting(endpoint, at_once=at_once) as release, core.lock(network.id):
             change = self._leaving(network, sandbox, core.records.of_sandbox(sandbox.id), endpoint)
             writes: list[Write] = [*delete_endpoint(endpoint), *map(update_endpoint, change.updated)]
             writes += [put_sandbox(change.sandbox)] if change.sandbox != sandbox else []
-            writes += self._shared.debts.cleared(endpoint) if at_once else self._shared.debts.written([endpoint])
+            writes += self._claims.debts.cleared(endpoint) if at_once else self._claims.debts.written([endpoint])
             farewells = self.farewells.of_endpoints([endpoint], sandbox)
             writes += self.farewells.written(farewells)
             present = core.records.of_sandbox(sandbox.id)
@@ -126,7 +122,8 @@ class Endpoints:
             names = self.forget_names(endpoint, sandbox)
             stay = partial(self._stay, network, sandbox, present, endpoint, change)
             try:
-                subject, record = f"{network.name}/{sandbox.name}", core.store.txn((), writes)
+                subject = f"{network.name}/{sandbox.name}"
+                record = core.store.txn((), writes) if release is None else self._once_free(release, writes)
                 await core.dissolve("network disconnect", subject, change.plan, record, stay)
             finally:
                 await names
@@ -134,6 +131,11 @@ class Endpoints:
             core.retire(endpoint)
             await self.publishing.settle(sandbox, change.endpoints)
         return endpoint
+
+    async def _once_free(self, release: Answer[bool], writes: Sequence[Write]) -> None:
+        """Its name and addresses in the cluster, then its record."""
+        await release
+        await self._core.store.txn((), writes)
 
     async def _stay(self, network: Network, sandbox: Sandbox, present: Sequence[Endpoint], endpoint: Endpoint, change: Change) -> None:
         """The store could not be told that it leaves: all is again as the records say."""
@@ -207,7 +209,10 @@ class Endpoints:
         """Give the sandbox's listening sockets to the resolver."""
         await self.tell(self._core.resolver.add_sandbox(self.sandbox_names(sandbox), *sockets))
 
-    async def _attach(self, network: Network, sandbox: Sandbox, present: list[Endpoint], endpoint: Endpoint) -> Endpoint:
+    async def _attach(
+        self, network: Network, sandbox: Sandbox, present: list[Endpoint], endpoint: Endpoint, claim: Answer[None] | None = None
+    ) -> Endpoint:
+        """`claim`: the cluster is being asked whether its name and addresses are its own."""
         core = self._core
         before = sandbox
         sandbox, ports = self._hold_ports(sandbox, present, endpoint)
@@ -226,12 +231,13 @@ class Endpoints:
         try:
             if change.sandbox.resolver_udp != sandbox.resolver_udp:
                 sockets = open_resolver_sockets(change.sandbox)
-            else:
+            elif claim is None:
                 names = self._tell_names(new, self._known_names(change.sandbox))
             if sandbox.kind == "engine":
                 await asyncio.sleep(0)  # its engine is answered now, and need not wait for what follows
             plan = (*change.plan, *linking.rules(core, network, new, change.sandbox))
-            subject, record = f"{network.name}/{sandbox.name}", self._intend(network, change, new)
+            subject = f"{network.name}/{sandbox.name}"
+            record = self._intend(network, change, new) if claim is None else self._once_granted(claim, network, change, new)
             await core.establish("network connect", subject, plan, record, partial(self._withdraw, before, old, new))
         except BaseException:
             for opened in sockets or ():
@@ -246,19 +252,23 @@ class Endpoints:
             raise
         if handing.claimed(new):
             core.announced(new)
-        if names is not None:
-            await names
-        elif sockets is not None:
+        if sockets is not None:
             await self._publish_names(change.sandbox, new, sockets)
+        else:
+            await (names or self._tell_names(new, self._known_names(change.sandbox)))
         await self.publishing.settle(change.sandbox, change.endpoints)
         return new
+
+    async def _once_granted(self, claim: Answer[None], network: Network, change: Change, new: Endpoint) -> None:
+        await claim
+        await self._intend(network, change, new)
 
     def _intend(self, network: Network, change: Change, new: Endpoint) -> Awaitable[None]:
         """On its way to the store when this returns."""
         compares, writes = put_endpoint(new)
         if handing.claimed(new):
             compares.append(Exists(sandbox_key(new.sandbox)))
-        writes += [put_sandbox(change.sandbox), *map(update_endpoint, change.updated), *self._shared.debts.cleared(new)]
+        writes += [put_sandbox(change.sandbox), *map(update_endpoint, change.updated), *self._claims.debts.cleared(new)]
         writes += self.farewells.unsaid(self.farewells.of_endpoints([new], None))
         return self._intended(network, new, self._core.store.txn(compares, writes))
 
@@ -272,7 +282,7 @@ class Endpoints:
 
     async def _withdraw(self, sandbox: Sandbox, old: Sequence[Endpoint], new: Endpoint) -> None:
         """The opposite of the intent, in the store."""
-        writes = [*delete_endpoint(new), put_sandbox(sandbox), *map(update_endpoint, old), *self._shared.debts.written([new])]
+        writes = [*delete_endpoint(new), put_sandbox(sandbox), *map(update_endpoint, old), *self._claims.debts.written([new])]
         writes += self.farewells.written(self.farewells.of_endpoints([new], sandbox))
         await self._core.store.txn((), writes)
 

@@ -30,6 +30,8 @@ class Membership:
         self._core, self._peers, self._debts = core, peers, debts
         self._entering: Counter[str] = Counter()
         """By network: endpoints that are being made here."""
+        self._made = asyncio.Event()
+        """One has come to be, or has not."""
         self._networks: dict[str, Network] = {}
         """Those that are joined; one that is gone from the records is left all the same."""
         self._followers: dict[str, Follower] = {}
@@ -90,9 +92,16 @@ class Membership:
                 yield
             finally:
                 self._entering[network.id] -= 1
+                self._made.set()
         except BaseException:
             await self.left(network.id)
             raise
+
+    async def decided(self, identity: str) -> None:
+        """Until no endpoint is being made here on that network."""
+        while self._entering[identity]:
+            self._made.clear()
+            await self._made.wait()
 
     async def left(self, identity: str) -> None:
         """An endpoint on that network has gone, or did not come to be."""
@@ -109,6 +118,7 @@ class Membership:
         try:
             await core.apply("network join", network.name, core.network_plan(network))
             await self._peers.replace(network, [endpoint for endpoint in endpoints if endpoint.node != cluster.node])
+            core.note(core.peers_plan(network, core.peers[network.id].values()))
         except BaseException:
             await self._part(network)
             raise

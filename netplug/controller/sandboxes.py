@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from netplug.controller import handing, linking
+from netplug.controller.claims import Claims
 from netplug.controller.core import Core
 from netplug.controller.endpoints import Endpoints
 from netplug.controller.joining import redirection
 from netplug.controller.records import delete_endpoint, delete_sandbox, put_sandbox
 from netplug.controller.requests import ControllerEvent, SandboxRequest
-from netplug.controller.shared import Shared
 from netplug.errors import Conflict, InvalidArgument
 from netplug.kernel import namespaces
 from netplug.model import Endpoint, Network, Sandbox, now
@@ -27,8 +27,8 @@ from netplug.store import MAX_OPERATIONS, Write
 class Sandboxes:
     """The life of sandboxes."""
 
-    def __init__(self, core: Core, endpoints: Endpoints, shared: Shared) -> None:
-        self._core, self._shared = core, shared
+    def __init__(self, core: Core, endpoints: Endpoints, claims: Claims) -> None:
+        self._core, self._claims = core, claims
         self._endpoints = endpoints
 
     async def create(self, request: SandboxRequest, *, recorded: bool = True) -> Sandbox:
@@ -70,13 +70,13 @@ class Sandboxes:
             await core.remove("sandbox rm", sandbox.name, plan)
             for endpoint in endpoints:
                 if endpoint.node:
-                    await self._shared.debts.settle(endpoint)
+                    await self._claims.debts.settle(endpoint)
                 core.retire(endpoint)
             await self._endpoints.publishing.settle(sandbox, ())
             self._endpoints.farewells.due(*farewells)
         await self._endpoints.farewells.told(*farewells)
         for endpoint in endpoints:
-            await self._shared.left(endpoint)
+            await self._claims.left(endpoint)
             network = networks[endpoint.network]
             core.events.send(ControllerEvent(kind="endpoint", action="disconnect", network=network, endpoint=endpoint, sandbox=sandbox))
         core.events.send(ControllerEvent(kind="sandbox", action="remove", sandbox=sandbox))
@@ -97,7 +97,7 @@ class Sandboxes:
     def owed(self, endpoints: Sequence[Endpoint], sandbox: Sandbox | None = None) -> list[Write]:
         """Goes with what forgets them: the cluster's store must not keep them either, nor drivers that act outside the kernel."""
         farewells = self._endpoints.farewells
-        return [*self._shared.debts.written(endpoints), *farewells.written(farewells.of_endpoints(endpoints, sandbox))]
+        return [*self._claims.debts.written(endpoints), *farewells.written(farewells.of_endpoints(endpoints, sandbox))]
 
     def prepare(self, request: SandboxRequest) -> Sandbox:
         """The record that the request makes; its cookie is known once the namespace is there."""

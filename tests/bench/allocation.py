@@ -29,6 +29,7 @@ from typing import Any
 
 from netplug.cli.demo_hosts import end_processes
 from netplug.controller import EndpointRequest, NetworkRequest
+from netplug.controller.claims import Answer
 from netplug.controller.company import Stretch
 from netplug.controller.joining import draft
 from netplug.controller.records import network_key, put_endpoint
@@ -92,8 +93,12 @@ async def _claim(member: str, number: int, count: int) -> None:
             def drafted(stretch: Stretch | None) -> Endpoint:
                 return draft(core, network, sandbox, (), request, stretch=stretch)
 
-            async with node.controller._shared.claimed(network, drafted) as endpoint:
+            async def attach(endpoint: Endpoint, answer: Answer[None]) -> Endpoint:
+                await answer
                 core.records.add_endpoint(endpoint)
+                return endpoint
+
+            await node.controller._claims.attached(network, drafted, attach)
 
         await _timed(claim, count)
 
