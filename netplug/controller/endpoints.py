@@ -228,16 +228,26 @@ class Endpoints:
         old = [endpoint for endpoint in present if endpoint.id in {updated.id for updated in change.updated}]
         names: Awaitable[None] | None = None
         sockets = None
+
+        def told() -> Awaitable[None]:
+            return self._tell_names(new, self._known_names(change.sandbox))
+
+        async def granted(claim: Answer[None]) -> None:
+            nonlocal names
+            await claim
+            names = told() if sockets is None else None
+            await self._intend(network, change, new)
+
         try:
             if change.sandbox.resolver_udp != sandbox.resolver_udp:
                 sockets = open_resolver_sockets(change.sandbox)
             elif claim is None:
-                names = self._tell_names(new, self._known_names(change.sandbox))
+                names = told()
             if sandbox.kind == "engine":
                 await asyncio.sleep(0)  # its engine is answered now, and need not wait for what follows
             plan = (*change.plan, *linking.rules(core, network, new, change.sandbox))
             subject = f"{network.name}/{sandbox.name}"
-            record = self._intend(network, change, new) if claim is None else self._once_granted(claim, network, change, new)
+            record = self._intend(network, change, new) if claim is None else granted(claim)
             await core.establish("network connect", subject, plan, record, partial(self._withdraw, before, old, new))
         except BaseException:
             for opened in sockets or ():
@@ -254,14 +264,10 @@ class Endpoints:
             core.announced(new)
         if sockets is not None:
             await self._publish_names(change.sandbox, new, sockets)
-        else:
-            await (names or self._tell_names(new, self._known_names(change.sandbox)))
+        elif names is not None:
+            await names
         await self.publishing.settle(change.sandbox, change.endpoints)
         return new
-
-    async def _once_granted(self, claim: Answer[None], network: Network, change: Change, new: Endpoint) -> None:
-        await claim
-        await self._intend(network, change, new)
 
     def _intend(self, network: Network, change: Change, new: Endpoint) -> Awaitable[None]:
         """On its way to the store when this returns."""

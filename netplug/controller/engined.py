@@ -62,8 +62,8 @@ class Engined:
         endpoints = self._core.records.endpoints
         if identity not in endpoints:
             await asyncio.sleep(0)
-        endpoint = endpoints.get(identity)
-        if endpoint is None:
+        endpoint, cluster = endpoints.get(identity), self._core.cluster
+        if endpoint is None or (cluster is not None and identity in cluster.claiming):
             return await attaching
         attaching.add_done_callback(partial(log_failure, f"endpoint {identity:.12}"))
         return endpoint
