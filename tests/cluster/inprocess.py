@@ -23,7 +23,7 @@ from netplug.controller.cluster import Cluster
 from netplug.errors import NetplugError
 from netplug.kernel.journal import Journal
 from netplug.model import Endpoint, Network, PoolConfig, new_id
-from netplug.plan import Fdb, Neighbour, Netns, Plan, Remove
+from netplug.plan import Fdb, Neighbour, Netns, Plan, Remove, Veth
 from netplug.registry import Drivers
 from netplug.store.etcd import EtcdStore
 from tests.unit.doubles import MemoryExecutor, MemoryFirewall, MemoryResolver, MemoryStore, Restored
@@ -82,15 +82,18 @@ async def _given(answer: Any) -> Any:
 
 
 class Frames(MemoryExecutor):
-    """Also knows where frames go: by network's namespace and MAC the node, and by address the MAC."""
+    """Also knows which links there are, and where frames go: by network's namespace and MAC the node, and by address the MAC."""
 
     def __init__(self) -> None:
         super().__init__()
         self.entries: dict[str, dict[str, str]] = {}
+        self.links: set[str] = set()
+        """Host ends of pairs."""
 
     async def apply(self, plan: Plan) -> Any:
+        applied = await super().apply(plan)
         self._do(plan)
-        return await super().apply(plan)
+        return applied
 
     async def remove(self, plan: Plan) -> Any:
         self._do(plan)
@@ -110,6 +113,7 @@ class Frames(MemoryExecutor):
     async def restore(self, plans: Iterable[Plan]) -> Restored:
         restored = await super().restore(plans)
         self.entries.clear()
+        self.links.clear()
         for plan in self.restored:
             self._do(plan)
         return restored
@@ -123,6 +127,10 @@ class Frames(MemoryExecutor):
                     entries = self.entries.get(op.namespace, {})
                     if entries.get(_key(op)) == _value(op):
                         del entries[_key(op)]
+                case Veth(name=name):
+                    self.links.add(name)
+                case Remove(op=Veth(name=name)):
+                    self.links.discard(name)
                 case Remove(op=Netns(path=path)):
                     self.entries.pop(path, None)
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from netplug.errors import NetplugError, StepFailed, Unavailable
-from netplug.plan import FirewallOp, Plan, Remove, Step
+from netplug.plan import FirewallOp, Plan, Remove, Step, removal
 from netplug.resolver.client import Compared
 from netplug.resolver.model import EndpointNames, SandboxNames
 from netplug.store import Compare, Delete, Exists, KeyValue, Lost, Missing, Put, Write
@@ -51,7 +51,7 @@ class Applied:
 
     @property
     def undo(self) -> Plan:
-        return self.changed
+        return removal(self.changed)
 
 
 @dataclass

@@ -29,7 +29,7 @@ from netplug.errors import (
 )
 from netplug.kernel.journal import Journal
 from netplug.model import PoolConfig, PortBinding, Sandbox
-from netplug.plan import Address, Announce, DnsRedirect, Publish, Remove, Route, Veth
+from netplug.plan import Address, Announce, DnsRedirect, Publish, Remove, Route, Veth, removal
 from netplug.registry import Drivers
 from tests.unit.doubles import MemoryExecutor, MemoryFirewall, MemoryResolver, MemoryStore
 
@@ -146,7 +146,7 @@ async def test_a_record_that_cannot_be_written_leaves_nothing_behind(lab: Lab, o
         await lab.controller.connect("demo", sandbox.id, EndpointRequest(names=("web",)))
 
     assert (lab.store.data, lab.resolver.endpoints, lab.controller.endpoints()) == (data, names, endpoints)
-    assert lab.executor.removed[-1] == lab.executor.applied[-1]
+    assert lab.executor.removed[-1] == removal(lab.executor.applied[-1])
     lab.store.full = False
     endpoint = await lab.controller.connect("demo", sandbox.id, EndpointRequest(names=("web",)))
     assert endpoint.address == "10.50.0.2/24"
