@@ -18,7 +18,7 @@ from netplug.controller.claims import Answer, Claims
 from netplug.controller.company import Stretch
 from netplug.controller.core import Core, log
 from netplug.controller.effects import Effects, Prepared
-from netplug.controller.joining import Change, draft, joined, left
+from netplug.controller.joining import Change, draft, joined, left, split
 from netplug.controller.lending import Lending
 from netplug.controller.names import endpoint_names, needs_resolver
 from netplug.controller.networks import Networks
@@ -28,6 +28,7 @@ from netplug.controller.requests import ControllerEvent, EndpointRequest
 from netplug.errors import Conflict, NetplugError, NotFound, PortTaken, Unavailable
 from netplug.kernel import namespaces
 from netplug.model import Endpoint, Network, Sandbox
+from netplug.plan import Plan
 from netplug.resolver.model import SandboxNames
 from netplug.store import Exists, Lost, Write
 
@@ -245,7 +246,8 @@ class Endpoints:
                 names = told()
             if sandbox.kind == "engine":
                 await asyncio.sleep(0)  # its engine is answered now, and need not wait for what follows
-            plan = (*change.plan, *linking.rules(core, network, new, change.sandbox))
+            plan: Plan = (*change.plan, *linking.rules(core, network, new, change.sandbox))
+            plan, said = split(plan) if claim is not None else (plan, ())
             subject = f"{network.name}/{sandbox.name}"
             record = self._intend(network, change, new) if claim is None else granted(claim)
             await core.establish("network connect", subject, plan, record, partial(self._withdraw, before, old, new))
@@ -260,6 +262,8 @@ class Endpoints:
                 await names
                 await self.forget_names(new, before)
             raise
+        if said:
+            await core.apply("network connect", subject, said)
         if handing.claimed(new):
             core.announced(new)
         if sockets is not None:

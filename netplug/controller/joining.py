@@ -111,8 +111,14 @@ def joined(
         redirect = redirection(sandbox)
     plan = handing.attached(core.driver(network).join(network, new, sandbox), new, sandbox)
     # An announcement is a packet to every port of the bridge: none where it would tell nobody anything new.
-    plan = tuple(step for step in plan if not isinstance(step, Announce) or core.known_otherwise(new, step.address))
-    return Change(sandbox, after, updated, (*plan, *redirect, *moved))
+    silent, said = split(plan)
+    said = tuple(step for step in said if core.known_otherwise(new, step.address))
+    return Change(sandbox, after, updated, (*silent, *redirect, *moved, *said))
+
+
+def split(plan: Plan) -> tuple[Plan, tuple[Announce, ...]]:
+    """What is done, and what is said of it."""
+    return tuple(step for step in plan if not isinstance(step, Announce)), tuple(step for step in plan if isinstance(step, Announce))
 
 
 def left(

@@ -10,7 +10,7 @@ import pytest
 from netplug.controller import recording
 from netplug.errors import Unavailable
 from netplug.model import Endpoint
-from netplug.plan import Veth
+from netplug.plan import Announce, Veth
 from netplug.store import Put
 from tests.cluster.inprocess import Node, nodes, within
 from tests.etcd_members import Cluster
@@ -68,6 +68,26 @@ async def test_a_connect_that_the_cluster_fails(node: Node, monkeypatch: pytest.
     second = await node.container("second")
     assert second.container_name == "second"
     assert len(node.frames.links) == 2
+
+
+async def test_neighbours_hear_of_it_once_it_is_granted(node: Node, monkeypatch: pytest.MonkeyPatch):
+    """They know the address by its former owner's MAC."""
+
+    def announced() -> list[str]:
+        return [step.address for plan in node.frames.applied for step in plan if isinstance(step, Announce)]
+
+    await node.container("odd", mac="02:42:00:00:00:99")
+    await node.remove("odd")
+    node.frames.applied.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(node.mortal, "txn", _failing(node, made=False))
+        with pytest.raises(Unavailable, match="no answer"):
+            await node.container("second")
+    assert announced() == []
+
+    assert (await node.container("second")).address == "10.0.0.3/24"
+
+    assert announced() == ["10.0.0.3"]
 
 
 async def test_a_disconnect_that_the_cluster_fails(node: Node, monkeypatch: pytest.MonkeyPatch):
