@@ -56,15 +56,16 @@ async def test_an_address_of_another_s(node: Node):
 
 
 @pytest.mark.parametrize("answered", [True, False], ids=["away", "silent"])
-async def test_a_connect_that_the_cluster_fails(node: Node, monkeypatch: pytest.MonkeyPatch, answered: bool):
-    """Whether or not it has made the change: the next one finds a clean house."""
+async def test_a_connect_that_the_cluster_fails(node: Node, etcd: Cluster, monkeypatch: pytest.MonkeyPatch, answered: bool):
+    """Whether or not it has made the change: it is taken back there as well, and the next one finds a clean house."""
     before = state(node)
     with monkeypatch.context() as patch:
         patch.setattr(node.mortal, "txn", _failing(node, made=not answered))
         with pytest.raises(Unavailable, match="no answer"):
             await node.container("second")
 
-    await within(before, lambda: state(node))
+    assert state(node) == before
+    await within(1, lambda: len(etcd.ctl("get", "--prefix", "--keys-only", "/netplug/v1/endpoints/").split()))
     second = await node.container("second")
     assert second.container_name == "second"
     assert len(node.frames.links) == 2
