@@ -102,7 +102,9 @@ class Bench:
         for engine in netplugs:
             self.progress.console.print("connections to the last port, a range of ports, traffic through the rules")
             found.rates = publishing.rates(engine, max(THERE), 7)
-            found.range[engine.name] = publishing.port_range(engine, 5)
+            for _ in range(3):  # in turns
+                found.range.setdefault(engine.name, []).extend(publishing.port_range(engine, 5))
+                found.range.setdefault(publishing.BARE, []).extend(publishing.bare_range(self.spare, 5))
             found.through = publishing.through(lan, 24, 1)
 
     def dns(self) -> None:

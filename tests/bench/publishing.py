@@ -20,7 +20,21 @@ from tests.hosts import Api, Lan, Namespace, command
 ROOT = Path(__file__).parents[2]
 FIRST_PORT = 10000
 LIST = "iptables list"
-WITH, WITHOUT = "with rules", "without"
+WITH, WITHOUT, LEAST = "with rules", "without", "least"
+BARE = "bare sockets"
+LEAST_RULES = """
+table ip least {
+    chain forward {
+        type filter hook forward priority filter; policy accept;
+        ct state established,related accept
+    }
+    chain postrouting {
+        type nat hook postrouting priority srcnat; policy accept;
+        ip saddr 10.88.0.0/24 oifname "uplink" masquerade
+    }
+}
+"""
+"""Of anybody who lets containers out behind the host's address."""
 CONTAINERS, PORTS_EACH = 64, 10
 RANGE = range(20000, 30000)
 
@@ -34,9 +48,9 @@ class Publishing:
     starts: dict[str, list[float]] = field(default_factory=dict)
     """Seconds until CONTAINERS containers with PORTS_EACH ports each run, all started at once."""
     range: dict[str, list[float]] = field(default_factory=dict)
-    """Milliseconds of a connect that publishes RANGE."""
+    """Milliseconds of a connect that publishes RANGE, and of its sockets alone (BARE)."""
     through: dict[str, list[float]] = field(default_factory=dict)
-    """Gbit/s from a container out, WITH our rules and WITHOUT any."""
+    """Gbit/s from a container out, WITH our rules, WITHOUT any, and with the LEAST that NAT takes."""
 
 
 def ports_from(first: int, count: int) -> dict[int, int]:
@@ -194,17 +208,26 @@ def port_range(engine: Engine, rounds: int) -> list[float]:
     return samples
 
 
+def bare_range(place: Namespace, rounds: int) -> list[float]:
+    """Milliseconds to open and bind a socket for each port of the range, and nothing else."""
+    argv = place.argv(sys.executable, "-m", "tests.bench.sockets", str(RANGE[0]), str(len(RANGE)), str(rounds))
+    said = subprocess.run(argv, cwd=ROOT, check=True, text=True, capture_output=True, timeout=120).stdout
+    return [float(line) for line in said.split()]
+
+
 def through(lan: Lan, rounds: int, seconds: int) -> dict[str, list[float]]:
-    """Gbit/s out of a container through all our rules, NAT too, and, in turns, through none: then the other end routes back."""
-    found: dict[str, list[float]] = {WITH: [], WITHOUT: []}
+    """Gbit/s out of a container, in turns: through all our rules, NAT too; the least that NAT takes; none, for which the other end
+    routes back.
+    """
+    found: dict[str, list[float]] = {WITH: [], LEAST: [], WITHOUT: []}
     with contextlib.closing(Netplug(lan, "--no-heal")) as engine, network(engine.api, "one", "10.88.0.0/24"):
         lan.outside.ip("route", "replace", "10.88.0.0/24", "via", engine.address)
         with container(engine.api, "client", "one") as client:
             host = engine.host.namespace
-            texts = {WITH: host.run("nft", "list", "ruleset").stdout, WITHOUT: ""}
+            texts = {WITH: host.run("nft", "list", "ruleset").stdout, LEAST: LEAST_RULES, WITHOUT: ""}
             for number in range(rounds):
                 # Who goes first takes turns too: what a run leaves behind may cost the next one something.
-                for which in (WITH, WITHOUT) if number % 2 else (WITHOUT, WITH):
+                for which in texts if number % 2 else reversed(texts):
                     host.run("nft", "flush", "ruleset")
                     subprocess.run(host.argv("nft", "-f", "-"), input=texts[which], text=True, check=True, timeout=30)
                     found[which].append(iperf_out(lan, inside(client), seconds))

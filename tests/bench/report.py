@@ -7,16 +7,15 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from netplug.cli.demo_hosts import command
-from tests.bench import cluster_rows, plugin_rows
+from tests.bench import cluster_rows, plugin_rows, publishing_rows
 from tests.bench.cluster import Clustered
 from tests.bench.plugin import Plugged
-from tests.bench.publishing import LIST, RANGE, WITH, WITHOUT, Publishing
-from tests.bench.rows import FLAT, OURS, PEER, Row, as_growth, as_text, as_times, median_of, noise_of
+from tests.bench.publishing import Publishing
+from tests.bench.rows import OURS, PEER, Row, as_growth, as_text, as_times, median_of, noise_of
 from tests.bench.scale import FEW, Growth, Memory
 
 
@@ -39,7 +38,7 @@ def rows(results: Results) -> list[Row]:
     return [
         *_latency_rows(results),
         *_port_rows(results),
-        *_publishing_rows(results.publishing),
+        *publishing_rows.rows(results.publishing),
         *_growth_rows(results),
         *_dns_rows(results),
         *_rate_rows(results),
@@ -89,66 +88,6 @@ def _port_rows(results: Results) -> list[Row]:
             )
         )
     return found
-
-
-def _publishing_rows(found: Publishing) -> list[Row]:
-    return [*_per_port_rows(found), *_rate_to_last_rows(found), *_start_rows(found), *_range_rows(found), *_through_rows(found)]
-
-
-def _per_port_rows(found: Publishing) -> list[Row]:
-    rows = []
-    peer = _per_port(found, PEER, max)
-    listed = _per_port(found, LIST, max)
-    for name in (OURS, "netplug (iptables)"):
-        first, last = _per_port(found, name, min), _per_port(found, name, max)
-        if first and last:
-            there = max(found.per_port[name])
-            beside = f"{as_text(peer, 'ms')} (at {max(found.per_port[PEER])}); a list: {as_text(listed, 'ms')}" if peer else ""
-            flat = last / first <= FLAT if name == OURS else None
-            what = f"one of 1,000 ports, 0 and {there:,} there" + ("" if name == OURS else ", iptables backend")
-            cost = f"{as_text(first, 'ms')} → {as_text(last, 'ms')}"
-            rows.append(Row(what, cost, beside, as_growth(last / first), f"flat (within {FLAT} times)" if name == OURS else "", flat))
-    return rows
-
-
-def _per_port(found: Publishing, name: str, which: Callable[[Iterable[int]], int]) -> float | None:
-    steps = found.per_port.get(name)
-    return statistics.median(steps[which(steps)]) if steps else None
-
-
-def _rate_to_last_rows(found: Publishing) -> list[Row]:
-    if not found.rates:
-        return []
-    medians = {name: {which: statistics.median(samples) for which, samples in ends.items()} for name, ends in found.rates.items()}
-    ours, listed = medians[OURS], medians[LIST]
-    ratio = ours["last"] / ours["first"]
-    text = f"{ours['first']:,.0f} → {ours['last']:,.0f} /s"
-    beside = f"iptables list: {listed['first']:,.0f} → {listed['last']:,.0f} /s"
-    return [Row("connections to the first and the last of 5,000 ports", text, beside, as_growth(ratio), "within 5 %", ratio >= 0.95)]
-
-
-def _start_rows(found: Publishing) -> list[Row]:
-    ours, peer = (median_of(found.starts.get(name)) for name in (OURS, PEER))
-    ratio = peer / ours if ours and peer else None
-    reached = ratio >= 5 if ratio is not None else None
-    row = Row("64 starts at once, 10 ports each", as_text(ours, "s"), as_text(peer, "s"), as_times(ratio), "5 times faster", reached)
-    return [row] if ours else []
-
-
-def _range_rows(found: Publishing) -> list[Row]:
-    ours = median_of(found.range.get(OURS))
-    return [Row(f"publish the range {RANGE[0]}-{RANGE[-1]}", as_text(ours, "ms"), "", "", "under 50 ms", ours < 50)] if ours else []
-
-
-def _through_rows(found: Publishing) -> list[Row]:
-    ours, none = (median_of(found.through.get(which)) for which in (WITH, WITHOUT))
-    if not ours or not none:
-        return []
-    ratio = ours / none
-    peer = f"no rules: {as_text(none, 'Gbit/s')}"
-    return [
-        Row("bytes through the rules, container to outside", as_text(ours, "Gbit/s"), peer, as_times(ratio), "within 3 %", ratio >= 0.97)
-    ]
 
 
 def _growth_rows(results: Results) -> list[Row]:
@@ -238,7 +177,9 @@ FOOTER = """
   of 1,000 DNAT rules into a table with so many.
 - Connections: a client outside connects and resets, one connection after the other, through the rules to a server in a container; the
   list has one DNAT rule per port and nothing else.
-- Bytes through the rules: iperf3 out of a container, with all tables of ours loaded (NAT too) and with none, in turns.
+- Bytes through the rules: iperf3 out of a container, with all tables of ours loaded (NAT too), with none, and with what NAT takes at
+  least (one rule that masquerades, one that accepts what is known), in turns.
+- A range of ports: every port is held by a socket that is bound; beside it a bare loop that opens and binds as many.
 - Endpoints of a host: so many running containers with one endpoint each, at most {per_network} to a network; one more container is
   connected and disconnected beside them. A host with {few} endpoints is measured in turns with each.
 - DNS: dnsperf in a container's network namespace, 100 queries outstanding; dnsmasq alone in a namespace with the same name.
