@@ -94,7 +94,7 @@ class Controller:
         self._changes = Shelter(unbroken=True)
         self._engined = Engined(core, self._endpoints, self._sandboxes, self._changes)
         self._holding = Holding(core, self._membership)
-        self._renaming = Renaming(core, self._endpoints, self._peers)
+        self._renaming = Renaming(core, self._peers)
         self._shared.renamed = self._renaming.heard
         self._restore = Restore(core, self._endpoints, self._sandboxes, self._membership, self._peers, self._routing)
         self._healing = (

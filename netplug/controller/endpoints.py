@@ -8,28 +8,25 @@ transaction, the plan that takes away and the names, side by side; then the addr
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from netplug.controller import exits, handing, linking
+from netplug.controller import exits, handing, linking, names
 from netplug.controller.claims import Answer, Claims
 from netplug.controller.company import Stretch
 from netplug.controller.core import Core, log
 from netplug.controller.effects import Effects, Prepared
 from netplug.controller.joining import Change, draft, joined, left, split
 from netplug.controller.lending import Lending
-from netplug.controller.names import endpoint_names, needs_resolver
+from netplug.controller.names import open_resolver_sockets
 from netplug.controller.networks import Networks
 from netplug.controller.publishing import Ports, Publishing
 from netplug.controller.records import delete_endpoint, put_endpoint, put_sandbox, sandbox_key, update_endpoint
 from netplug.controller.requests import ControllerEvent, EndpointRequest
-from netplug.errors import Conflict, NetplugError, NotFound, PortTaken, Unavailable
-from netplug.kernel import namespaces
+from netplug.errors import Conflict, NetplugError, NotFound, PortTaken
 from netplug.model import Endpoint, Network, Sandbox
 from netplug.plan import Plan
-from netplug.resolver.model import SandboxNames
 from netplug.store import Exists, Lost, Write
 
 
@@ -120,14 +117,14 @@ class Endpoints:
             core.records.add_sandbox(change.sandbox)
             self._remember(change.updated)
             # The resolver works beside both.
-            names = self.forget_names(endpoint, sandbox)
+            telling = names.forgotten(core, endpoint, sandbox)
             stay = partial(self._stay, network, sandbox, present, endpoint, change)
             try:
                 subject = f"{network.name}/{sandbox.name}"
                 record = core.store.txn((), writes) if release is None else self._once_free(release, writes)
                 await core.dissolve("network disconnect", subject, change.plan, record, stay)
             finally:
-                await names
+                await telling
             self.farewells.due(*farewells)
             core.retire(endpoint)
             await self.publishing.settle(sandbox, change.endpoints)
@@ -151,7 +148,7 @@ class Endpoints:
             await core.apply("network connect", f"{network.name}/{sandbox.name}", back.plan)
         except NetplugError as error:
             log.error("%s: could not be put back: %s", f"{network.name}/{sandbox.name}", error)
-        await self._tell_names(endpoint, self._known_names(sandbox))
+        await names.told(core, endpoint, sandbox)
 
     async def _settle_exit(self, sandbox_id: str) -> None:
         """The way out comes with the first network that needs it, and goes with the last."""
@@ -194,22 +191,6 @@ class Endpoints:
                 return endpoint
         raise NotFound(f"container {sandbox.id} is not connected to network {network.name}")
 
-    def sandbox_names(self, sandbox: Sandbox) -> SandboxNames:
-        """What the resolver must know of a sandbox: its networks, and whom to ask about other names."""
-        core = self._core
-        networks = [core.records.networks[endpoint.network] for endpoint in core.records.of_sandbox(sandbox.id)]
-        return SandboxNames(
-            id=sandbox.id,
-            networks=tuple(network.id for network in networks if needs_resolver(core, network)),
-            cookie=sandbox.cookie,
-            servers=sandbox.dns.servers,
-            forward=any(not network.internal for network in networks),
-        )
-
-    async def hand_over(self, sandbox: Sandbox, sockets: tuple[socket.socket, socket.socket]) -> None:
-        """Give the sandbox's listening sockets to the resolver."""
-        await self.tell(self._core.resolver.add_sandbox(self.sandbox_names(sandbox), *sockets))
-
     async def _attach(
         self, network: Network, sandbox: Sandbox, present: list[Endpoint], endpoint: Endpoint, claim: Answer[None] | None = None
     ) -> Endpoint:
@@ -227,23 +208,23 @@ class Endpoints:
         core.records.add_sandbox(change.sandbox)
         self._remember(change.updated)
         old = [endpoint for endpoint in present if endpoint.id in {updated.id for updated in change.updated}]
-        names: Awaitable[None] | None = None
+        telling: Awaitable[None] | None = None
         sockets = None
 
         def told() -> Awaitable[None]:
-            return self._tell_names(new, self._known_names(change.sandbox))
+            return names.told(core, new, change.sandbox)
 
         async def granted(claim: Answer[None]) -> None:
-            nonlocal names
+            nonlocal telling
             await claim
-            names = told() if sockets is None else None
+            telling = told() if sockets is None else None
             await self._intend(network, change, new)
 
         try:
             if change.sandbox.resolver_udp != sandbox.resolver_udp:
                 sockets = open_resolver_sockets(change.sandbox)
             elif claim is None:
-                names = told()
+                telling = told()
             if sandbox.kind == "engine":
                 await asyncio.sleep(0)  # its engine is answered now, and need not wait for what follows
             plan: Plan = (*change.plan, *linking.rules(core, network, new, change.sandbox))
@@ -258,18 +239,19 @@ class Endpoints:
             core.records.add_sandbox(before)
             self._remember(old)
             self.publishing.keep(before, present)
-            if names is not None:
-                await names
-                await self.forget_names(new, before)
+            if telling is not None:
+                await telling
+                await names.forgotten(core, new, before)
             raise
         if said:
             await core.apply("network connect", subject, said)
         if handing.claimed(new):
             core.announced(new)
         if sockets is not None:
-            await self._publish_names(change.sandbox, new, sockets)
-        elif names is not None:
-            await names
+            await names.hand_over(core, change.sandbox, sockets)
+            await names.told(core, new)
+        elif telling is not None:
+            await telling
         await self.publishing.settle(change.sandbox, change.endpoints)
         return new
 
@@ -309,37 +291,6 @@ class Endpoints:
                 f"driver failed programming external connectivity on endpoint {sandbox.name} ({endpoint.id}): {error}"
             ) from error
 
-    async def _publish_names(self, sandbox: Sandbox, endpoint: Endpoint, sockets: tuple[socket.socket, socket.socket]) -> None:
-        """The resolver gets the sandbox's sockets, and learns the endpoint's names."""
-        await self.hand_over(sandbox, sockets)
-        await self._tell_names(endpoint, None)
-
-    def _tell_names(self, endpoint: Endpoint, sandbox: SandboxNames | None) -> Awaitable[None]:
-        """The resolver learns the endpoint's names, and which networks the sandbox is on now. It has been told when this returns."""
-        resolver, names = self._core.resolver, endpoint_names(self._core, endpoint)
-        if names is not None:
-            return self.tell(resolver.put(names, sandbox))
-        return self.tell(resolver.update_sandbox(sandbox) if sandbox is not None else None)
-
-    def forget_names(self, endpoint: Endpoint, sandbox: Sandbox | None = None) -> Awaitable[None]:
-        """The opposite, with a `sandbox` that stays."""
-        resolver, known = self._core.resolver, self._known_names(sandbox) if sandbox is not None else None
-        if endpoint_names(self._core, endpoint) is not None:
-            return self.tell(resolver.drop(endpoint.network, endpoint.id, known))
-        return self.tell(resolver.update_sandbox(known) if known is not None else None)
-
-    def _known_names(self, sandbox: Sandbox) -> SandboxNames | None:
-        """What the resolver is to know of a sandbox that it serves."""
-        return self.sandbox_names(sandbox) if sandbox.resolver_udp else None
-
-    async def tell(self, message: Awaitable[None] | None) -> None:
-        """A resolver that is away learns everything when it is back; a change of the network does not wait for it."""
-        try:
-            if message is not None:
-                await message
-        except (Unavailable, OSError) as error:
-            log.warning("the resolver does not answer, names follow when it is back: %s", error)
-
     def _remember(self, endpoints: Iterable[Endpoint]) -> None:
         for endpoint in endpoints:
             self._core.records.add_endpoint(endpoint)
@@ -349,19 +300,3 @@ class Endpoints:
         if sandbox is None:
             raise NotFound(f"no such sandbox: {identity}")
         return sandbox
-
-
-def open_resolver_sockets(sandbox: Sandbox) -> tuple[socket.socket, socket.socket]:
-    """The UDP and the listening TCP socket in the sandbox, on the ports of its record."""
-    udp = namespaces.open_socket(sandbox.namespace, socket.AF_INET, socket.SOCK_DGRAM)
-    tcp = namespaces.open_socket(sandbox.namespace, socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        udp.bind(("127.0.0.11", sandbox.resolver_udp))
-        tcp.bind(("127.0.0.11", sandbox.resolver_tcp))
-        tcp.listen(128)
-    except OSError as error:
-        udp.close()
-        tcp.close()
-        raise NetplugError(f"the resolver's sockets in {sandbox.namespace} cannot be opened: {error.strerror}") from error
-    return udp, tcp

@@ -42,7 +42,7 @@ class Engined:
     def __init__(self, core: Core, endpoints: Endpoints, sandboxes: Sandboxes, changes: Shelter) -> None:
         """`changes`: where what goes on behind an answer comes to its end."""
         self._core, self._endpoints, self._sandboxes, self._changes = core, endpoints, sandboxes, changes
-        self._furnishing = Furnishing(core, endpoints, changes)
+        self._furnishing = Furnishing(core, changes)
         self._refused: dict[str, BaseException] = {}
         """By endpoint: what became of one that was answered for."""
         self._joining: dict[str, asyncio.Task[None]] = {}

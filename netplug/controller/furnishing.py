@@ -10,10 +10,10 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from netplug.controller import names
 from netplug.controller.core import Core, log
-from netplug.controller.endpoints import Endpoints, open_resolver_sockets
 from netplug.controller.joining import with_resolver
-from netplug.controller.names import needs_resolver
+from netplug.controller.names import needs_resolver, open_resolver_sockets
 from netplug.kernel import sockets
 from netplug.model import DnsConfig, Network, Sandbox
 from netplug.shelter import Shelter
@@ -25,9 +25,9 @@ Sockets: TypeAlias = tuple[socket.socket, socket.socket]
 class Furnishing:
     """Of sandboxes in which an engine has taken links in, or has had them put."""
 
-    def __init__(self, core: Core, endpoints: Endpoints, changes: Shelter) -> None:
+    def __init__(self, core: Core, changes: Shelter) -> None:
         """`changes`: where what goes on behind an answer comes to its end."""
-        self._core, self._endpoints, self._changes = core, endpoints, changes
+        self._core, self._changes = core, changes
 
     def opened(self, sandbox: Sandbox, network: Network) -> tuple[Sandbox, Sockets | None]:
         """With a resolver, if the network has one and the sandbox not yet; and the resolver's sockets, open in it."""
@@ -48,7 +48,7 @@ class Furnishing:
             for one in sockets:
                 one.close()
             raise
-        await self._endpoints.hand_over(sandbox, sockets)
+        await names.hand_over(self._core, sandbox, sockets)
 
     def _tell(self, sandbox: Sandbox) -> None:
         """The resolver hears which networks the sandbox is on.
@@ -57,7 +57,7 @@ class Furnishing:
         sandbox is.
         """
         if sandbox.resolver_udp:
-            telling = self._endpoints.tell(self._core.resolver.update_sandbox(self._endpoints.sandbox_names(sandbox)))
+            telling = names.tell(self._core.resolver.update_sandbox(names.sandbox_names(self._core, sandbox)))
             self._changes.start(telling).add_done_callback(partial(log_failure, f"names of {sandbox.name}"))
 
 

@@ -7,9 +7,8 @@ from contextlib import suppress
 
 import msgspec
 
-from netplug.controller import exits
+from netplug.controller import exits, names
 from netplug.controller.core import Core, log
-from netplug.controller.endpoints import Endpoints
 from netplug.controller.furnishing import engines_resolver
 from netplug.controller.joining import redirection
 from netplug.controller.names import endpoint_names
@@ -26,8 +25,8 @@ from netplug.store import Lost, Store
 class Renaming:
     """Whoever has a name keeps it: what cannot be called so stays as it is, and the log says so, once."""
 
-    def __init__(self, core: Core, endpoints: Endpoints, peers: Peers) -> None:
-        self._core, self._endpoints, self._peers = core, endpoints, peers
+    def __init__(self, core: Core, peers: Peers) -> None:
+        self._core, self._peers = core, peers
         self._refused: set[tuple[str, str]] = set()
 
     async def network(self, identity: str, name: str) -> None:
@@ -111,7 +110,7 @@ class Renaming:
         known = msgspec.structs.replace(known, dns=dns)
         await core.store.txn((), [put_sandbox(known)])
         core.records.add_sandbox(known)
-        await self._endpoints.tell(core.resolver.update_sandbox(self._endpoints.sandbox_names(known)))
+        await names.tell(core.resolver.update_sandbox(names.sandbox_names(core, known)))
 
     async def _endpoint(self, endpoint: Endpoint, sandbox: Sandbox, aliases: tuple[str, ...]) -> None:
         core, network = self._core, self._core.records.networks[endpoint.network]
@@ -122,9 +121,9 @@ class Renaming:
             if taken:
                 self._refuse(endpoint.id, f"{sandbox.name} of {sandbox.engine}: another container on {network.name} has that name")
             own = endpoint.container_name if taken else sandbox.name
-            names = tuple(dict.fromkeys((own, sandbox.container[:12], *aliases)))
-            names = tuple(name for name in names if not (taken and name == sandbox.name))
-            named = msgspec.structs.replace(endpoint, container_name=own, names=names, aliases=tuple(aliases))
+            known_as = tuple(dict.fromkeys((own, sandbox.container[:12], *aliases)))
+            known_as = tuple(name for name in known_as if not (taken and name == sandbox.name))
+            named = msgspec.structs.replace(endpoint, container_name=own, names=known_as, aliases=tuple(aliases))
             if named == endpoint:
                 return
             if endpoint.node and core.cluster is not None and not await self._written(core.cluster.store, endpoint, named):
@@ -134,7 +133,7 @@ class Renaming:
             core.records.drop_endpoint(endpoint)
             core.records.add_endpoint(named)
             if (known := endpoint_names(core, named)) is not None:
-                await self._endpoints.tell(core.resolver.put(known))
+                await names.tell(core.resolver.put(known))
 
     async def _written(self, store: Store, before: Network | Endpoint, after: Network | Endpoint) -> bool:
         """False where somebody has the name, or nobody can say."""
@@ -156,7 +155,7 @@ class Renaming:
         core = self._core
         for endpoint in core.records.of_network(network.id):
             if (known := endpoint_names(core, endpoint)) is not None:
-                await self._endpoints.tell(core.resolver.put(known))
+                await names.tell(core.resolver.put(known))
         with suppress(KeyError):
             await self._peers.tell_again(network.id)
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import msgspec
 
-from netplug.controller import handing, linking
+from netplug.controller import handing, linking, names
 from netplug.controller.core import Core, log
-from netplug.controller.endpoints import Endpoints, open_resolver_sockets
+from netplug.controller.endpoints import Endpoints
 from netplug.controller.joining import redirection
 from netplug.controller.membership import Membership
-from netplug.controller.names import endpoint_names
+from netplug.controller.names import endpoint_names, open_resolver_sockets
 from netplug.controller.peers import Peers
 from netplug.controller.records import delete_endpoint, put_sandbox
 from netplug.controller.routing import Routing
@@ -89,10 +89,10 @@ class Restore:
     def all_names(self) -> tuple[list[EndpointNames], list[SandboxNames]]:
         """What the resolver is to know."""
         core = self._core
-        endpoints = [names for endpoint in core.records.endpoints.values() if (names := endpoint_names(core, endpoint))]
+        endpoints = [known for endpoint in core.records.endpoints.values() if (known := endpoint_names(core, endpoint))]
         endpoints += self._peers.names()
         with_names = [sandbox for sandbox in core.records.sandboxes.values() if sandbox.resolver_udp]
-        return endpoints, [self._endpoints.sandbox_names(sandbox) for sandbox in with_names]
+        return endpoints, [names.sandbox_names(self._core, sandbox) for sandbox in with_names]
 
     async def _hand_over(self, sandbox: Sandbox) -> None:
         try:
@@ -100,7 +100,7 @@ class Restore:
         except NetplugError as error:
             log.error("no names in %s: %s", sandbox.name, error)
             return
-        await self._endpoints.hand_over(sandbox, sockets)
+        await names.hand_over(self._core, sandbox, sockets)
 
     async def _sockets(self, sandbox: Sandbox) -> tuple[Sandbox, tuple[socket.socket, socket.socket]]:
         """On the ports of the record; where somebody has them meanwhile, on others, and the redirection follows."""

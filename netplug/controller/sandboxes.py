@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from netplug.controller import handing, linking
+from netplug.controller import handing, linking, names
 from netplug.controller.claims import Claims
 from netplug.controller.core import Core
 from netplug.controller.endpoints import Endpoints
@@ -62,7 +62,7 @@ class Sandboxes:
             farewells = self._endpoints.farewells.of_endpoints(endpoints, sandbox)
             await self.forget(sandbox, endpoints)
             if sandbox.resolver_udp:
-                await self._endpoints.tell(core.resolver.remove_sandbox(identity))
+                await names.tell(core.resolver.remove_sandbox(identity))
             plan = self.plan_removal(sandbox, endpoints, networks)
             if sandbox.kind in ("engine", "given") and sandbox.resolver_udp and namespaces.cookie(sandbox.namespace) == sandbox.cookie:
                 # The namespace lives on without us, and nobody listens any more where its questions were led.
@@ -90,7 +90,7 @@ class Sandboxes:
         for start in range(0, len(writes), MAX_OPERATIONS):
             await core.store.txn((), writes[start : start + MAX_OPERATIONS])
         for endpoint in endpoints:
-            await self._endpoints.forget_names(endpoint)
+            await names.forgotten(core, endpoint)
             core.records.drop_endpoint(endpoint)
         core.records.drop_sandbox(sandbox)
 
