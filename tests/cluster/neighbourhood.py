@@ -26,7 +26,10 @@ class Neighbourhood:
 
 @contextlib.contextmanager
 def neighbourhood(*flags: str, count: int = 2) -> Iterator[Neighbourhood]:
-    """So many hosts whose daemons run, and an etcd that nobody else uses. All but the first are told of it in Docker's old words."""
+    """So many hosts whose daemons run, and an etcd that nobody else uses.
+
+    All but the first are told of it in Docker's old words, and have their firewall in iptables.
+    """
     require_etcd()
     with contextlib.ExitStack() as stack:
         lan = stack.enter_context(Lan())
@@ -36,7 +39,7 @@ def neighbourhood(*flags: str, count: int = 2) -> Iterator[Neighbourhood]:
         hosts = []
         for number in range(1, count + 1):
             host = stack.enter_context(Host(lan, *flags, resolv_conf=NO_SERVER))
-            words = ours(host) if number == 1 else dockers()
+            words = ours(host) if number == 1 else (*dockers(), "--firewall-backend", "iptables")
             host.flags = (*host.flags, *words, "--node", f"n{number}")
             host.start()
             hosts.append(host)

@@ -40,7 +40,7 @@ def place() -> Iterator[Neighbourhood]:
         network(one, "-d", "overlay", "--attachable", "--subnet", "10.90.0.0/24", "demo")
         until(lambda: "demo" in names_of_networks(two), "the other node knows the network")
         serve(one, "web", "--network", "demo", "--ip", ONE, "--network-alias", "www", "-p", "8080:80")
-        serve(two, "db", "--network", "demo", "--ip", TWO, "--network-alias", "store")
+        serve(two, "db", "--network", "demo", "--ip", TWO, "--network-alias", "store", "-p", "8081:80")
         yield found
         for host in found.hosts:  # pytest shows it with a test that failed
             print(f"daemon of {host.namespace.name}:\n{host.said()}")
@@ -121,9 +121,11 @@ def test_a_connection_between_them_keeps_its_addresses(one: Host):
 
 
 def test_a_published_port_is_that_nodes(place: Neighbourhood, one: Host, two: Host):
+    """Whichever firewall it has: one in nftables, two in iptables."""
     outside = place.lan.outside.path
-    assert ask(outside, one.address, 8080) == OUTSIDE_ADDRESS
-    assert ask(outside, two.address, 8080) == ""
+    for host, port, other in ((one, 8080, two), (two, 8081, one)):
+        assert ask(outside, host.address, port) == OUTSIDE_ADDRESS
+        assert ask(outside, other.address, port) == ""
     assert said(one, "port", "web") == "80/tcp -> 0.0.0.0:8080\n"
     assert said(one, "ps", "--format", "{{.Names}} {{.Ports}} {{.Networks}}") == "web 0.0.0.0:8080->80/tcp demo\n"
     assert one.container("web")["NetworkSettings"]["Ports"] == {"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}]}
