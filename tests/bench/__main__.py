@@ -22,6 +22,8 @@ from tests.hosts import Lan, Namespace, untouched_machine
 
 PARTS = ("latency", "ports", "dns", "traffic", "growth", "publishing", "cluster", "plugin")
 BATCHES = 3
+STREAMS = 8
+"""Turns of what a single TCP stream of one second gets through: it may be half as much again or a third less, without any reason."""
 PORTS = {1: 30, 10: 15, 100: 6}
 """How often a connect with so many ports is timed."""
 BATCH, PEER_BATCH = 1000, 100
@@ -38,7 +40,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--engines", default="netplug,dockerd", help="which sides to measure")
     parser.add_argument("--only", default=",".join(PARTS), help="which parts, of: " + ", ".join(PARTS))
     parser.add_argument("--rounds", type=int, default=45, help="samples per call and engine")
-    parser.add_argument("--seconds", type=int, default=3, help="length of one dnsperf or iperf3 run")
+    parser.add_argument("--seconds", type=int, default=3, help="length of one dnsperf run")
     parser.add_argument("--endpoints", type=int, default=1000, help="how far netplug's host grows")
     parser.add_argument("--peer-endpoints", type=int, default=100, help="how far dockerd's host grows (12 MB a container)")
     parser.add_argument("--out", type=Path, default=None, help="where to write BENCHMARKS.md and docs/bench (all parts: here)")
@@ -114,9 +116,9 @@ class Bench:
                 self.results.dns.setdefault("dnsmasq", []).append(traffic.dnsmasq_rate(self.spare, self.options.seconds))
 
     def traffic(self) -> None:
-        for engine in self._turns("traffic"):
+        for engine in self._turns("traffic", STREAMS):
             found = self.results.rates.setdefault(engine.name, {})
-            for name, rate in traffic.rates(engine, self.options.seconds).items():
+            for name, rate in traffic.rates(engine, 1).items():
                 found.setdefault(name, []).append(rate)
 
     def growth(self) -> None:
@@ -129,7 +131,7 @@ class Bench:
             self.results.growth[engine.name] = scale.growth(engine, steps, max(5, self.options.rounds // 2), restarts, tick)
 
     def cluster(self) -> None:
-        found, seconds, lan = self.results.clustered, self.options.seconds, self.engines[0].lan
+        found, lan = self.results.clustered, self.engines[0].lan
         with cluster.pairs(lan, [engine.name for engine in self.engines]) as (etcd, pairs):
             ours = [pair for pair in pairs if pair.name == "netplug"]
             for pair in self._alternate("connect, disconnect on an overlay", pairs):
@@ -138,10 +140,10 @@ class Bench:
                     found.calls.setdefault(pair.name, {}).setdefault(name, []).extend(samples)
             for pair in self._alternate("reachable by name from another node", pairs):
                 found.reach.setdefault(pair.name, []).extend(pair.patiently(cluster.reach, self.options.rounds) or [])
-            for pair in self._alternate("through the tunnel", pairs):
-                self._keep_rates(pair.name, pair.patiently(tunnel.rates, seconds) or {})
+            for pair in self._alternate("through the tunnel", pairs, STREAMS):
+                self._keep_rates(pair.name, pair.patiently(tunnel.rates, 1) or {})
                 if pair is pairs[-1]:
-                    self._keep_rates(tunnel.BY_HAND, tunnel.rates_by_hand(lan, seconds))
+                    self._keep_rates(tunnel.BY_HAND, tunnel.rates_by_hand(lan, 1))
             for pair in ours:
                 self.progress.console.print("questions to etcd, endpoints of another node")
                 found.questions = cluster.questions(etcd, pair, self.options.rounds)

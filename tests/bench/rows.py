@@ -24,8 +24,9 @@ class Row:
 
 
 def noise_of(*series: list[float]) -> float:
-    """The widest of the series' half spans, as a part of its median; never less than 3 %."""
-    return max(0.03, *((max(one) - min(one)) / 2 / statistics.median(one) for one in series))
+    """The widest of the series' half spans, without its lowest and its highest, as a part of its median; never less than 3 %."""
+    inner = (sorted(one)[1:-1] if len(one) > 4 else one for one in series)
+    return max(0.03, *((max(one) - min(one)) / 2 / statistics.median(one) for one in inner))
 
 
 def median_of(samples: list[float] | None) -> float | None:
