@@ -87,6 +87,8 @@ class Peers:
             if endpoint is not None and before != endpoint:
                 steps += driver.peer_added(network, endpoint)
         changed = [identity for identity in now if first[identity] != now[identity]]
+        if not changed and not steps:
+            return  # of endpoints here, for the most part
         gone = [endpoint for identity in changed if (endpoint := first[identity])]
         come = [endpoint for identity in changed if (endpoint := now[identity])]
         await self._note(network, gone, come)
