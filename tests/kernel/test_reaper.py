@@ -224,6 +224,61 @@ async def test_who_gives_up_waiting_keeps_nobody_else_from_it():
 
 
 @in_host
+async def test_a_link_that_somebody_sets_down_stays():
+    """The kernel tells of that as it does of one that it closes to delete it, but for what has changed."""
+    (found,) = make_veths(1)
+    listening = Monitor()
+    listening.start()
+    departure = listening.departure(found.index)
+    command("ip", "link", "set", found.name, "down")
+    await asyncio.sleep(0.05)
+    assert not departure.done()
+
+    command("ip", "link", "del", found.name)  # down already: it is not closed again
+
+    await asyncio.wait_for(listening.gone([departure]), 0.5)
+    listening.close()
+
+
+@in_host
+async def test_a_deletion_that_was_waited_for_is_no_surprise():
+    """Who waits is told when the link is closed; that it is deleted is heard of afterwards."""
+    ours, theirs = make_veths(2)
+    surprises: set[str] = set()
+    surprised = asyncio.Event()
+
+    def unexpected(name: str) -> None:
+        surprises.add(name)
+        if name == theirs.name:
+            surprised.set()
+
+    async with deleting() as deletions:
+        deletions.watch(unexpected)
+        await deletions.delete_links([ours])
+        command("ip", "link", "del", theirs.name)
+        await asyncio.wait_for(surprised.wait(), 5)
+
+        assert ours.name not in surprises
+        assert deletions._monitor._closed == set()
+
+
+@in_host
+async def test_no_packet_comes_out_of_a_link_that_has_departed(tmp_path: Path):
+    """Nor does anybody who asks the kernel find it: he waits for the rest of the deletion."""
+    with Sandboxes(tmp_path, 1) as sandboxes:
+        place = sandboxes[0]
+        command("ip", "link", "add", "near", "group", str(LINK_GROUP), "up", "type", "veth", "peer", "name", "far", "netns", place)
+        command("ip", "link", "set", "far", "up", namespace=place)
+        async with deleting() as deletions:
+            with Socket() as netlink:
+                found = links.find(netlink, "near")
+                assert found is not None
+                await deletions.delete_links([found])
+                assert links.find(netlink, "near") is None
+        assert [one["ifname"] for one in ip("link", namespace=place)] == ["lo"]
+
+
+@in_host
 async def test_a_port_that_leaves_its_bridge_is_not_a_link_that_goes():
     """The bridge family's RTM_DELLINK has the same index."""
     command("ip", "link", "add", "kbr", "up", "type", "bridge")
