@@ -1,8 +1,8 @@
 """Deletes links, the kernel's slow side, away from the event loop.
 
 The ack of a deletion comes after 20 ms (a bridge's after 36), however many links go at once: so a link to delete is moved into
-DOOMED_GROUP, and a thread deletes it, or the group with all that have come meanwhile. Done is told by the monitor, after about 1 ms. What
-the kernel does in between holds nobody up, so while one thread waits for its ack another takes the next links.
+DOOMED_GROUP, and a thread deletes it, or the group with all that have come meanwhile. Done is told by the monitor, when the link is
+closed. What the kernel does in between holds nobody up, so while one thread waits for its ack another takes the next links.
 """
 
 from __future__ import annotations
