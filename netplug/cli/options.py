@@ -147,6 +147,14 @@ def mac_address(text: str) -> str:
     return text.strip()
 
 
+def stream(text: str) -> str:
+    """`stdin`, `stdout` or `stderr`, however it is written."""
+    name = text.lower()
+    if name not in ("stdin", "stdout", "stderr"):
+        raise ValueError("valid streams are STDIN, STDOUT and STDERR")
+    return name
+
+
 def volume(text: str) -> str:
     """`-v source:target[:ro]`; a source that begins with `.` is relative to where we are."""
     source, colon, rest = text.partition(":")

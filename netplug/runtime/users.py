@@ -29,7 +29,8 @@ def lookup(root: Path, user: str) -> User:
     gid = _group(groups, group) if group else int(entry[3]) if entry else 0
     # An explicit group replaces the user's own list of groups, as in Docker.
     more = () if group or not entry else tuple(int(line[2]) for line in groups if entry[0] in line[3].split(","))
-    return User(uid=uid, gid=gid, groups=more, home=entry[5] if entry and entry[5] else "/")
+    # Its own group is in the list too: a program that changes its group must not shake off what that group is refused (CVE-2022-36109).
+    return User(uid=uid, gid=gid, groups=tuple(dict.fromkeys((gid, *more))), home=entry[5] if entry and entry[5] else "/")
 
 
 def _group(groups: list[list[str]], group: str) -> int:

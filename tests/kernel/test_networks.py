@@ -197,7 +197,7 @@ def test_host_none_and_shared_namespaces(host: Host, lan: Lan):
     assert address(host, "web", "bridge") in shared.stdout
     refused = host.netplug("network", "connect", "bridge", "bare")
     assert refused.returncode == 1
-    assert "container cannot be disconnected from host network or connected to host network" in refused.stderr
+    assert "container sharing network namespace with another container or host cannot be connected to any other network" in refused.stderr
 
 
 def test_a_port_that_is_taken_names_its_owner(host: Host, lan: Lan):
