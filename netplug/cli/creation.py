@@ -76,10 +76,8 @@ def body(image: str, command: Sequence[str], given: Mapping[str, Any], detach: b
         exposed = [port for text in given["expose"] for port in ports.exposed(text)]
         variables = [line for path in given["variable_files"] for line in options.environment_file(path)]
         attachments = networks(given)
-    except ValueError as error:
-        raise Failure(str(error)) from None
-    except OSError as error:
-        raise Failure(f"open {error.filename}: {(error.strerror or '').lower()}") from None
+    except (OSError, ValueError) as error:
+        raise Failure(options.unread(error)) from None
     streams = attached(given, detach)
     mode = attachments[0].name if given["networks"] else "default"
     config = {

@@ -91,6 +91,11 @@ def environment_file(path: str) -> list[str]:
     return found
 
 
+def unread(error: OSError | ValueError) -> str:
+    """What is wrong with a file that a flag names, or with a value."""
+    return f"open {error.filename}: {(error.strerror or '').lower()}" if isinstance(error, OSError) else str(error)
+
+
 def dns_server(text: str) -> str:
     address = text.strip()
     if not is_address(address):

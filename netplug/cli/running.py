@@ -223,7 +223,7 @@ def exec_command(client: Client, /, container: str, command: Sequence[str], deta
     try:
         variables = [line for path in given["variable_files"] for line in options.environment_file(path)]
     except (OSError, ValueError) as error:
-        raise Failure(str(error)) from None
+        raise Failure(options.unread(error)) from None
     body = {
         "AttachStdin": stdin,
         "AttachStdout": not detach,
@@ -237,10 +237,10 @@ def exec_command(client: Client, /, container: str, command: Sequence[str], deta
         "Detach": detach,
     }
     path = f"/exec/{client.call('POST', f'/containers/{segment(container)}/exec', body=body)['Id']}"
+    if detach:
+        client.call("POST", f"{path}/start", body={"Detach": True, "Tty": terminal})
+        return 0
     try:
-        if detach:
-            client.call("POST", f"{path}/start", body={"Detach": True, "Tty": terminal})
-            return 0
         connection = client.upgrade(f"{path}/start", body={"Detach": False, "Tty": terminal})
     except DaemonError as error:
         if error.status == _BAD_REQUEST:  # nothing is wrong with the container, but with what was to be run

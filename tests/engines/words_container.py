@@ -119,7 +119,7 @@ ASKING: tuple[Story, ...] = (
     ),
     (Different("exec -u nosuch web true", _EXEC, out="", err="unable to find user nosuch: no matching entries in passwd file\n"),),
     ("exec missing true", "exec ended true", "exec made true"),
-    ("exec -it web true", "exec --foo web true"),
+    ("exec -it web true", "exec --foo web true", "exec --env-file /nosuch web true", "exec -d web nosuchcommand"),
     (
         Different(
             "exec web",

@@ -189,6 +189,13 @@ REMOVING: tuple[Story, ...] = (
         "network prune -f --filter label=away",
     ),
     ("network prune -f --filter foo=bar",),
+    (
+        Different(
+            "network prune -f --filter until=nope",
+            _SAYS_MORE,
+            err=f"{_DAEMON}invalid time 'nope': give seconds since 1970, RFC 3339, or a duration such as 10m\n",
+        ),
+    ),
     ("network prune --filter label=nothing",),
     (Different("network foo", _HELP, err="netplug: unknown command: netplug network foo\nSee 'netplug network --help'.\n"),),
 )

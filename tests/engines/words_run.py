@@ -14,7 +14,7 @@ COMMANDS: tuple[Story, ...] = (
     (f"{_EXITS}--network none words sh -c 'echo a; echo b >&2; exit 5'",),
     (f"{_EXITS}--network none words nosuchcommand", "ps -aq --filter name=fresh"),
     (f"{_EXITS}--network none words /etc",),
-    (f"{_EXITS}-u nosuch words true",),
+    (f"{_EXITS}-u nosuch words true", f"{_EXITS}-u 99999999999 words true"),
     (f"{_EXITS}-v /nosuch-source:/x:badmode words true",),
     (f"{_EXITS}--cap-add FOO words true", f"{_EXITS}--cap-drop foo words true"),
     (f"{_EXITS}--stop-signal FOO words true", f"{_EXITS}--stop-timeout x words true"),
@@ -22,7 +22,7 @@ COMMANDS: tuple[Story, ...] = (
     (f"{_EXITS}-e =x words true", f"{_EXITS}-l =x words true", f"{_EXITS}--env-file /nosuch words true"),
     ("run --rm --name web words true", "run --rm --name 'a b' words true"),
     ("create --name web words true", "create -p foo words", "create -a foo words", "create --foo words", "create"),
-    (f"{_EXITS}words",),
+    (f"{_EXITS}words", f"{_EXITS}-w relative words true"),
     ("run --foo words", "run -x words", "run --name", "run -it --rm words true"),
     ("run -d --rm -a stdout words true", "run --rm -a foo words true"),
     (
