@@ -7,7 +7,7 @@ from pathlib import Path
 
 from netplug.api import ports
 from netplug.api.services import Services
-from netplug.api.views import NEVER, Json, ago, unix
+from netplug.api.views import NEVER, Json, ago, ordered, unix
 from netplug.errors import NetplugError, NotFound
 from netplug.model import Endpoint, Network, PortBinding
 from netplug.runtime.model import Attachment, Container, ExecState
@@ -21,10 +21,10 @@ def line(services: Services, container: Container) -> Json:
         "Names": ["/" + container.name],
         "Image": config.image,
         "ImageID": container.image_id,
-        "Command": " ".join(_argv(services, container)),
+        "Command": _command(_argv(services, container)),
         "Created": unix(container.created),
         "Ports": ports.as_list(_published(services, container), config.exposed if container.status == "running" else ()),
-        "Labels": config.labels,
+        "Labels": ordered(config.labels),
         "State": container.status,
         "Status": status_text(container),
         "HostConfig": {"NetworkMode": config.network_mode},
@@ -97,6 +97,11 @@ def status_text(container: Container) -> str:
     return "Created"
 
 
+def _command(argv: Sequence[str]) -> str:
+    """Arguments with blanks in quotes, so that it can be seen where each ends."""
+    return " ".join([*argv[:1], *(f"'{argument}'" if " " in argument else argument for argument in argv[1:])])
+
+
 def networks(services: Services, container: Container) -> Json:
     """Each network by name: the endpoint if there is one, else what was asked for. Not the way out that comes by itself."""
     config = container.config
@@ -112,13 +117,18 @@ def networks(services: Services, container: Container) -> Json:
     for record, attachment in wanted:
         name = record.name if record else attachment.network
         result.setdefault(name, _settings(record, None, attachment))
-    return result
+    return dict(sorted(result.items()))
 
 
 def network_references(services: Services, container: Container) -> set[str]:
     """Names and ids of its networks, for `ps --filter network=`."""
     found = networks(services, container)
     return {*found, *(settings["NetworkID"] for settings in found.values())}
+
+
+def host_ports(services: Services, container: Container) -> set[str]:
+    """`8080/tcp` for each port of the host that leads to it, for `ps --filter publish=`."""
+    return {f"{binding.host_port}/{binding.protocol}" for binding in ports.each(_published(services, container))}
 
 
 def _settings(record: Network | None, endpoint: Endpoint | None, asked: Attachment | None) -> Json:
@@ -213,7 +223,7 @@ def _config(container: Container) -> Json:
         "WorkingDir": config.working_directory,
         "Entrypoint": list(config.entrypoint) or None,
         "OnBuild": None,
-        "Labels": config.labels,
+        "Labels": ordered(config.labels),
         "StopSignal": config.stop_signal,
         "StopTimeout": config.stop_timeout,
     }

@@ -13,7 +13,7 @@ from netplug.api.call import JSON, Call, done, json_line, open_stream, planned, 
 from netplug.api.decode_container import container_config
 from netplug.api.routes import delete, get, post
 from netplug.api.services import WaitCondition
-from netplug.errors import InvalidArgument, NetplugError
+from netplug.errors import InvalidArgument, NetplugError, NotFound
 from netplug.runtime.model import Container, ExitStatus
 
 
@@ -24,7 +24,12 @@ async def list_containers(call: Call) -> web.Response:
     limit = call.number("limit") or 0
     everything = call.flag("all") or limit > 0 or "status" in wanted or "exited" in wanted
     found = [container for container in services.containers.all() if everything or container.status == "running"]
-    found = filters.containers(found, wanted, lambda container: container_views.network_references(services, container))
+    found = filters.containers(
+        found,
+        wanted,
+        lambda container: container_views.network_references(services, container),
+        lambda container: container_views.host_ports(services, container),
+    )
     found.sort(key=lambda container: container.created, reverse=True)
     return reply([container_views.line(services, container) for container in (found[:limit] if limit > 0 else found)])
 
@@ -70,10 +75,13 @@ async def stop(call: Call) -> web.Response:
 async def kill(call: Call) -> web.Response:
     """A signal that the process may survive: what a dry run shows is what happens if it does not."""
     containers = call.services.containers
-    container = containers.get(call.name)
+    try:
+        container = containers.get(call.name)
+    except NotFound as error:
+        raise NotFound(f"Cannot kill container: {call.name}: {error}") from None
     if call.dry_run:
         return planned(await dryrun.killed(call.services, container))
-    return done(await _ended(call, container, containers.kill(container.id, call.query.get("signal") or "SIGKILL")))
+    return done(await _ended(call, container, containers.kill(call.name, call.query.get("signal") or "SIGKILL")))
 
 
 async def remove(call: Call) -> web.Response:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import ipaddress
 import posixpath
+from collections.abc import Iterable
 from typing import Any
 
 from netplug.api import ports, shapes
 from netplug.api.decode import attachment
 from netplug.api.services import Services
 from netplug.api.unsupported import create_warnings
-from netplug.errors import InvalidArgument
+from netplug.errors import InvalidArgument, NotFound
 from netplug.model import DnsConfig, PortBinding
+from netplug.runtime import links
 from netplug.runtime.images import HOST_WARNING, is_host
 from netplug.runtime.model import Attachment, ContainerConfig, Mount
 
@@ -27,6 +29,7 @@ def container_config(body: shapes.ContainerCreate, raw: dict[str, Any], services
     host = body.host_config
     mode = _mode(host.network_mode, services)
     _check(body, mode)
+    _find_linked(host.links if mode in DEFAULT_MODES else (), services)
     image = services.images.get(body.image)
     warnings = [HOST_WARNING] if is_host(image.id) else []
     warnings += create_warnings(raw)
@@ -69,7 +72,7 @@ def _mode(mode: str, services: Services) -> str:
     kind, separator, reference = mode.partition(":")
     if kind == "container" and separator:
         if not reference:
-            raise InvalidArgument("invalid container format container:<name|id>")
+            raise InvalidArgument("Invalid network mode: invalid container format container:<name|id>")
         return f"container:{services.containers.get(reference).id}"
     return mode
 
@@ -87,7 +90,8 @@ def _check(body: shapes.ContainerCreate, mode: str) -> None:
         _refuse(bool(host.port_bindings or host.publish_all_ports), "port publishing and the container type network mode")
         _refuse(bool(body.exposed_ports), "port exposing and the container type network mode")
     if mode.startswith("container:") or mode == "host":
-        _refuse(bool(body.mac_address), "mac-address and the network mode")
+        macs = [body.mac_address, *(one.mac_address for one in body.networking_config.endpoints_config.values())]
+        _refuse(any(macs), "mac-address and the network mode")
     wanted = [one.ipam_config for one in body.networking_config.endpoints_config.values()]
     if mode in ("host", "none") and any(one.ipv4_address or one.ipv6_address for one in wanted):
         raise InvalidArgument("user specified IP address is supported on user defined networks only")
@@ -104,6 +108,15 @@ def _check_links(host: shapes.HostConfig, mode: str) -> None:
         raise InvalidArgument(
             "conflicting options: container type network can't be used with links. This would result in undefined behavior"
         )
+
+
+def _find_linked(wanted: Iterable[str], services: Services) -> None:
+    """A link to nobody is refused before anything is made."""
+    for name, _ in map(links.parse, wanted):
+        try:
+            services.containers.get(name)
+        except NotFound as error:
+            raise NotFound(f"could not get container for {name}: {error}") from None
 
 
 def _refuse(clash: bool, what: str) -> None:

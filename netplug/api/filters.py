@@ -15,7 +15,6 @@ from typing import TypeAlias
 
 import msgspec
 
-from netplug.api import ports
 from netplug.errors import InvalidArgument
 from netplug.model import Network
 from netplug.runtime.model import Container
@@ -84,8 +83,13 @@ def prunable(network: Network, filters: Filters) -> bool:
     return all(seconds(network.created) < moment(value) for value in filters.get("until", ()))
 
 
-def containers(all_containers: Iterable[Container], filters: Filters, networks_of: Callable[[Container], set[str]]) -> list[Container]:
-    """Those that every filter keeps; `networks_of` gives names and ids of a container's networks."""
+def containers(
+    all_containers: Iterable[Container],
+    filters: Filters,
+    networks_of: Callable[[Container], set[str]],
+    host_ports_of: Callable[[Container], set[str]],
+) -> list[Container]:
+    """Those that every filter keeps; a container's networks by names and ids, its published ports as `8080/tcp`, by the host's number."""
     for value in filters.get("status", ()):
         if value not in STATUSES:
             raise InvalidArgument(f"invalid filter 'status={value}'")
@@ -101,7 +105,7 @@ def containers(all_containers: Iterable[Container], filters: Filters, networks_o
             and ("network" not in filters or bool(networks_of(container) & set(filters["network"])))
             and ("ancestor" not in filters or any(_from_image(container, image) for image in filters["ancestor"]))
             and (not codes or (container.status == "exited" and container.exit_code in codes))
-            and (published is None or not published.isdisjoint(ports.numbers(container.config.ports)))
+            and (published is None or not published.isdisjoint(host_ports_of(container)))
             and (exposed is None or not exposed.isdisjoint(container.config.exposed))
         )
 
@@ -113,7 +117,7 @@ def boolean(key: str, value: str) -> bool:
         return True
     if value.lower() in ("0", "false", "f"):
         return False
-    raise InvalidArgument(f"invalid filter '{key}={value}'")
+    raise InvalidArgument(f'invalid value for filter \'{key}\', must be "true" (or "1"), or "false" (or "0")')
 
 
 def moment(text: str) -> float:

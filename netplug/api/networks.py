@@ -73,6 +73,8 @@ async def prune(call: Call) -> web.Response:
     """Every network that nobody is on, the predefined ones apart."""
     controller = call.services.controller
     wanted = call.filters(filters.NETWORK_PRUNE_KEYS)
+    for value in wanted.get("until", ()):
+        filters.moment(value)  # also where no network is old enough to ask
     unused = [
         network
         for network in controller.networks()

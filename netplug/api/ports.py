@@ -106,7 +106,7 @@ def as_map(published: Iterable[PortBinding], ports: Iterable[str] = ()) -> dict[
         hosts = result.get(key) or []
         hosts.append({"HostIp": binding.host_ip or ANY_ADDRESS, "HostPort": str(binding.host_port or "")})
         result[key] = hosts
-    return result
+    return dict(sorted(result.items()))
 
 
 def as_asked(published: Iterable[PortBinding]) -> dict[str, list[dict[str, str]]]:
@@ -116,7 +116,7 @@ def as_asked(published: Iterable[PortBinding]) -> dict[str, list[dict[str, str]]
         first, last = binding.host_port, binding.host_port_end
         text = f"{first}-{last}" if last else str(first or "")
         result.setdefault(f"{binding.port}/{binding.protocol}", []).append({"HostIp": binding.host_ip, "HostPort": text})
-    return result
+    return dict(sorted(result.items()))
 
 
 def as_list(published: Iterable[PortBinding], ports: Iterable[str]) -> list[dict[str, object]]:

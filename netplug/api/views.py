@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from netplug.api.filters import seconds
@@ -40,9 +40,14 @@ def network(record: Network, endpoints: Iterable[Endpoint] = (), others: Iterabl
             **{endpoint.sandbox: _member(endpoint) for endpoint in endpoints},
             **{f"ep-{endpoint.id}": _member(endpoint) for endpoint in others},
         },
-        "Options": record.options,
-        "Labels": record.labels,
+        "Options": ordered(record.options),
+        "Labels": ordered(record.labels),
     }
+
+
+def ordered(pairs: Mapping[str, str]) -> dict[str, str]:
+    """A map as Go writes it in JSON: in the order of its keys."""
+    return dict(sorted(pairs.items()))
 
 
 def _pool(pool: PoolConfig) -> Json:
@@ -52,7 +57,7 @@ def _pool(pool: PoolConfig) -> Json:
     if pool.gateway:
         view["Gateway"] = pool.gateway
     if pool.auxiliary:
-        view["AuxiliaryAddresses"] = pool.auxiliary
+        view["AuxiliaryAddresses"] = ordered(pool.auxiliary)
     return view
 
 

@@ -4,8 +4,8 @@ A room for each subject (`network`, `node`, `container`, `running`, `image`, `ip
 `events`, `system`, `daemon`, `install`), imported only when one of its commands is used: starting up is what a user of a command line waits
 for. `command` holds what is common to all, `client` is the HTTP.
 
-Exit codes: 0; what the container said (run, exec); 1; 64 for a template that cannot be read; 125 for a wrong flag, and for `run` and
-`create` when the daemon fails; 126 and 127 when the container's command cannot be run, or is not there; 130 after Ctrl-C.
+Exit codes: 0; what the container said (run, exec); 1; 64 for a template that cannot be read; 125 for a wrong flag, and for `run`
+when the daemon fails; 126 and 127 when the container's command cannot be run, or is not there; 130 after Ctrl-C.
 """
 
 from __future__ import annotations

@@ -118,14 +118,18 @@ class Command(click.Command):
         needed = sum(max(argument.nargs, 1) for argument in arguments if argument.required)
         open_ended = any(argument.nargs < 0 for argument in arguments)
         most = len(arguments)
-        if open_ended:
+        if most == 1 and not needed and not open_ended:
+            count = "at most 1 argument"
+        elif open_ended:
             count = f"at least {needed} argument{'s' * (needed != 1)}"
         elif needed == most:
             count = f"exactly {needed} argument{'s' * (needed != 1)}" if needed else "no arguments"
         else:
             count = f"at least {needed} and at most {most} arguments"
         verb = "accepts" if count == "no arguments" else "requires"
-        raise Failure(f"\"{ctx.command_path}\" {verb} {count}.\nSee '{ctx.command_path} --help'.", USAGE_ERROR)
+        usage = " ".join([ctx.command_path, *self.collect_usage_pieces(ctx)])
+        help_line = f"See '{ctx.command_path} --help'.\n\nUsage:  {usage}\n\n{self.get_short_help_str(200)}"
+        raise Failure(f'"{ctx.command_path}" {verb} {count}.\n{help_line}', USAGE_ERROR)
 
 
 def flag_error(error: click.UsageError, args: Iterable[str]) -> str | None:
@@ -196,6 +200,13 @@ class Group(click.Group):
         self.no_args_is_help, self.invoke_without_command = False, True
         self._rooms = rooms or {}
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            message = flag_error(error, args) or error.format_message()
+            raise Failure(f"{message}\nSee '{ctx.command_path} --help'.", FLAG_ERROR) from None
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*self.commands, *self._rooms})
 
@@ -208,7 +219,7 @@ class Group(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
-            wrong = f"unknown flag: {args[0]}" if args[0].startswith("-") else f"unknown command: {ctx.command_path} {args[0]}"
+            wrong = f"unknown flag: {args[0]}" if args[0].startswith("-") else f"netplug: unknown command: {ctx.command_path} {args[0]}"
             raise Failure(f"{wrong}\nSee '{ctx.command_path} --help'.")
         return super().resolve_command(ctx, args)
 

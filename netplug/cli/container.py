@@ -25,6 +25,7 @@ HEADINGS = {
     "Ports": "PORTS",
     "Names": "NAMES",
     "Labels": "LABELS",
+    "LocalVolumes": "LOCAL VOLUMES",
     "Mounts": "MOUNTS",
     "Networks": "NETWORKS",
 }
@@ -64,6 +65,7 @@ def _row(item: dict[str, Any], whole: bool) -> Row:
         "Image": str(item.get("Image") or "<no image>"),
         "Label": label_method(labels),
         "Labels": ",".join(f"{key}={value}" for key, value in sorted(labels.items())),
+        "LocalVolumes": "0",
         "Mounts": ",".join(str(mount.get("Name") or mount.get("Source") or "") for mount in item.get("Mounts") or []),
         "Names": ",".join(name for name in names if whole or "/" not in name),
         "Networks": ",".join(sorted((item.get("NetworkSettings") or {}).get("Networks") or {})),
@@ -91,21 +93,29 @@ def inspect_command(client: Client, template: str, kind: str, names: Sequence[st
         raise Failure(f'"{kind}" is not a valid value for --type')
     view = Inspection(template)
     found: list[Any] = []
-    missing: list[str] = []
+    failures: list[Failure] = []
     for name in names:
-        for path in (kinds[kind],) if kind else kinds.values():
-            try:
-                found.append(client.call("GET", path.format(segment(name))))
-                break
-            except DaemonError as error:
-                if error.status != 404 or kind:
-                    raise
-        else:
-            missing.append(name)
+        try:
+            found.append(_inspected(client, (kinds[kind],) if kind else tuple(kinds.values()), name))
+        except DaemonError as error:
+            missing = error.status == 404 and not kind
+            failures.append(Failure(f"Error: No such object: {name}") if missing else error)
     view.show(found)
-    for name in missing:
-        click.echo(f"Error: No such object: {name}", err=True)
-    return 1 if missing else 0
+    for failure in failures:
+        click.echo(failure.message, err=True)
+    return 1 if failures else 0
+
+
+def _inspected(client: Client, paths: Sequence[str], name: str) -> Any:
+    """The first that there is; DaemonError of the last path if there is none."""
+    *others, last = paths
+    for path in others:
+        try:
+            return client.call("GET", path.format(segment(name)))
+        except DaemonError as error:
+            if error.status != 404:
+                raise
+    return client.call("GET", last.format(segment(name)))
 
 
 @click.command("logs", cls=Command)

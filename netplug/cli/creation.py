@@ -58,7 +58,7 @@ _FLAGS: tuple[Callable[[Any], Any], ...] = (
     click.option("--stop-signal", default="", help="Signal to stop the container"),
     click.option("--stop-timeout", type=INT, default=None, help="Timeout (in seconds) to stop a container"),
     click.option("--rm", "remove", is_flag=True, help="Remove the container when it exits"),
-    click.option("-a", "--attach", "attach", multiple=True, help="Attach to STDIN, STDOUT or STDERR"),
+    click.option("-a", "--attach", "attach", multiple=True, type=Value(options.stream, "list"), help="Attach to STDIN, STDOUT or STDERR"),
 )
 
 
@@ -76,10 +76,8 @@ def body(image: str, command: Sequence[str], given: Mapping[str, Any], detach: b
         exposed = [port for text in given["expose"] for port in ports.exposed(text)]
         variables = [line for path in given["variable_files"] for line in options.environment_file(path)]
         attachments = networks(given)
-    except ValueError as error:
-        raise Failure(str(error)) from None
-    except OSError as error:
-        raise Failure(f"open {error.filename}: {(error.strerror or '').lower()}") from None
+    except (OSError, ValueError) as error:
+        raise Failure(options.unread(error)) from None
     streams = attached(given, detach)
     mode = attachments[0].name if given["networks"] else "default"
     config = {
@@ -131,9 +129,7 @@ def _host_config(given: Mapping[str, Any], mode: str, bindings: dict[str, Any]) 
 
 def attached(given: Mapping[str, Any], detach: bool) -> set[str]:
     """Which of the container's streams are to be ours."""
-    wanted = {name.lower() for name in given["attach"]}
-    if unknown := sorted(wanted - {"stdin", "stdout", "stderr"}):
-        raise Failure(f'invalid argument "{unknown[0]}" for "-a, --attach" flag: valid streams are STDIN, STDOUT and STDERR', 125)
+    wanted = set(given["attach"])
     if detach:
         if wanted:
             raise Failure("conflicting options: cannot specify both --attach and --detach")
@@ -151,6 +147,8 @@ def networks(given: Mapping[str, Any]) -> list[Attachment]:
     """Every network with its settings; the flags beside `--network` belong to the first one."""
     wanted: Sequence[Attachment] = given["networks"] or (Attachment("default", {}),)
     names = [attachment.name for attachment in wanted]
+    if not all(names):
+        raise ValueError("no name set for network")
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f'network "{name}" is specified multiple times')

@@ -41,7 +41,7 @@ def _listing(name: str) -> Any:
     @click.option("--no-trunc", is_flag=True, help="Do not cut ids")
     @click.option("-f", "--filter", "filters", multiple=True, type=Value(options.filter_pair, "filter"), help="Filter (e.g. label=KEY)")
     @click.option("--format", "template", default="", help=FORMAT_HELP)
-    @click.argument("repository", required=False, shell_complete=completion.images)
+    @click.argument("repository", metavar="[REPOSITORY[:TAG]]", required=False, shell_complete=completion.images)
     @click.pass_obj
     def listing(client: Client, repository: str | None, everything: bool, quiet: bool, no_trunc: bool, filters: Any, template: str) -> None:
         """List images"""

@@ -91,6 +91,11 @@ def environment_file(path: str) -> list[str]:
     return found
 
 
+def unread(error: OSError | ValueError) -> str:
+    """What is wrong with a file that a flag names, or with a value."""
+    return f"open {error.filename}: {(error.strerror or '').lower()}" if isinstance(error, OSError) else str(error)
+
+
 def dns_server(text: str) -> str:
     address = text.strip()
     if not is_address(address):
@@ -145,6 +150,14 @@ def mac_address(text: str) -> str:
     if not _MAC.fullmatch(text.strip()):
         raise ValueError(f"{text} is not a valid mac address")
     return text.strip()
+
+
+def stream(text: str) -> str:
+    """`stdin`, `stdout` or `stderr`, however it is written."""
+    name = text.lower()
+    if name not in ("stdin", "stdout", "stderr"):
+        raise ValueError("valid streams are STDIN, STDOUT and STDERR")
+    return name
 
 
 def volume(text: str) -> str:

@@ -15,6 +15,7 @@ from netplug.cli.several import each
 from netplug.cli.streams import DETACH_KEYS, Session, detach_keys, proxied_signals
 
 _DAEMON_ERROR, _CANNOT_INVOKE, _NOT_FOUND = 125, 126, 127
+_BAD_REQUEST = 400
 _KEYS = click.option(
     "--detach-keys", "keys", default=DETACH_KEYS, type=Value(lambda text: (detach_keys(text), text)[1]), help="Key sequence for detaching"
 )
@@ -32,7 +33,7 @@ def exit_code(reason: str) -> int:
 
 @contextlib.contextmanager
 def _failing(command: str, with_help: bool = False) -> Iterator[None]:
-    """Errors of `run` and `create`: signed, and with their own exit codes."""
+    """Errors of `run`, and of the flags of `create`: signed, and with their own exit codes."""
     try:
         yield
     except Unreachable as error:
@@ -65,7 +66,8 @@ def _create(client: Client, body: JSON, name: str, explain: Explain) -> str:
 def create_command(client: Client, /, image: str, command: Sequence[str], explain: Explain, **given: Any) -> None:
     """Create a new container"""
     with _failing("create", with_help=True):
-        explain.name(_create(client, creation.body(image, command, given, detach=False), given["name"], explain))
+        body = creation.body(image, command, given, detach=False)
+    explain.name(_create(client, body, given["name"], explain))
 
 
 @click.command("run", cls=Command, interspersed=False)
@@ -89,9 +91,11 @@ def run_command(
     if explain.dry_run:
         return 0
     if detach:
-        with _failing("run"):
-            explain.heard(client.call("POST", f"/containers/{container}/start", explain.query))
-        click.echo(container)
+        try:
+            with _failing("run"):
+                explain.heard(client.call("POST", f"/containers/{container}/start", explain.query))
+        finally:  # a container that did not start is there all the same, and may have no other name that its user knows
+            click.echo(container)
         return 0
     attached = _Attached(client, container, streams, bool(given["terminal"]), keys, proxy, "removed" if given["remove"] else "next-exit")
     with _failing("run"):
@@ -219,7 +223,7 @@ def exec_command(client: Client, /, container: str, command: Sequence[str], deta
     try:
         variables = [line for path in given["variable_files"] for line in options.environment_file(path)]
     except (OSError, ValueError) as error:
-        raise Failure(str(error)) from None
+        raise Failure(options.unread(error)) from None
     body = {
         "AttachStdin": stdin,
         "AttachStdout": not detach,
@@ -233,12 +237,14 @@ def exec_command(client: Client, /, container: str, command: Sequence[str], deta
         "Detach": detach,
     }
     path = f"/exec/{client.call('POST', f'/containers/{segment(container)}/exec', body=body)['Id']}"
+    if detach:
+        client.call("POST", f"{path}/start", body={"Detach": True, "Tty": terminal})
+        return 0
     try:
-        if detach:
-            client.call("POST", f"{path}/start", body={"Detach": True, "Tty": terminal})
-            return 0
         connection = client.upgrade(f"{path}/start", body={"Detach": False, "Tty": terminal})
     except DaemonError as error:
+        if error.status == _BAD_REQUEST:  # nothing is wrong with the container, but with what was to be run
+            raise Failure(error.reason, _CANNOT_INVOKE) from error
         code = exit_code(error.reason)
         raise Failure(error.message, code if code != _DAEMON_ERROR else 1) from error
     session = Session(client, connection, path, terminal=terminal, stdin=stdin, keys=keys)

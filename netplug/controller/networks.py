@@ -31,7 +31,7 @@ from netplug.model import Family, FoundLink, Network, PoolConfig, new_id, now
 from netplug.plan import Plan
 from netplug.store import Lost
 
-PREDEFINED = ("bridge", "host", "none")
+PREDEFINED = ("bridge", "host", "none", "default")
 _LONGEST_NAME = 255
 """Characters; no longer one could be part of a container's name in DNS (RFC 1035)."""
 PUBLISHED = "published"

@@ -21,18 +21,19 @@ def chosen(add: Sequence[str], drop: Sequence[str], *, privileged: bool) -> list
     """Full names, `CAP_KILL`. `ALL` among the words means every one; InvalidArgument for a word that is none."""
     available = _available()
     names = list(available) if privileged else [f"CAP_{name}" for name in _DEFAULT.split()]
-    dropped = _named(drop, available)
+    dropped = _named(drop, available, "CapDrop")
     names = [name for name in names if name not in dropped]
-    names += [name for name in _named(add, available) if name not in names]
+    names += [name for name in _named(add, available, "CapAdd") if name not in names]
     return [name for name in names if name in available]
 
 
-def check(words: Sequence[str]) -> None:
+def check(add: Sequence[str], drop: Sequence[str]) -> None:
     """InvalidArgument for a word that is no capability."""
-    _named(words, ())
+    _named(add, (), "CapAdd")
+    _named(drop, (), "CapDrop")
 
 
-def _named(words: Sequence[str], available: Sequence[str]) -> list[str]:
+def _named(words: Sequence[str], available: Sequence[str], member: str) -> list[str]:
     names: list[str] = []
     for word in words:
         name = word.upper().removeprefix("CAP_")
@@ -41,7 +42,7 @@ def _named(words: Sequence[str], available: Sequence[str]) -> list[str]:
         elif name in _ALL.split():
             names.append(f"CAP_{name}")
         else:
-            raise InvalidArgument(f'invalid capability: "{word}"')
+            raise InvalidArgument(f'invalid {member}: unknown capability: "CAP_{name}"')
     return names
 
 

@@ -43,7 +43,7 @@ def check(config: ContainerConfig) -> None:
     if any(not entry.partition("=")[0] for entry in config.environment):
         raise InvalidArgument("invalid environment variable: a name is missing")
     signals.parse(config.stop_signal)
-    capabilities.check((*config.capabilities_add, *config.capabilities_drop))
+    capabilities.check(config.capabilities_add, config.capabilities_drop)
     hosts.extra_lines(config.dns.extra_hosts, tuple)
     for link in config.links:
         links.parse(link)

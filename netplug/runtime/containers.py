@@ -297,6 +297,9 @@ class Containers:
             container = self.get(identity)
             if container.config.network_mode == "host":
                 raise Forbidden("container cannot be disconnected from host network - container was created in host network mode")
+            if container.config.network_mode == "none" and self._controller.network(reference).name == "none":
+                await self._leave_none(container)
+                return
             network = self._networking.network_id(reference) if force else self._controller.network(reference).id
             present = attachments(container)
             kept = tuple(one for one in present if self._networking.network_id(one.network) != network)
@@ -306,6 +309,11 @@ class Containers:
             if connected:
                 await self._controller.disconnect(network, container.id)
             await self._attach_record(container, kept)
+
+    async def _leave_none(self, container: Container) -> None:
+        """It is on no network as before, but from here on it may be connected to any."""
+        config = msgspec.structs.replace(container.config, network_mode="default")
+        await self._records.put(msgspec.structs.replace(container, config=config))
 
     async def _attach_record(self, container: Container, wanted: tuple[Attachment, ...]) -> None:
         config = msgspec.structs.replace(container.config, attachments=wanted, ports=self._networking.ports(container))

@@ -70,7 +70,7 @@ class Images:
         if len(fits) > 1:
             raise Ambiguous(f"image {reference} is ambiguous: {len(fits)} ids begin like this")
         if not fits:
-            raise NotFound(f"No such image: {reference}")
+            raise NotFound(f"No such image: {tag}")
         return fits[0]
 
     async def import_(self, stream: AsyncIterator[bytes], repository: str, changes: Sequence[str] = ()) -> Image:

@@ -139,9 +139,9 @@ class Networking:
         exits.check_asked(network)
         if mode == "none" or network.name == "none":
             raise Forbidden("container cannot be connected to multiple networks with one of the networks in private (none) mode")
-        if mode == "host" or network.name == "host":
+        if network.name == "host":
             raise Forbidden("container cannot be disconnected from host network or connected to host network")
-        if shares(container):
+        if mode == "host" or shares(container):
             raise Forbidden("container sharing network namespace with another container or host cannot be connected to any other network")
         if network.predefined and (attachment.address or attachment.address6):
             raise InvalidArgument("user specified IP address is supported on user defined networks only")

@@ -8,6 +8,8 @@ from pathlib import Path
 from netplug.errors import InvalidArgument
 from netplug.runtime.trees import read_inside
 
+_LAST = 2**31 - 1
+
 
 @dataclass(frozen=True)
 class User:
@@ -25,11 +27,18 @@ def lookup(root: Path, user: str) -> User:
     entry = next((line for line in passwd if name in (line[0], line[2])), None)
     if entry is None and not name.isdecimal():
         raise InvalidArgument(f"unable to find user {name}: no matching entries in passwd file")
-    uid = int(entry[2]) if entry else int(name)
-    gid = _group(groups, group) if group else int(entry[3]) if entry else 0
+    uid = _in_range(int(entry[2]) if entry else int(name))
+    gid = _in_range(_group(groups, group) if group else int(entry[3]) if entry else 0)
     # An explicit group replaces the user's own list of groups, as in Docker.
     more = () if group or not entry else tuple(int(line[2]) for line in groups if entry[0] in line[3].split(","))
-    return User(uid=uid, gid=gid, groups=more, home=entry[5] if entry and entry[5] else "/")
+    # Its own group is in the list too: a program that changes its group must not shake off what that group is refused (CVE-2022-36109).
+    return User(uid=uid, gid=gid, groups=tuple(dict.fromkeys((gid, *more))), home=entry[5] if entry and entry[5] else "/")
+
+
+def _in_range(number: int) -> int:
+    if number > _LAST:
+        raise InvalidArgument(f"uids and gids must be in range 0-{_LAST}")
+    return number
 
 
 def _group(groups: list[list[str]], group: str) -> int:

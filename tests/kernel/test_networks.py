@@ -197,7 +197,26 @@ def test_host_none_and_shared_namespaces(host: Host, lan: Lan):
     assert address(host, "web", "bridge") in shared.stdout
     refused = host.netplug("network", "connect", "bridge", "bare")
     assert refused.returncode == 1
-    assert "container cannot be disconnected from host network or connected to host network" in refused.stderr
+    assert "container sharing network namespace with another container or host cannot be connected to any other network" in refused.stderr
+
+
+def test_a_container_that_has_left_none_is_on_other_networks_for_good(host: Host):
+    """Docker's way out of `--network none`; the daemon that it was told to may die, and the container may start again."""
+    network(host, "demo")
+    run(host, "alone", "--network", "none", *IDLE)
+    host.netplug("network", "disconnect", "none", "alone", check=True)
+    host.kill9()
+    host.start()
+    host.netplug("network", "connect", "demo", "alone", check=True)
+    assert host.inside("alone", "ping", "-c", "1", "-W", "3", inspected(host, "alone")["Networks"]["demo"]["Gateway"])
+
+    host.netplug("stop", "-t", "0", "alone", check=True)
+    host.netplug("start", "alone", check=True)
+
+    assert list(inspected(host, "alone")["Networks"]) == ["demo"]
+    assert address(host, "alone")
+    again = host.netplug("network", "disconnect", "none", "alone")
+    assert again.stderr.endswith("is not connected to network none\n")
 
 
 def test_a_port_that_is_taken_names_its_owner(host: Host, lan: Lan):

@@ -154,7 +154,7 @@ async def test_an_image_in_use_stays(lab: Lab):
         await lab.containers.remove(one.id)
     assert (await lab.images.remove(image.id)).deleted == (image.id,)
     assert list(lab.paths.images.iterdir()) == []
-    with pytest.raises(NotFound, match=r"^No such image: box$"):
+    with pytest.raises(NotFound, match=r"^No such image: box:latest$"):
         lab.images.get("box")
 
 

@@ -277,7 +277,7 @@ async def test_a_container_whose_conmon_is_killed_counts_as_lost(lab: Lab):
 async def test_unknown_things_are_named(lab: Lab):
     with pytest.raises(NotFound, match=r"^No such container: web$"):
         await lab.containers.start("web")
-    with pytest.raises(NotFound, match=r"^No such image: nothing$"):
+    with pytest.raises(NotFound, match=r"^No such image: nothing:latest$"):
         await lab.containers.create("", shell("true", image="nothing"))
     with pytest.raises(NotFound, match=r"^network nowhere not found$"):
         await lab.containers.create("", shell("true", network_mode="nowhere", attachments=(Attachment(network="nowhere"),)))

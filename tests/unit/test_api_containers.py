@@ -106,9 +106,9 @@ async def test_numbers_that_are_none(api: Api) -> None:
         ({"ancestor": ["busybox:latest"]}, {"web", "old"}),
         ({"ancestor": ["abababababab"]}, {"web", "old"}),
         ({"ancestor": ["nginx"]}, set()),
-        ({"publish": ["8080"]}, set()),
-        ({"publish": ["80/tcp"]}, {"web"}),
-        ({"publish": ["70-90"]}, {"web"}),
+        ({"publish": ["8080"]}, {"web"}),
+        ({"publish": ["80/tcp"]}, set()),
+        ({"publish": ["8070-8090"]}, {"web"}),
         ({"expose": ["53/udp"]}, {"old"}),
     ],
 )

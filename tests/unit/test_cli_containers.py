@@ -103,7 +103,7 @@ def test_inspect_of_one_kind(cli: Cli, cli_daemon: Daemon) -> None:
 def test_inspect_does_not_hide_other_errors(cli: Cli, cli_daemon: Daemon) -> None:
     cli_daemon.answers["GET", "/containers/we/json"] = (400, {"message": "we is ambiguous"})
 
-    assert cli("inspect", "we") == (1, "", "Error response from daemon: we is ambiguous\n")
+    assert cli("inspect", "we") == (1, "[]\n", "Error response from daemon: we is ambiguous\n")
 
 
 def test_logs_go_to_stdout_and_stderr(cli: Cli, cli_daemon: Daemon) -> None:

@@ -88,8 +88,8 @@ class TestCapabilities:
         assert capabilities.chosen(("ALL",), (), privileged=False) == ["CAP_KILL"]
 
     def test_unknown(self):
-        with pytest.raises(InvalidArgument, match=r'^invalid capability: "FLY"$'):
-            capabilities.check(("FLY",))
+        with pytest.raises(InvalidArgument, match=r'^invalid CapDrop: unknown capability: "CAP_FLY"$'):
+            capabilities.check((), ("fly",))
 
 
 class TestUsers:
@@ -103,12 +103,12 @@ class TestUsers:
     @pytest.mark.parametrize(
         ("text", "user"),
         [
-            ("", User(0, 0, (8,), "/root")),
-            ("web", User(33, 44, (8, 4), "/home/web")),
-            ("33", User(33, 44, (8, 4), "/home/web")),
-            ("web:mail", User(33, 8, (), "/home/web")),
-            ("1000", User(1000, 0, (), "/")),
-            ("1000:1001", User(1000, 1001, (), "/")),
+            ("", User(0, 0, (0, 8), "/root")),
+            ("web", User(33, 44, (44, 8, 4), "/home/web")),
+            ("33", User(33, 44, (44, 8, 4), "/home/web")),
+            ("web:mail", User(33, 8, (8,), "/home/web")),
+            ("1000", User(1000, 0, (0,), "/")),
+            ("1000:1001", User(1000, 1001, (1001,), "/")),
         ],
     )
     def test_forms(self, root: Path, text: str, user: User):
@@ -121,7 +121,7 @@ class TestUsers:
             users.lookup(root, "web:none")
 
     def test_a_root_without_files_has_numbers(self, tmp_path: Path):
-        assert users.lookup(tmp_path, "5") == User(5, 0, (), "/")
+        assert users.lookup(tmp_path, "5") == User(5, 0, (0,), "/")
 
 
 class TestConfigure:
@@ -146,7 +146,7 @@ class TestConfigure:
             ({"working_directory": "srv"}, "^the working directory 'srv' is invalid, it needs to be an absolute path$"),
             ({"hostname": "a b"}, "^invalid hostname format: a b$"),
             ({"stop_signal": "SIGNOPE"}, "^Invalid signal: SIGNOPE$"),
-            ({"capabilities_add": ("FLY",)}, "invalid capability"),
+            ({"capabilities_add": ("FLY",)}, "invalid CapAdd: unknown capability"),
             ({"network_mode": "container:x", "hostname": "y"}, "^conflicting options: hostname and the network mode$"),
             ({"network_mode": "host", "links": ("db",)}, "^conflicting options: host type networking can't be used with links$"),
         ],

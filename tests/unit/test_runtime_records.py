@@ -63,7 +63,7 @@ async def test_an_image_s_prefix_must_be_unique(store: SqliteStore, tmp_path: Pa
     images = Images(store, tmp_path)
     await images.load()
     assert images.get("ab").id == images.get("sha256:ab").id == images.get("tb:1").id == f"sha256:{ids[0]}"
-    with pytest.raises(NotFound, match=r"^No such image: a$"):
+    with pytest.raises(NotFound, match=r"^No such image: a:latest$"):
         images.get("a")
     await store.txn((), [Put(f"{PREFIX}images/{'ad' + ids[0][2:]}", encode(Image(id=f"sha256:{'ad' + ids[0][2:]}")))])
     await store.txn((), [Put(f"{PREFIX}images/{'adff' + ids[0][4:]}", encode(Image(id=f"sha256:{'adff' + ids[0][4:]}")))])
