@@ -134,7 +134,7 @@ class Learner:
         await self._clear()
 
     async def _clear(self) -> None:
-        """With a network, its pools come to be nobody's: until there is nothing any more."""
+        """Until there is nothing any more, or nothing that can be taken away."""
         before: set[Leftover] = set()
         while (doubtful := await self._leftovers()) and doubtful != before:
             before = doubtful
@@ -166,11 +166,13 @@ class Learner:
         for identity in ties.keys() & networks:
             found = await self._engine.get("networks", identity)
             known |= {str(one.get("EndpointID")) for one in (found.get("Containers") or {}).values()}
+        gone = ties.keys() - networks
         endpoints = [one for one in self._controller.endpoints() if self._of_engine(one.sandbox)]
         lost = {Leftover("endpoint", one.id) for one in endpoints if one.id not in known}
-        lost |= {Leftover("network", identity) for identity in ties.keys() - networks}
-        tied = {tie.network for tie in self._ties.all()}
-        used = {address.split("/")[0] for one in endpoints for address in (one.address, one.address6)}
+        lost |= {Leftover("network", identity) for identity in gone}
+        # What goes with these is lost as well: one who makes the same again need not wait for a second doubt.
+        tied = {tie.network for tie in self._ties.all() if tie.id not in gone}
+        used = {address.split("/")[0] for one in endpoints if one.id in known for address in (one.address, one.address6)}
         for pool in self._controller.leases.pools.values():
             if pool.word:  # lent to another netplug, which asks by words
                 continue

@@ -25,8 +25,11 @@ class Engine:
         self.networks = list(networks)
         self.said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.streams = 0
+        self.looks = 0
+        """At all containers, for what is not theirs."""
 
     async def get(self, *path: str) -> Any:
+        self.looks += path == ("containers", "json?all=1")
         match path:
             case ("networks",):
                 return self.networks
@@ -125,10 +128,11 @@ async def test_what_the_engine_has_lost_goes_and_what_another_netplug_has_stays(
     await plugin.pool("10.52.0.0/24")
     theirs = await another_netplug(plugin)
     spare = await plugin.pool("10.61.0.0/24", Options={"netplug.request": "spare/0"})
-    controller = plugin.lab.controller
+    controller, engine = plugin.lab.controller, Engine()
 
-    async with learning(plugin, Engine()):
+    async with learning(plugin, engine):
         await until(lambda: not {"10.50.0.0/24", "10.52.0.0/24"} & {pool.subnet for pool in controller.leases.pools.values()})
+    assert engine.looks <= 3, "two, and one that finds nothing: what has gone with a network or an endpoint is not doubted anew"
 
     assert [network.id for network in controller.networks()] == [ELSEWHERE]
     assert [endpoint.id for endpoint in controller.endpoints()] == [OTHER]
