@@ -41,7 +41,6 @@ CALLS = {
 }
 """What dockerd asks, by command."""
 FEW = (
-    ("run", "IpamDriver.RequestAddress", True),
     ("connect", "NetworkDriver.CreateEndpoint", False),
     ("network rm", FREE, False),
     ("create", NETWORK, False),
