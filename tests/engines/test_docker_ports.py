@@ -17,6 +17,7 @@ from tests.engines.dockerd import Pair
 from tests.engines.test_docker import SERVE, from_outside, make, own, reaches
 
 BOTH = ("--ipv6", "--subnet", "10.9.0.0/24", "--subnet", "fd09::/64")
+EVERYWHERE = (("80/udp", 8081), ("90/tcp", 8090), ("91/tcp", 8091))
 WEB = ("10.9.0.77", "fd09::77")
 
 
@@ -98,6 +99,10 @@ def test_who_reaches_which_port(pair: Pair) -> None:
     try:
         with serving(namespace(pair, "web"), 80, 90, 91):
             assert reached(callers, list(expected)) == expected
+        assert pair.docker("port", "web").stdout == "", "Docker knows ports of its own drivers only"
+        everywhere = [f"{port} -> {host}" for port, number in EVERYWHERE for host in (f"0.0.0.0:{number}", f"[::]:{number}")]
+        told = ["80/tcp -> 127.0.0.1:8080", f"80/tcp -> {pair.address}:8085", *everywhere]
+        assert sorted(pair.netplug("port", "web", check=True).stdout.splitlines()) == sorted(told)
     finally:
         pair.lan.outside.ip("route", "del", "10.9.0.0/24")
         pair.lan.outside.ip("route", "del", "fd09::/64")

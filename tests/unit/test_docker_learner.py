@@ -13,7 +13,7 @@ import pytest
 from netplug.engines.learner import Learner
 from netplug.engines.network_driver import NetworkDriver
 from netplug.engines.ties import Ties
-from tests.unit.test_docker_plugin import ELSEWHERE, IPAM, KEY, NET, NETWORK, OTHER, Plugin, plugin
+from tests.unit.test_docker_plugin import ELSEWHERE, ENDPOINT, IPAM, KEY, NET, NETWORK, OTHER, Plugin, plugin
 
 __all__ = ["plugin"]
 
@@ -138,6 +138,32 @@ async def test_what_the_engine_has_lost_goes_and_what_another_netplug_has_stays(
     assert [endpoint.id for endpoint in controller.endpoints()] == [OTHER]
     assert controller.leases.pools.keys() == {theirs, spare}
     assert controller.leases.addresses(theirs) == {"10.60.0.9", "10.60.0.10"}
+
+
+class Slow(Engine):
+    """Between two looks it makes an endpoint of an address that it has been given before, and knows of it a little later."""
+
+    def __init__(self, plugin: Plugin, address: str) -> None:
+        super().__init__({"Id": NETWORK, "Name": NETWORK[:12]})
+        self.plugin, self.address = plugin, address
+
+    async def get(self, *path: str) -> Any:
+        if path == ("networks",) and self.looks == 1:
+            await self.plugin.endpoint(Address=f"{self.address}/24")
+        if path == ("networks", NETWORK) and self.looks > 2:
+            return {"Containers": {"x": {"EndpointID": ENDPOINT}}}
+        return await super().get(*path)
+
+
+async def test_an_address_of_an_endpoint_that_is_being_made_stays(plugin: Plugin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("netplug.engines.learner._DOUBT_SECONDS", 0)
+    pool = await plugin.network()
+    await plugin.ok(IPAM + "RequestAddress", {"PoolID": pool, "Address": "10.50.0.9"})
+    engine = Slow(plugin, "10.50.0.9")
+    async with learning(plugin, engine):
+        await until(lambda: engine.looks == 3)
+    assert plugin.lab.controller.leases.addresses(pool) == {"10.50.0.9"}
+    assert [endpoint.id for endpoint in plugin.lab.controller.endpoints()] == [ENDPOINT]
 
 
 async def another_netplug(plugin: Plugin) -> str:
