@@ -47,6 +47,8 @@ def settings(endpoint: Endpoint, sandbox: Sandbox) -> Iterator[Sysctl]:
     """
     link = endpoint.interface.replace(".", "/")
     if endpoint.address6:
+        if sandbox.kind == "engine":  # whose loopback has no IPv6 before there is an address of it, so that nobody reaches himself
+            yield Sysctl(namespace=sandbox.namespace, key="net.ipv6.conf.lo.disable_ipv6", value="0")
         yield Sysctl(namespace=sandbox.namespace, key=f"net.ipv6.conf.{link}.accept_ra", value="0")
         yield Sysctl(namespace=sandbox.namespace, key=f"net.ipv6.conf.{link}.disable_ipv6", value="0")
     elif sandbox.kind == "given":

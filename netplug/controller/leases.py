@@ -59,6 +59,8 @@ class Leases:
         """Of pools that no network has yet."""
         self._writing: dict[str, asyncio.Task[None]] = {}
         """By key: addresses that the store is being told of."""
+        self._changing = asyncio.Lock()
+        """A network and its pools end at once, where another netplug tells of both."""
 
     async def load(self) -> None:
         for item in (await self._store.range(_POOLS))[1]:
@@ -112,13 +114,14 @@ class Leases:
 
     async def release_pool(self, identity: str) -> None:
         """Fine if it is gone."""
-        pool = self.pools.get(identity)
-        if pool is None:
-            return
-        if pool.network and not pool.shared:
-            await self._change([msgspec.structs.replace(pool, released=True)])
-            return
-        await self._forget(identity)
+        async with self._changing:
+            pool = self.pools.get(identity)
+            if pool is None:
+                return
+            if pool.network and not pool.shared:
+                await self._change([msgspec.structs.replace(pool, released=True)])
+                return
+            await self._forget(identity)
 
     async def _forget(self, identity: str) -> None:
         await self.settle()
@@ -132,19 +135,21 @@ class Leases:
 
     async def bind(self, identities: Collection[str], network: str) -> None:
         """A network has come to be of these pools."""
-        await self._change([msgspec.structs.replace(self.pool(identity), network=network) for identity in identities])
+        async with self._changing:
+            await self._change([msgspec.structs.replace(self.pool(identity), network=network) for identity in identities])
         for identity in identities:
             self._allocators.pop(identity, None)
 
     async def unbind(self, network: str) -> None:
         """The network is gone, and with it the pools that the engine has given back."""
-        own = [pool for pool in self.pools.values() if pool.network == network]
-        if not own:
-            return
-        await self._change([msgspec.structs.replace(pool, network="") for pool in own if not pool.released])
-        for pool in own:
-            if pool.released:
-                await self._forget(pool.id)
+        async with self._changing:
+            own = [pool for pool in self.pools.values() if pool.network == network]
+            if not own:
+                return
+            await self._change([msgspec.structs.replace(pool, network="") for pool in own if not pool.released])
+            for pool in own:
+                if pool.released:
+                    await self._forget(pool.id)
 
     async def agree(self, networks: Collection[str]) -> None:
         """These are all networks that there are: an earlier daemon may have died between a network's end and its pools'."""
@@ -190,8 +195,9 @@ class Leases:
         if wanted and wanted != pool.gateway:
             if ipaddress.ip_address(wanted) not in ipaddress.ip_network(pool.subnet):
                 raise InvalidArgument(f"gateway {wanted} is not in {pool.subnet}")
-            pool = msgspec.structs.replace(pool, gateway=wanted)
-            await self._change([pool])
+            async with self._changing:
+                pool = msgspec.structs.replace(self.pool(identity), gateway=wanted)
+                await self._change([pool])
             self._allocators.pop(pool.id, None)
         return f"{pool.gateway}/{pool.prefix}" if pool.gateway else ""
 

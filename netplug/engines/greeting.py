@@ -8,9 +8,11 @@ from netplug.plugins import INSTANCE
 
 LOCAL, GLOBAL = "netplug", "netplug-global"
 """Address spaces."""
+ACTIVATE = "Plugin.Activate"
+"""Said once by each process of an engine."""
 
 GREETINGS: dict[str, dict[str, Any]] = {
-    "Plugin.Activate": {"Implements": ["NetworkDriver", "IpamDriver"], "Instance": INSTANCE},
+    ACTIVATE: {"Implements": ["NetworkDriver", "IpamDriver"], "Instance": INSTANCE},
     # Of the engine's host alone: which nodes have a network in common is our own affair.
     "NetworkDriver.GetCapabilities": {"Scope": "local", "ConnectivityScope": "local"},
     "IpamDriver.GetCapabilities": {"RequiresMACAddress": False, "RequiresRequestReplay": False},

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Coroutine, Iterable, Iterator, Sequence, Set
 from typing import Any, NamedTuple
 
 from netplug.controller import Controller
@@ -15,6 +15,7 @@ from netplug.engines.engine_api import EngineApi
 from netplug.engines.network_driver import NetworkDriver
 from netplug.engines.ties import ENGINE, Ties
 from netplug.errors import NetplugError, NotFound, Unavailable
+from netplug.model import Endpoint
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,8 @@ class Leftover(NamedTuple):
     """`network`, `endpoint`, `pool` or `address`."""
     id: str
     address: str = ""
+    owner: str = ""
+    """What had it and is lost, too: where there was none at first, it may be of something that is just being made."""
 
 
 class Learner:
@@ -134,7 +137,7 @@ class Learner:
         await self._clear()
 
     async def _clear(self) -> None:
-        """With a network, its pools come to be nobody's: until there is nothing any more."""
+        """Until there is nothing any more, or nothing that can be taken away."""
         before: set[Leftover] = set()
         while (doubtful := await self._leftovers()) and doubtful != before:
             before = doubtful
@@ -166,19 +169,27 @@ class Learner:
         for identity in ties.keys() & networks:
             found = await self._engine.get("networks", identity)
             known |= {str(one.get("EndpointID")) for one in (found.get("Containers") or {}).values()}
+        gone = ties.keys() - networks
         endpoints = [one for one in self._controller.endpoints() if self._of_engine(one.sandbox)]
         lost = {Leftover("endpoint", one.id) for one in endpoints if one.id not in known}
-        lost |= {Leftover("network", identity) for identity in ties.keys() - networks}
-        tied = {tie.network for tie in self._ties.all()}
-        used = {address.split("/")[0] for one in endpoints for address in (one.address, one.address6)}
+        lost |= {Leftover("network", identity) for identity in gone}
+        return lost | self._lost_leases(gone, endpoints, known)
+
+    def _lost_leases(self, gone: Set[str], endpoints: Sequence[Endpoint], known: Set[str]) -> set[Leftover]:
+        """Pools and addresses. What goes with a network or an endpoint is lost with it: who makes the same again waits for one doubt."""
+        lost = set[Leftover]()
+        ended = {tie.network: tie.id for tie in self._ties.all() if tie.id in gone}
+        tied = {tie.network for tie in self._ties.all() if tie.id not in gone}
+        owners = {address.split("/")[0]: one.id for one in endpoints for address in (one.address, one.address6)}
+        used = {address for address, endpoint in owners.items() if endpoint in known}
         for pool in self._controller.leases.pools.values():
             if pool.word:  # lent to another netplug, which asks by words
                 continue
             if pool.network not in tied and not pool.released:
-                lost.add(Leftover("pool", pool.id))
+                lost.add(Leftover("pool", pool.id, owner=ended.get(pool.network, "")))
             reserved = self._reserved(pool.network)
             addresses = self._controller.leases.addresses(pool.id) if pool.network else frozenset()
-            lost |= {Leftover("address", pool.id, address) for address in addresses - used - reserved}
+            lost |= {Leftover("address", pool.id, address, owners.get(address, "")) for address in addresses - used - reserved}
         return lost
 
     def _of_engine(self, sandbox: str) -> bool:

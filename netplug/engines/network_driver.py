@@ -17,7 +17,7 @@ from netplug.engines.ports import port_bindings
 from netplug.engines.routes import Fields, Outcome, Table
 from netplug.engines.ties import ENGINE, OTHER, Tie, Ties
 from netplug.errors import Forbidden, InvalidArgument, NotFound
-from netplug.model import Endpoint, PoolConfig
+from netplug.model import Endpoint, PoolConfig, now
 from netplug.registry import Drivers
 
 DRIVER, NETWORK = "netplug.driver", "netplug.network"
@@ -32,6 +32,11 @@ class NetworkDriver:
 
     def __init__(self, controller: Controller, ties: Ties) -> None:
         self._controller, self._ties = controller, ties
+        self._begun = now()
+
+    def begin(self) -> None:
+        """An engine has started, or is asking for the first time."""
+        self._begun = now()
 
     def table(self) -> Table:
         nothing = (shapes.Nothing, self.nothing)
@@ -150,9 +155,19 @@ class NetworkDriver:
             return
         try:
             if not tie.joined and self._known(tie.network):
+                await self._take_leave(tie)
                 await self._controller.remove_network(tie.network)
         finally:  # last: a daemon that dies before is asked again, and has to know what is meant
             await self._ties.drop(tie.id)
+
+    async def _take_leave(self, tie: Tie) -> None:
+        """The engine has nothing on a network that it removes: what one had begun that died is on it still, if anything of its own is."""
+        if any(other.network == tie.network and other.id != tie.id for other in self._ties.all()):
+            return  # it may be on that other network, which has joined this one
+        for endpoint in self._controller.endpoints(network=tie.network):
+            sandbox = self._controller.sandbox(endpoint.sandbox)
+            if sandbox is not None and sandbox.engine == tie.engine and endpoint.created < self._begun:
+                await self._controller.leave(endpoint.id)
 
     # Endpoints
 

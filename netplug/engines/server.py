@@ -18,7 +18,7 @@ from netplug.controller import Controller
 from netplug.engines import wire
 from netplug.engines.connection import Connection
 from netplug.engines.engine_api import EngineApi
-from netplug.engines.greeting import GREETINGS
+from netplug.engines.greeting import ACTIVATE, GREETINGS
 from netplug.engines.ipam_driver import IpamDriver
 from netplug.engines.learner import Learner
 from netplug.engines.listener import BACKLOG, Door, is_root, opened
@@ -53,6 +53,7 @@ class PluginServer:
         self._door: Door | None = None
         self._server: asyncio.Server | None = None
         self._connections: set[Connection] = set()
+        self._driver: NetworkDriver | None = None
         self._learner: Learner | None = None
 
     async def listen(self, path: str) -> None:
@@ -70,7 +71,7 @@ class PluginServer:
         """`engine`: where names are learned."""
         ties = Ties(store)
         await ties.load()
-        driver = NetworkDriver(controller, ties)
+        driver = self._driver = NetworkDriver(controller, ties)
         self._table = {**driver.table(), **IpamDriver(controller).table()}
         self._ready.set()
         if engine is not None:
@@ -107,6 +108,8 @@ class PluginServer:
     def _called(self, request: wire.Request) -> Outcome:
         if request.verb != "POST":
             raise InvalidArgument(f"{request.verb} {request.method!r:.80}: a POST is needed")
+        if request.method == ACTIVATE and self._driver is not None:
+            self._driver.begin()
         if request.method in GREETINGS:
             return GREETINGS[request.method]
         return self._handled(request) if self._ready.is_set() else self._once_ready(request)

@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,17 @@ class Pair(DockerHost, Host):
         command(*self.argv("mkdir", "-p", f"/{AWAY.parent}"))
         command(*self.argv("sh", "-c", f'printf %s "$0" > /{AWAY}', away()))
         assert path.exists()
+
+    @contextlib.contextmanager
+    def nameserver(self, address: str) -> Iterator[None]:
+        """The one that this host has for these daemons."""
+        file = self.directory / "nameserver"
+        file.write_text(f"nameserver {address}\n")
+        self.run_here("mount", "--bind", str(file), "/etc/resolv.conf")
+        try:
+            yield
+        finally:
+            self.run_here("umount", "/etc/resolv.conf")
 
     def seen(self, path: str) -> str:
         """A path of the daemons' mount namespace, as this process finds it."""

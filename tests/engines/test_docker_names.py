@@ -8,8 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.engines.dockerd import Pair
-from tests.engines.test_docker import make, own
+from tests.engines.dockerd import IMAGE, Pair
+from tests.engines.test_docker import make, own, reaches
+
+HERE = f"localhost:1/{IMAGE}"
+"""A registry where nobody is: a swarm looks there first, and then takes the image that it has."""
 
 
 def found(pair: Pair, container: str, name: str) -> set[str]:
@@ -141,3 +144,36 @@ def test_an_engine_that_was_away_is_told_of_again(named: Pair) -> None:
     named.docker("start", "web")
     named.until(lambda: ours(named, "mine", "web") == {named.docker_address("web", "demo")})
     assert found(named, "web", "mine") == {"10.9.0.3"}
+
+
+def test_a_container_on_a_swarms_network_and_on_ours_finds_everybody(pair: Pair) -> None:
+    """The container starts on the swarm's network and joins ours while it runs; then once more with a restart."""
+    own(pair, "mine", make(pair, "demo", "--subnet", "10.9.0.0/24"))
+    pair.docker("tag", IMAGE, HERE)
+    pair.docker("swarm", "init", "--advertise-addr", pair.address)
+    try:
+        pair.docker("network", "create", "--driver", "overlay", "--attachable", "--subnet", "10.55.0.0/24", "wide")
+        service = ("service", "create", "--detach", "--name", "shop", "--network", "wide", "--replicas", "2", "--stop-signal", "KILL")
+        pair.docker(*service, "--no-resolve-image", HERE, "sleep", "1000")
+        pair.run_container("web", "--network", "wide")
+        pair.docker("network", "connect", "demo", "web")
+        pair.until(lambda: len(found(pair, "web", "tasks.shop")) == 2)
+        whole(pair)
+        pair.docker("restart", "--time", "0", "web")
+        pair.until(lambda: found(pair, "web", "mine"))
+        whole(pair)
+    finally:
+        pair.docker("rm", "-f", "web", check=False)
+        pair.docker("swarm", "leave", "--force")
+
+
+def whole(pair: Pair) -> None:
+    """All names are known to `web`, which reaches what they stand for; and its own to ours."""
+    tasks, service = found(pair, "web", "tasks.shop"), found(pair, "web", "shop")
+    assert len(tasks) == 2
+    assert len(service) == 1
+    assert all(one.startswith("10.55.0.") for one in tasks | service)
+    assert found(pair, "web", "mine") == {"10.9.0.2"}
+    for target in (*tasks, "10.9.0.2"):
+        assert reaches(pair, "web", target)
+    pair.until(lambda: ours(pair, "mine", "web") == {pair.docker_address("web", "demo")})

@@ -42,6 +42,7 @@ def test_made_by_the_engine(two: tuple[Pair, Host]) -> None:
     pair.until(lambda: found_far(host, "far", "web") == {pair.docker_address("web", "wide")})
     assert reaches(pair, "web", "203.0.113.1"), "by the engine's docker_gwbridge"
     assert from_outside(pair, 8080) == "served"
+    assert "80/tcp -> 0.0.0.0:8080" in pair.docker("port", "web").stdout, "which the engine shows"
 
     pair.docker("rm", "-f", "web")
     assert found_far(host, "far", "web") == set()

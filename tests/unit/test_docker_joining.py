@@ -103,3 +103,18 @@ async def test_a_network_that_is_there_is_joined_as_it_is(plugin: Plugin) -> Non
     assert plugin.lab.store.data == before
     await plugin.ok(NET + "CreateNetwork", joining("plain", enable_ipv6=False))
     await plugin.ok(NET + "CreateNetwork", {**joining("closed", internal=True, enable_ipv6=True), "NetworkID": ELSEWHERE})
+
+
+async def test_an_engine_that_has_started_anew_removes_a_network_with_what_was_begun_on_it(plugin: Plugin) -> None:
+    """But not if it may be on another of its networks that is the same here."""
+    await plugin.network()
+    await plugin.ok(
+        NET + "CreateNetwork", {"NetworkID": ELSEWHERE, "Options": {"com.docker.network.generic": {"netplug.network": NETWORK}}}
+    )
+    await plugin.endpoint()
+    await plugin.ok("Plugin.Activate")
+    await plugin.ok(NET + "DeleteNetwork", {"NetworkID": ELSEWHERE})
+    assert [endpoint.id for endpoint in plugin.lab.controller.endpoints()] == [ENDPOINT]
+    await plugin.ok(NET + "DeleteNetwork", {"NetworkID": NETWORK})
+    assert plugin.lab.controller.endpoints() == []
+    assert NETWORK not in [network.id for network in plugin.lab.controller.networks()]

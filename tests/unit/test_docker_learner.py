@@ -13,7 +13,7 @@ import pytest
 from netplug.engines.learner import Learner
 from netplug.engines.network_driver import NetworkDriver
 from netplug.engines.ties import Ties
-from tests.unit.test_docker_plugin import ELSEWHERE, IPAM, KEY, NET, NETWORK, OTHER, Plugin, plugin
+from tests.unit.test_docker_plugin import ELSEWHERE, ENDPOINT, IPAM, KEY, NET, NETWORK, OTHER, Plugin, plugin
 
 __all__ = ["plugin"]
 
@@ -25,8 +25,11 @@ class Engine:
         self.networks = list(networks)
         self.said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.streams = 0
+        self.looks = 0
+        """At all containers, for what is not theirs."""
 
     async def get(self, *path: str) -> Any:
+        self.looks += path == ("containers", "json?all=1")
         match path:
             case ("networks",):
                 return self.networks
@@ -125,15 +128,42 @@ async def test_what_the_engine_has_lost_goes_and_what_another_netplug_has_stays(
     await plugin.pool("10.52.0.0/24")
     theirs = await another_netplug(plugin)
     spare = await plugin.pool("10.61.0.0/24", Options={"netplug.request": "spare/0"})
-    controller = plugin.lab.controller
+    controller, engine = plugin.lab.controller, Engine()
 
-    async with learning(plugin, Engine()):
+    async with learning(plugin, engine):
         await until(lambda: not {"10.50.0.0/24", "10.52.0.0/24"} & {pool.subnet for pool in controller.leases.pools.values()})
+    assert engine.looks <= 3, "two, and one that finds nothing: what has gone with a network or an endpoint is not doubted anew"
 
     assert [network.id for network in controller.networks()] == [ELSEWHERE]
     assert [endpoint.id for endpoint in controller.endpoints()] == [OTHER]
     assert controller.leases.pools.keys() == {theirs, spare}
     assert controller.leases.addresses(theirs) == {"10.60.0.9", "10.60.0.10"}
+
+
+class Slow(Engine):
+    """Between two looks it makes an endpoint of an address that it has been given before, and knows of it a little later."""
+
+    def __init__(self, plugin: Plugin, address: str) -> None:
+        super().__init__({"Id": NETWORK, "Name": NETWORK[:12]})
+        self.plugin, self.address = plugin, address
+
+    async def get(self, *path: str) -> Any:
+        if path == ("networks",) and self.looks == 1:
+            await self.plugin.endpoint(Address=f"{self.address}/24")
+        if path == ("networks", NETWORK) and self.looks > 2:
+            return {"Containers": {"x": {"EndpointID": ENDPOINT}}}
+        return await super().get(*path)
+
+
+async def test_an_address_of_an_endpoint_that_is_being_made_stays(plugin: Plugin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("netplug.engines.learner._DOUBT_SECONDS", 0)
+    pool = await plugin.network()
+    await plugin.ok(IPAM + "RequestAddress", {"PoolID": pool, "Address": "10.50.0.9"})
+    engine = Slow(plugin, "10.50.0.9")
+    async with learning(plugin, engine):
+        await until(lambda: engine.looks == 3)
+    assert plugin.lab.controller.leases.addresses(pool) == {"10.50.0.9"}
+    assert [endpoint.id for endpoint in plugin.lab.controller.endpoints()] == [ENDPOINT]
 
 
 async def another_netplug(plugin: Plugin) -> str:
