@@ -17,7 +17,7 @@ from netplug.engines.ports import port_bindings
 from netplug.engines.routes import Fields, Outcome, Table
 from netplug.engines.ties import ENGINE, OTHER, Tie, Ties
 from netplug.errors import Forbidden, InvalidArgument, NotFound
-from netplug.model import Endpoint, PoolConfig, now
+from netplug.model import Endpoint, PoolConfig
 from netplug.registry import Drivers
 
 DRIVER, NETWORK = "netplug.driver", "netplug.network"
@@ -32,11 +32,12 @@ class NetworkDriver:
 
     def __init__(self, controller: Controller, ties: Ties) -> None:
         self._controller, self._ties = controller, ties
-        self._begun = now()
+        self._asked_for: set[str] = set()
+        """Endpoints, by the engine that is there now, as far as this daemon knows."""
 
     def begin(self) -> None:
         """An engine has started, or is asking for the first time."""
-        self._begun = now()
+        self._asked_for.clear()
 
     def table(self) -> Table:
         nothing = (shapes.Nothing, self.nothing)
@@ -166,7 +167,7 @@ class NetworkDriver:
             return  # it may be on that other network, which has joined this one
         for endpoint in self._controller.endpoints(network=tie.network):
             sandbox = self._controller.sandbox(endpoint.sandbox)
-            if sandbox is not None and sandbox.engine == tie.engine and endpoint.created < self._begun:
+            if sandbox is not None and sandbox.engine == tie.engine and endpoint.id not in self._asked_for:
                 await self._controller.leave(endpoint.id)
 
     # Endpoints
@@ -175,6 +176,7 @@ class NetworkDriver:
         identity = _checked(body.endpoint_id, "endpoint")
         tie, asked = self._ties.find(body.network_id), body.interface or shapes.Interface()
         endpoint = self._endpoint(body)
+        self._asked_for.add(identity)
         if endpoint is not None:
             return self._made(endpoint, asked)
         request = EndpointRequest(
@@ -185,7 +187,7 @@ class NetworkDriver:
             mac=asked.mac,
             options=shapes.text_options(body.options),
         )
-        return self._once_made(self._controller.attach(tie.network, request, tie.engine), asked)
+        return self._once_made(identity, self._controller.attach(tie.network, request, tie.engine), asked)
 
     def _endpoint(self, body: shapes.EndpointRef | shapes.CreateEndpoint | shapes.Join | shapes.External) -> Endpoint | None:
         """The one that is meant; None where there is none of that id. NotFound: it is on another network.
@@ -197,8 +199,12 @@ class NetworkDriver:
             raise NotFound(f"endpoint {endpoint.id:.12} is not on network {body.network_id:.12}")
         return endpoint
 
-    async def _once_made(self, making: Awaitable[Endpoint], asked: shapes.Interface) -> Fields:
-        return self._made(await making, asked)
+    async def _once_made(self, identity: str, making: Awaitable[Endpoint], asked: shapes.Interface) -> Fields:
+        try:
+            return self._made(await making, asked)
+        except BaseException:
+            self._asked_for.discard(identity)
+            raise
 
     def _made(self, endpoint: Endpoint, asked: shapes.Interface) -> Fields:
         """The engine takes no more than what it has not asked for."""
@@ -232,6 +238,7 @@ class NetworkDriver:
         return self._leave(body) if self._endpoint(body) is not None else {}
 
     async def _leave(self, body: shapes.EndpointRef) -> Fields:
+        self._asked_for.discard(body.endpoint_id)
         await self._controller.leave(body.endpoint_id)
         return {}
 
