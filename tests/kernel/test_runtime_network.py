@@ -160,7 +160,7 @@ async def test_what_networks_refuse(lab: Lab):
     with pytest.raises(Forbidden, match="private \\(none\\) mode"):
         await lab.containers.connect("demo", "alone", Attachment(network="demo"))
     await lab.containers.create("here", shell("true", network_mode="host"))
-    with pytest.raises(Forbidden, match="host network"):
+    with pytest.raises(Forbidden, match="network namespace with another container or host"):
         await lab.containers.connect("demo", "here", Attachment(network="demo"))
     bad = (Attachment(network="bridge", address="10.77.1.9"),)
     with pytest.raises(InvalidArgument, match=r"^user specified IP address is supported on user defined networks only$"):
