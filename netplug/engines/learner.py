@@ -21,8 +21,10 @@ log = logging.getLogger(__name__)
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 """Seconds until the engine is tried again."""
-_CALL_SECONDS = 0.005
-"""An engine that says that a container is connected has still to write that down, and answers nothing about it before it has."""
+_CONNECT_SECONDS = 0.03
+"""An engine that says that a container is connected has still to write that down, and answers nothing about it before it has; and who
+connects it may go on to something else that the question would be in the way of. So it is asked once for all that happens meanwhile.
+"""
 _DOUBT_SECONDS = 5.0
 """What the engine does not know twice, so far apart, is not just being made."""
 
@@ -44,6 +46,8 @@ class Learner:
     def __init__(self, controller: Controller, ties: Ties, driver: NetworkDriver, engine: EngineApi) -> None:
         self._controller, self._ties, self._driver, self._engine = controller, ties, driver, engine
         self._tasks: set[asyncio.Task[None]] = set()
+        self._connecting: set[str] = set()
+        """Containers about which the engine will be asked in a moment."""
         self._known = False
 
     def start(self) -> None:
@@ -111,7 +115,13 @@ class Learner:
             await self._controller.name_network(tie.network, name)
 
     async def _connected(self, identity: str) -> None:
-        await asyncio.sleep(_CALL_SECONDS)
+        if identity in self._connecting:
+            return
+        self._connecting.add(identity)
+        try:
+            await asyncio.sleep(_CONNECT_SECONDS)
+        finally:
+            self._connecting.discard(identity)
         await self._container(identity)
 
     async def _container(self, identity: str) -> None:
