@@ -8,7 +8,7 @@ without a record, in the records without a place in the cluster.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
@@ -79,32 +79,36 @@ class Claims:
         """Given back if it fails. Lost: name or address is another's."""
         cluster.claiming.add(endpoint.id)
         self.debts.expect(endpoint)
-        claim = await _asked(cluster.claim(endpoint))
+        claim = asyncio.create_task(cluster.claim(endpoint))
         try:
+            await _under_way(cluster, claim)
             attached = await attach(endpoint, claim)
         except BaseException:
-            try:
-                await asyncio.wait([claim])
-            finally:
-                cluster.claiming.discard(endpoint.id)
-            if (error := claim.exception()) is None:
-                await self.debts.settle(endpoint)
-            elif isinstance(error, Lost):
-                self.debts.forget(endpoint.id)
-            else:
-                self.debts.remind()
+            await self._take_back(cluster, endpoint, claim)
             raise
         cluster.claiming.discard(endpoint.id)
         self.debts.forget(endpoint.id)
         return attached
+
+    async def _take_back(self, cluster: Cluster, endpoint: Endpoint, claim: Answer[None]) -> None:
+        """At once where it has been granted, later where nobody could say."""
+        try:
+            error = await _error(claim)
+        finally:
+            cluster.claiming.discard(endpoint.id)
+        if error is None:
+            await self.debts.settle(endpoint)
+        elif isinstance(error, Lost):
+            self.debts.forget(endpoint.id)
+        else:
+            self.debts.remind()
 
     @asynccontextmanager
     async def parting(self, endpoint: Endpoint, *, at_once: bool) -> AsyncIterator[Answer[bool] | None]:
         """Within the block the endpoint goes from records and kernel, while its name and addresses come free in the cluster.
 
         What the user wants to go goes `at_once` or not at all: the block waits for the cluster's answer, puts all back when that is an
-        error, and clears the debt. Where the cluster is known to be away nothing is touched before it answers. Else there is no answer to
-        wait for, and the endpoint is given back later.
+        error, and clears the debt. Else there is no answer to wait for, and the endpoint is given back later.
         """
         if not endpoint.node:
             yield None
@@ -115,13 +119,12 @@ class Claims:
         try:
             self.debts.expect(endpoint)
             if at_once:
-                release = await _asked(cluster.release_known(endpoint))
-                if not getattr(cluster.store, "healthy", True):
-                    await release
+                release = asyncio.create_task(cluster.release_known(endpoint))
+                await _under_way(cluster, release)
             yield release
         except BaseException:
             if release is not None:
-                await asyncio.wait([release])
+                await _error(release)
             if endpoint.id in self._core.records.endpoints:
                 await self.debts.paid(endpoint.id)
                 self._membership.read_anew(endpoint.network)  # it stays, and may have lost its place: nobody could say
@@ -170,12 +173,18 @@ class Claims:
         return True
 
 
-async def _asked(question: Coroutine[Any, Any, T]) -> Answer[T]:
-    """On its way to the cluster."""
-    asking = asyncio.get_running_loop().create_task(question)
+async def _under_way(cluster: Cluster, answer: Answer[Any]) -> None:
+    """The question has gone out. Where the cluster is known to be away, the answer has come: what is done meanwhile would be undone."""
     for _ in range(_TURNS):
         await asyncio.sleep(0)
-    return asking
+    if not getattr(cluster.store, "healthy", True):
+        await answer
+
+
+async def _error(answer: Answer[Any]) -> BaseException | None:
+    """What has become of it, once it is there."""
+    await asyncio.wait([answer])
+    return asyncio.CancelledError() if answer.cancelled() else answer.exception()
 
 
 def _taken(network: Network, endpoint: Endpoint, lost: Lost) -> str:

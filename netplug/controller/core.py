@@ -322,7 +322,8 @@ async def _done(record: Awaitable[object]) -> bool:
     with contextlib.suppress(asyncio.CancelledError):
         try:
             await record
-        except Exception:
+        except Exception as error:  # whoever asks has an error of his own to raise
+            log.warning("nor has it a record: %s", error)
             return False
     return True
 

@@ -2,7 +2,8 @@
 
 Connect: address, ports held; then one transaction (the intent), the plan and the names, side by side; event. If a step fails, the kernel
 has been put back by the executor, the opposite transaction frees name and address, and the error says which step it was. Disconnect: the
-transaction, the plan that takes away and the names, side by side; then the address is free.
+transaction, the plan that takes away and the names, side by side; then the address is free. On a global network the plan goes side by side
+with what the cluster is asked; record, names and announcements come after its word.
 """
 
 from __future__ import annotations

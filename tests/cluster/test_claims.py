@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from netplug.controller import recording
+from netplug.controller import EndpointRequest, SandboxRequest, recording
 from netplug.errors import Unavailable
-from netplug.model import Endpoint
+from netplug.model import Endpoint, new_id
 from netplug.plan import Announce, Veth
 from netplug.store import Put
 from tests.cluster.inprocess import Node, nodes, within
@@ -115,6 +116,43 @@ async def test_a_disconnect_while_the_cluster_is_known_to_be_away(node: Node, mo
 
     assert node.frames.removed == []
     assert len(node.frames.links) == 1
+
+
+async def test_a_connect_while_the_cluster_is_known_to_be_away(node: Node, monkeypatch: pytest.MonkeyPatch):
+    """Nothing is made that would have to go at once."""
+    node.mortal.healthy = False
+    monkeypatch.setattr(node.mortal, "txn", _failing(node, made=False))
+    node.frames.applied.clear()
+
+    with pytest.raises(Unavailable, match="no answer"):
+        await node.container("second")
+
+    assert node.frames.applied == []
+
+
+async def test_a_connect_that_is_given_up(node: Node, monkeypatch: pytest.MonkeyPatch):
+    """As by a daemon that ends: what the cluster will have made of it is owed."""
+    before, asked, over = state(node), asyncio.Event(), asyncio.Event()
+
+    async def silent(*arguments: Any, **options: Any) -> int:
+        asked.set()
+        await over.wait()
+        raise Unavailable("no answer")
+
+    sandbox = await node.controller.create_sandbox(SandboxRequest(id=new_id(), name="second", namespace="/second", kind="given"))
+    with monkeypatch.context() as patch:
+        patch.setattr(node.mortal, "txn", silent)
+        connecting = asyncio.create_task(node.controller._endpoints.connect("demo", sandbox.id, EndpointRequest()))
+        await asked.wait()
+        connecting.cancel()
+        over.set()
+        await asyncio.wait([connecting])
+
+    assert connecting.cancelled()
+    assert node.core.cluster is not None
+    assert node.core.cluster.claiming == set()
+    await within({}, node.controller._debts.owed)
+    assert state(node) == before
 
 
 def _failing(node: Node, *, made: bool) -> Any:

@@ -226,12 +226,13 @@ async def test_who_gives_up_waiting_keeps_nobody_else_from_it():
 @in_host
 async def test_a_link_that_somebody_sets_down_stays():
     """The kernel tells of that as it does of one that it closes to delete it, but for what has changed."""
-    (found,) = make_veths(1)
+    found, marker = make_veths(2)
     listening = Monitor()
     listening.start()
     departure = listening.departure(found.index)
     command("ip", "link", "set", found.name, "down")
-    await asyncio.sleep(0.05)
+    command("ip", "link", "del", marker.name)
+    await asyncio.wait_for(listening.gone([listening.departure(marker.index)]), 5)
     assert not departure.done()
 
     command("ip", "link", "del", found.name)  # down already: it is not closed again
