@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def test_a_daemon_is_what_it_would_be(host: Host):
                 "handed on": [
                     link for link in links if link == os.getcwd() or link.startswith(("net:", "mnt:", "uts:", "anon_inode:[pidfd"))
                 ],
-                "signals": [line for line in (path / "status").read_text().splitlines() if line.startswith("Sig")],
+                "signals": [line for line in (path / "status").read_text().splitlines() if re.match("Sig(Pnd|Blk|Ign|Cgt)", line)],
                 "end": host.stop(),
             }
         )
