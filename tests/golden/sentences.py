@@ -40,6 +40,7 @@ SETS = {
     "bridge netplug links4": "Links under `icc=false`: client, server, and the server's port.",
     "bridge netplug links6": "The same for IPv6.",
     "ip netplug dns": "In a container: where 127.0.0.11:53 really leads, its resolver's sockets.",
+    "ip netplug answers": "The way back: what those sockets send comes from port 53.",
 }
 
 CHAINS = {
@@ -61,7 +62,8 @@ CHAINS = {
     "bridge netplug guard": "Anti-spoofing: comes back only for frames, ARP and neighbour discovery with the port's own MAC and addresses.",
     "bridge netplug guard_icc": "Both: anti-spoofing first, then `icc`.",
     "bridge netplug icc": "`icc=false`: to the host, links, and what finds neighbours; everything else is counted and dropped.",
-    "ip netplug output": "In a container: DNAT of what goes to its name server's address.",
+    "ip netplug output": "In a container: questions to its name server's address get another port. No NAT, so nothing is tracked for it.",
+    "ip netplug input": "The answers get port 53 again, when whatever tracks connections has seen them.",
 }
 
 IPTABLES = {

@@ -38,12 +38,18 @@ INSIDE = (
 NAMES = (
     "nft flush ruleset",
     "nft flush chain ip netplug output",
+    "nft flush chain ip netplug input",
     "nft delete element ip netplug dns '{ 127.0.0.11 . tcp . 53 }'",
-    "nft delete element ip netplug dns '{ 127.0.0.11 . udp . 53 }';"
-    " nft add element ip netplug dns '{ 127.0.0.11 . udp . 53 : 127.0.0.11 . 40009 }'",
-    # As an earlier version had it: behind the rule of an engine.
-    "nft delete chain ip netplug output; nft add chain ip netplug output '{ type nat hook output priority -90; }';"
-    " nft add rule ip netplug output meta l4proto '{ tcp, udp }' dnat ip to ip daddr . meta l4proto . th dport map @dns",
+    "nft delete element ip netplug answers '{ 127.0.0.11 . tcp . 40002 }'",
+    "nft delete element ip netplug dns '{ 127.0.0.11 . udp . 53 }'; nft add element ip netplug dns '{ 127.0.0.11 . udp . 53 : 40009 }'",
+    "nft delete element ip netplug answers '{ 127.0.0.11 . udp . 40001 }';"
+    " nft add element ip netplug answers '{ 127.0.0.11 . udp . 40001 : 54 }'",
+    # As an earlier version had it: by NAT.
+    "nft delete table ip netplug; nft add table ip netplug;"
+    " nft add map ip netplug dns '{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }';"
+    " nft add chain ip netplug output '{ type nat hook output priority -110; }';"
+    " nft add rule ip netplug output meta l4proto '{ tcp, udp }' dnat ip to ip daddr . meta l4proto . th dport map @dns;"
+    " nft add element ip netplug dns '{ 127.0.0.11 . udp . 53 : 127.0.0.11 . 40001, 127.0.0.11 . tcp . 53 : 127.0.0.11 . 40002 }'",
 )
 
 
@@ -135,7 +141,7 @@ async def test_a_doubt_is_no_difference(tmp_path: Path):
 async def test_more_than_one_address_of_an_interface_is_no_difference(tmp_path: Path):
     async with attached(tmp_path) as sight:
         command("ip", "address", "add", "10.9.7.7/16", "dev", "eth0", namespace=sight.sandbox)
-        command("nft", "add", "element", "ip", "netplug", "dns", "{ 127.0.0.11 . tcp . 54 : 127.0.0.11 . 1 }", namespace=sight.sandbox)
+        command("nft", "add", "element", "ip", "netplug", "dns", "{ 127.0.0.11 . tcp . 54 : 1 }", namespace=sight.sandbox)
         assert sight.holds()
 
 

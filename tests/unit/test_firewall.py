@@ -192,7 +192,10 @@ PLACE = Place("inet netplug pub4any", "tcp . 8080")
         ),
         pytest.param(
             DnsRedirect(udp_port=40001, tcp_port=40002),
-            ["add element ip netplug dns { 127.0.0.11 . udp . 53 : 127.0.0.11 . 40001, 127.0.0.11 . tcp . 53 : 127.0.0.11 . 40002 }"],
+            [
+                "add element ip netplug dns { 127.0.0.11 . udp . 53 : 40001, 127.0.0.11 . tcp . 53 : 40002 }",
+                "add element ip netplug answers { 127.0.0.11 . udp . 40001 : 53, 127.0.0.11 . tcp . 40002 : 53 }",
+            ],
             id="dns",
         ),
     ],

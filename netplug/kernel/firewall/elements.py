@@ -52,10 +52,9 @@ def elements(op: Op) -> Elements:
         case Reach(link=link, remote=remote, subnet=subnet):
             return {_inet("reach", subnet, f"{_interface(link)} . {_prefix(remote)} . {_prefix(subnet)}"): ""}
         case DnsRedirect(udp_port=udp, tcp_port=tcp):
-            return {
-                Place("ip netplug dns", f"{RESOLVER} . {protocol} . 53"): f"{RESOLVER} . {port}"
-                for protocol, port in (("udp", udp), ("tcp", tcp))
-            }
+            ports = (("udp", udp), ("tcp", tcp))
+            there = {Place("ip netplug dns", f"{RESOLVER} . {protocol} . 53"): str(port) for protocol, port in ports}
+            return there | {Place("ip netplug answers", f"{RESOLVER} . {protocol} . {port}"): "53" for protocol, port in ports}
         case _:
             raise InvalidArgument(f"{type(op).__name__} is no change of the firewall")
 

@@ -1,6 +1,6 @@
 """The nftables backend: own tables, maps instead of rules, one transaction per call.
 
-In the host `Tables` remembers what is there; in a sandbox there are two elements, which are read before each change.
+In the host `Tables` remembers what is there; in a sandbox there are four elements, which are read before each change.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _redirect(steps: Steps, afterwards: ExitStack) -> list[Step]:
         change.update(state)
         context = Context()
         afterwards.callback(context.close)
-        context.transact(_sandbox(state))
+        context.transact(_sandbox(redirection.pruned(state)))
     return change.steps
 
 

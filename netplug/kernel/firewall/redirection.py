@@ -10,7 +10,6 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Iterator
-from functools import cache
 
 from netplug.kernel.firewall.elements import PROTOCOLS, Elements, Place, elements
 from netplug.kernel.firewall.ruleset import SANDBOX_PRIORITY
@@ -30,22 +29,25 @@ _ELEM_KEY, _ELEM_DATA = 1, 2
 _DATA_VALUE = 1
 _INFO = struct.Struct("=BBH")  # family, version, resource
 _KEY = struct.Struct("!4sB3xH2x")
-_VALUE = struct.Struct("!4sH2x")
+_VALUE = struct.Struct("!H")
 _IPV4 = _INFO.pack(socket.AF_INET, 0, 0)
 _ATTRIBUTE = struct.Struct("=HH")
-_CHAIN = Message(_GETCHAIN, _IPV4 + text(_CHAIN_TABLE, "netplug") + text(_CHAIN_NAME, "output"))
+_TABLE = "netplug"
+_NAMES = ("output", "input")
+_MAPS = ("dns", "answers")
+_QUESTIONS = f"ip {_TABLE} dns"
+_CHAINS = [Message(_GETCHAIN, _IPV4 + text(_CHAIN_TABLE, _TABLE) + text(_CHAIN_NAME, name)) for name in _NAMES]
 _NUMBERS = {name: number for number, name in PROTOCOLS.items()}
 
 
 def installed(netlink: Socket) -> Elements:
-    """The elements of map `dns`, read by a NETLINK_NETFILTER socket; none where the rule that uses them is missing, or comes too late."""
+    """The elements of both maps, read by a NETLINK_NETFILTER socket; none where a rule that uses them is missing, or comes too late."""
     try:
-        if _priority(netlink) != SANDBOX_PRIORITY:
+        if _priorities(netlink) != dict.fromkeys(_NAMES, SANDBOX_PRIORITY):
             return {}
-        if not netlink.dump(Message(_GETRULE, _IPV4 + text(_RULE_TABLE, "netplug") + text(_RULE_CHAIN, "output"))):
+        if not all(netlink.dump(Message(_GETRULE, _IPV4 + text(_RULE_TABLE, _TABLE) + text(_RULE_CHAIN, name))) for name in _NAMES):
             return {}
-        bodies = netlink.dump(Message(_GETSETELEM, _IPV4 + text(_LIST_TABLE, "netplug") + text(_LIST_SET, "dns")))
-        return dict(element for body in bodies for element in _elements(body))
+        return {place: value for name in _MAPS for body in netlink.dump(_elements_of(name)) for place, value in _elements(name, body)}
     except Refused as refused:
         if refused.errno != errno.ENOENT:
             raise
@@ -54,14 +56,23 @@ def installed(netlink: Socket) -> Elements:
 
 def holds(netlink: Socket, op: DnsRedirect) -> bool:
     """Whether all is there that makes it true, asked in one system call."""
-    wanted = [(_pack_key(place), _pack_value(value)) for place, value in elements(op).items()]
+    wanted = [(_question(place), _VALUE.pack(int(value))) for place, value in elements(op).items()]
     try:
-        (chain,), *told = netlink.ask([_CHAIN, *(_question(key) for key, _ in wanted)])
+        told = netlink.ask([*_CHAINS, *(question for question, _ in wanted)])
     except Refused as refused:
         if refused.errno != errno.ENOENT:
             raise
         return False
-    return _leads(chain) and all(_value(body) == value for (_, value), (body,) in zip(wanted, told, strict=True))
+    chains, values = told[: len(_CHAINS)], told[len(_CHAINS) :]
+    return all(_leads(chain) for (chain,) in chains) and all(
+        _value(body) == value for (_, value), (body,) in zip(wanted, values, strict=True)
+    )
+
+
+def pruned(state: Elements) -> Elements:
+    """Without the answers from ports that no question is led to any more."""
+    led = {f"{place.key.rpartition(' . ')[0]} . {port}" for place, port in state.items() if place.set == _QUESTIONS}
+    return {place: value for place, value in state.items() if place.set == _QUESTIONS or place.key in led}
 
 
 def _value(body: bytes) -> bytes:
@@ -69,21 +80,19 @@ def _value(body: bytes) -> bytes:
     return find_nested(body, _INFO.size, _LIST_ELEMENTS, _LIST_ELEM, _ELEM_DATA, _DATA_VALUE)
 
 
-@cache
-def _question(key: bytes) -> Message:
-    """That asks for the element of map `dns` with that key."""
-    element = nested(_LIST_ELEM, nested(_ELEM_KEY, attribute(_DATA_VALUE, key)))
-    return Message(_GETSETELEM, _IPV4 + text(_LIST_TABLE, "netplug") + text(_LIST_SET, "dns") + nested(_LIST_ELEMENTS, element))
+def _elements_of(name: str, more: bytes = b"") -> Message:
+    return Message(_GETSETELEM, _IPV4 + text(_LIST_TABLE, _TABLE) + text(_LIST_SET, name) + more)
+
+
+def _question(place: Place) -> Message:
+    """That asks for one element."""
+    element = nested(_LIST_ELEM, nested(_ELEM_KEY, attribute(_DATA_VALUE, _pack_key(place))))
+    return _elements_of(place.set.rpartition(" ")[2], nested(_LIST_ELEMENTS, element))
 
 
 def _pack_key(place: Place) -> bytes:
     address, protocol, port = place.key.split(" . ")
     return _KEY.pack(socket.inet_aton(address), _NUMBERS[protocol], int(port))
-
-
-def _pack_value(value: str) -> bytes:
-    address, port = value.split(" . ")
-    return _VALUE.pack(socket.inet_aton(address), int(port))
 
 
 def _leads(chain: bytes) -> bool:
@@ -92,23 +101,25 @@ def _leads(chain: bytes) -> bool:
     return priority == _PRIORITY.pack(SANDBOX_PRIORITY) and any(find_attribute(chain, _INFO.size, _CHAIN_USE))
 
 
-def _priority(netlink: Socket) -> int | None:
-    """Of our chain, if there is one. A kernel before 6.4 tells all chains of the family, whatever table is asked for."""
-    for body in netlink.dump(Message(_GETCHAIN, _IPV4 + text(_CHAIN_TABLE, "netplug"))):
+def _priorities(netlink: Socket) -> dict[str, int]:
+    """Of our chains, by name. A kernel before 6.4 tells all chains of the family, whatever table is asked for."""
+    hooked = {}
+    for body in netlink.dump(Message(_GETCHAIN, _IPV4 + text(_CHAIN_TABLE, _TABLE))):
         found = parse_attributes(body, _INFO.size)
-        if (found.get(_CHAIN_TABLE), found.get(_CHAIN_NAME)) == (b"netplug\0", b"output\0") and _CHAIN_HOOK in found:
-            return int(_PRIORITY.unpack(parse_attributes(found[_CHAIN_HOOK])[_HOOK_PRIORITY])[0])
-    return None
+        if found.get(_CHAIN_TABLE) == b"netplug\0" and _CHAIN_HOOK in found:
+            priority = parse_attributes(found[_CHAIN_HOOK])[_HOOK_PRIORITY]
+            hooked[found[_CHAIN_NAME].rstrip(b"\0").decode()] = int(_PRIORITY.unpack(priority)[0])
+    return hooked
 
 
-def _elements(body: bytes) -> Iterator[tuple[Place, str]]:
+def _elements(name: str, body: bytes) -> Iterator[tuple[Place, str]]:
     listed = parse_attributes(body, _INFO.size).get(_LIST_ELEMENTS, b"")
     for element in _each(listed):
         found = parse_attributes(element)
         address, protocol, port = _KEY.unpack_from(parse_attributes(found[_ELEM_KEY])[_DATA_VALUE])
-        target, target_port = _VALUE.unpack_from(parse_attributes(found[_ELEM_DATA])[_DATA_VALUE])
+        (value,) = _VALUE.unpack_from(parse_attributes(found[_ELEM_DATA])[_DATA_VALUE])
         key = f"{ipaddress.IPv4Address(address)} . {PROTOCOLS.get(protocol, protocol)} . {port}"
-        yield Place("ip netplug dns", key), f"{ipaddress.IPv4Address(target)} . {target_port}"
+        yield Place(f"ip {_TABLE} {name}", key), str(value)
 
 
 def _each(listed: bytes) -> Iterator[bytes]:
