@@ -103,7 +103,7 @@ class Bench:
         self.progress.advance(task)
         for engine in netplugs:
             self.progress.console.print("connections to the last port, a range of ports, traffic through the rules")
-            found.rates = publishing.rates(engine, max(THERE), 7)
+            found.rates = publishing.rates(engine, max(THERE), 12)
             for _ in range(3):  # in turns
                 found.range.setdefault(engine.name, []).extend(publishing.port_range(engine, 5))
                 found.range.setdefault(publishing.BARE, []).extend(publishing.bare_range(self.spare, 5))

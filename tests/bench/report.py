@@ -183,8 +183,9 @@ FOOTER = """
 - Endpoints of a host: so many running containers with one endpoint each, at most {per_network} to a network; one more container is
   connected and disconnected beside them. A host with {few} endpoints is measured in turns with each.
 - DNS: dnsperf in a container's network namespace, 100 queries outstanding; dnsmasq alone in a namespace with the same name.
-- Traffic: iperf3, one TCP stream of a second, eight in turns; noise is half of the span of either side's samples but for the lowest and
-  the highest.
+- Traffic: iperf3, one TCP stream of a second, eight in turns, with Reno as congestion control: BBR, which may be a machine's default, sends
+  at the pace of its own clock, and its guess would be measured instead of the path. Noise is half of the span of either side's samples but
+  for the lowest and the highest.
 - Overlay: two nodes of each engine over one etcd 3.4 (dockerd with `--cluster-store`, over its API v2), with containers of the network on
   both; questions are what etcd counts of its API v3 besides streams.
 - Reached by name: a process in a container on the other node asks 127.0.0.11 for the name every millisecond and pings what it is told.
