@@ -16,7 +16,7 @@ from tests.hosts import INTERNET_ADDRESS, Lan, Namespace, command
 RESOLVER = "127.0.0.11"
 IPERF_PORT = 5201
 CONGESTION_CONTROL = "reno"
-"""Every kernel has it, and it sends what the path takes. BBR, some machines' default, sends at the pace of its own clock: a third of that."""
+"""Every kernel has it, and it sends what the path takes. BBR, some machines' default, paces itself: to a third of that."""
 
 
 def resolver_rate(engine: Engine, seconds: int) -> float:
