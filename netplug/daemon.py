@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import functools
 import gc
 import logging
 import os
@@ -139,6 +140,7 @@ async def _start(
         run_dir=run_dir,
         incarnation=_incarnation(run_dir / "incarnation"),
         ip_forward=chosen.ip_forward,
+        resolv_conf=chosen.resolv_conf,
         direct_routing=chosen.allow_direct_routing,
         underlay=underlay,
     )
@@ -176,7 +178,7 @@ async def _start(
         settings=chosen,
         nodes=nodes,
         version=__version__,
-        advise=preflight.advise,
+        advise=functools.partial(preflight.advise, resolv_conf=chosen.resolv_conf),
     )
 
 
@@ -198,6 +200,7 @@ async def _temporary_core(chosen: Settings, backend: firewall.Firewall) -> Async
                 run_dir=Path(chosen.run_dir),
                 incarnation="",
                 ip_forward=chosen.ip_forward,
+                resolv_conf=chosen.resolv_conf,
                 direct_routing=chosen.allow_direct_routing,
             )
         finally:

@@ -26,6 +26,7 @@ from netplug.controller.requests import Events
 from netplug.driver import Driver
 from netplug.errors import NetplugError
 from netplug.forwarder.client import Forwarder
+from netplug.kernel import facts, routes
 from netplug.kernel.executor import Executor
 from netplug.kernel.firewall import Firewall
 from netplug.kernel.journal import Journal
@@ -91,6 +92,8 @@ class Core:
     """By (network, address): the MAC of the last owner, where that was not made from the address."""
     ip_forward: bool = True
     """Whether forwarding is switched on where networks need it."""
+    resolv_conf: str = ""
+    """Of the host."""
     direct_routing: bool = False
     """Whether published ports are reached from outside by the containers' own addresses too."""
     _holders: dict[tuple[str, str], set[str]] = field(default_factory=dict)
@@ -100,7 +103,15 @@ class Core:
 
     def __post_init__(self) -> None:
         self.forwarder = Forwarder(self.run_dir)
-        self.leases = Leases(self.store, self.ipams)
+        self.leases = Leases(self.store, self.ipams, self.host_subnets)
+
+    def host_subnets(self) -> list[str]:
+        """What a subnet that nobody has asked for keeps clear of: ways and addresses of this host, and its name servers."""
+        return [*routes.host_subnets(), *self.name_servers()]
+
+    def name_servers(self) -> list[str]:
+        """Of the host, as subnets: one behind the default route would be looked for in the network that covers it."""
+        return [str(server) for server in facts.name_servers(self.resolv_conf)]
 
     def lock(self, identity: str) -> asyncio.Lock:
         """The lock of a sandbox or a network. Order: the sandbox's, then the network's."""

@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import msgspec
 
 from netplug.addressing import Allocator, Ipams
 from netplug.errors import AddressInUse, InvalidArgument, NetplugError, NotFound, PoolOverlap
-from netplug.kernel import routes
 from netplug.model import Family, Network, PoolConfig, Record, encode, new_id
 from netplug.store import PREFIX, Delete, Put, Store, Write
 
@@ -50,8 +49,9 @@ class LeasedPool(Record, frozen=True, kw_only=True):
 class Leases:
     """In memory as in the store."""
 
-    def __init__(self, store: Store, ipams: Ipams) -> None:
-        self._store, self._ipams = store, ipams
+    def __init__(self, store: Store, ipams: Ipams, host_subnets: Callable[[], Iterable[str]]) -> None:
+        """`host_subnets`: what a pool that nobody has named keeps clear of."""
+        self._store, self._ipams, self._host_subnets = store, ipams, host_subnets
         self.pools: dict[str, LeasedPool] = {}
         self._addresses: dict[str, dict[str, str]] = {}
         """By pool: addresses, and the word by which each was asked for."""
@@ -104,7 +104,7 @@ class Leases:
             pool = sharing
         else:
             taken = [*self.unused(), *(pool.subnet for network in networks for pool in network.pools)]
-            taken += [] if wanted is not None else routes.host_subnets()
+            taken += [] if wanted is not None else self._host_subnets()
             config = self._ipams.get("default").request_pool(wanted, taken, {}, "local", family=family)
             pool = LeasedPool(id=new_id(), subnet=config.subnet, ip_range=config.ip_range, gateway=config.gateway)
         pool = msgspec.structs.replace(pool, word=word)

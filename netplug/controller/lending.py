@@ -23,7 +23,6 @@ from netplug.controller.joining import checked_mac
 from netplug.controller.loans import lender_of, owner, pools_of
 from netplug.controller.requests import EndpointRequest, NetworkRequest
 from netplug.errors import InvalidArgument, NetplugError, PoolOverlap, Unavailable
-from netplug.kernel import routes
 from netplug.model import Endpoint, Family, Network, PoolConfig, new_id, now
 
 T = TypeVar("T")
@@ -156,7 +155,7 @@ class Lending:
         """What it is in the way of, on this host."""
         core = self._core
         taken = [one.subnet for network in core.records.networks.values() for one in network.pools]
-        taken += [*(one.subnet for one in beside), *core.leases.unused(), *routes.host_subnets()]
+        taken += [*(one.subnet for one in beside), *core.leases.unused(), *core.host_subnets()]
         block = ipaddress.ip_network(pool.subnet)
         return next((text for text in taken if (one := ipaddress.ip_network(text)).version == block.version and one.overlaps(block)), None)
 

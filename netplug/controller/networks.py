@@ -268,7 +268,7 @@ class Networks:
         driver = core.driver(network)
         automatic = wanted == PoolConfig(subnet="")
         taken = [pool.subnet for other in core.records.networks.values() for pool in other.pools]
-        taken += [pool.subnet for pool in chosen] + (host if automatic else []) + leased
+        taken += [pool.subnet for pool in chosen] + ([*host, *core.name_servers()] if automatic else []) + leased
         taken += self._routing.taken() if automatic and self._routing.wanted(network) else []
         pool = core.ipams.get(network.ipam_driver, network.ipam_finder).request_pool(
             None if automatic else wanted,

@@ -1,10 +1,11 @@
-"""What there is on the host's network, for those who advise and never change: links, routes of both IP versions, and who holds a lock.
+"""What there is on the host's network, for those who advise and never change: links, routes, name servers, and who holds a lock.
 
 Everything is read in the namespace of the calling thread (rtnetlink(7), proc_locks(5)).
 """
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 import struct
@@ -58,6 +59,20 @@ class HostRoute(NamedTuple):
     def default(self) -> bool:
         """Also one of two halves of /1 each, as VPNs write it."""
         return self.subnet.prefixlen <= 1
+
+
+def name_servers(path: str) -> list[Subnet]:
+    """Those of a resolv.conf that are somewhere else, as subnets of one address; what is no address is passed over."""
+    try:
+        text = Path(path).read_text(errors="replace")
+    except OSError:
+        return []
+    found = []
+    for words in map(str.split, text.splitlines()):
+        if len(words) > 1 and words[0] == "nameserver":
+            with suppress(ValueError):
+                found.append(ipaddress.ip_address(words[1]))
+    return [ipaddress.ip_network(server) for server in found if not server.is_loopback and not server.is_link_local]
 
 
 def host_links() -> list[HostLink]:

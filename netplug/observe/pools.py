@@ -18,7 +18,8 @@ _MOST_COUNTED = 64
 _SHOWN = 3
 
 
-def check(situation: Situation, routes: Sequence[HostRoute], ipams: Ipams) -> Iterator[Finding]:
+def check(situation: Situation, routes: Sequence[HostRoute], ipams: Ipams, servers: Sequence[Subnet] = ()) -> Iterator[Finding]:
+    """`servers`: the host's name servers."""
     foreign = [route for route in routes if not route.ours and not route.default]
     for route in halves(routes):
         yield ok(CHECK, f"{route.subnet} goes by {route.link}, as a VPN writes it: what containers send out goes there too")
@@ -30,9 +31,10 @@ def check(situation: Situation, routes: Sequence[HostRoute], ipams: Ipams) -> It
         if others:
             yield error(CHECK, f"{name} overlaps network {others[0].name}", "give a --subnet that no network has")
         yield from beside(name, wanted, foreign)
+        yield from hiding(name, wanted, servers)
         if not others and not any(_overlap(wanted, route.subnet) for route in foreign):
             yield ok(CHECK, f"{name} is free")
-    yield _predefined(situation, foreign, ipams)
+    yield _predefined(situation, foreign, ipams, servers)
 
 
 def but_its_own(network: Network, routes: Iterable[HostRoute]) -> list[HostRoute]:
@@ -54,6 +56,16 @@ def beside(name: str, subnet: Subnet, routes: Iterable[HostRoute]) -> Iterator[F
         else:
             remedy = f"fine if nobody behind {route.link or 'it'} has these addresses; else give a --subnet outside of {route.subnet}"
             yield warning(CHECK, f"{name} lies inside the host's route {way}: what is there at these addresses is out of reach", remedy)
+
+
+def hiding(name: str, subnet: Subnet, servers: Iterable[Subnet]) -> Iterator[Finding]:
+    """What a subnet means for name servers of the host that have an address of it."""
+    for server in servers:
+        if _overlap(server, subnet):
+            remedy = "fine if it is to be a container there; else give another --subnet"
+            yield warning(
+                CHECK, f"{name} has the address of the host's name server {server.network_address}, which is looked for there then", remedy
+            )
 
 
 @cache
@@ -80,14 +92,16 @@ def _asked_for(situation: Situation) -> Iterator[tuple[str, Subnet]]:
                     yield f"the default bridge's {pool.subnet}", ipaddress.ip_network(pool.subnet)
 
 
-def _predefined(situation: Situation, foreign: Sequence[HostRoute], ipams: Ipams) -> Finding:
+def _predefined(situation: Situation, foreign: Sequence[HostRoute], ipams: Ipams, servers: Sequence[Subnet]) -> Finding:
     own = [str(subnet) for network in situation.networks for subnet in subnets(network)]
-    blocked = [str(route.subnet) for route in foreign]
+    blocked = [*(str(route.subnet) for route in foreign), *map(str, servers)]
     all_free, left = _cut(ipams, own), _cut(ipams, [*own, *blocked])
     counted = f"{'more than ' if len(left) == _MOST_COUNTED else ''}{len(left)}"
     named = ", ".join(left[:_SHOWN]) + (", …" if len(left) > _SHOWN else "")
     lost = [pool for pool in all_free if pool not in left]
-    takers = sorted({_way(route) for route in foreign if any(_overlap(route.subnet, _parsed(pool)) for pool in lost)})
+    lost_subnets = [_parsed(pool) for pool in lost]
+    takers = sorted({_way(route) for route in foreign if any(_overlap(route.subnet, subnet) for subnet in lost_subnets)})
+    takers += [f"name server {server.network_address}" for server in servers if any(_overlap(server, subnet) for subnet in lost_subnets)]
     if not left:
         reason = f": routes of the host take them ({', '.join(takers)})" if takers else ""
         return error(

@@ -34,13 +34,13 @@ def run_here(values: dict[str, Any], wanted: Wanted) -> list[Finding]:
     return run(Situation(settings=settings_file.decode(values), wanted=wanted))
 
 
-def advise(network: Network, *, chosen: bool = False) -> list[str]:
+def advise(network: Network, *, chosen: bool = False, resolv_conf: str = "") -> list[str]:
     """Sentences on what a network that has just been made may run into; the log gets them too.
 
-    `chosen`: nobody has asked for its subnets, which are free ones.
+    `chosen`: nobody has asked for its subnets, which are free ones. `resolv_conf`: the host's.
     """
     try:
-        sentences = _sentences(network, chosen=chosen)
+        sentences = _sentences(network, chosen, resolv_conf)
     except NetplugError as error:
         log.warning("what network %s may run into cannot be told: %s", network.name, error)
         return []
@@ -49,11 +49,13 @@ def advise(network: Network, *, chosen: bool = False) -> list[str]:
     return sentences
 
 
-def _sentences(network: Network, *, chosen: bool) -> list[str]:
+def _sentences(network: Network, chosen: bool, resolv_conf: str) -> list[str]:
     """Half a millisecond, however many links the host has: it looks at those few that matter, where anything can be the matter."""
     routes = facts.host_routes() if network.ipv6 or not chosen else []
     foreign = pools.but_its_own(network, (route for route in routes if not route.ours and not route.default))
     findings = [found for subnet in pools.subnets(network) for found in pools.beside(str(subnet), subnet, foreign)]
+    servers = facts.name_servers(resolv_conf) if not chosen else []
+    findings += [found for subnet in pools.subnets(network) for found in pools.hiding(str(subnet), subnet, servers)]
     bridge = facts.host_link(mtu.bridge_name(network)) if network.found or MTU in network.options else None
     findings += mtu.of_network(network, [bridge] if bridge else [], _uplinks() if mtu.concerned(network) else [])
     if network.ipv6:
@@ -67,7 +69,7 @@ def _findings(situation: Situation) -> Iterator[Finding]:
     usage = _usage(situation)
     run_place, state_place = places.place(Path(settings.run_dir)), places.place(Path(settings.state_dir))
     yield from directories.check(situation, usage, run_place, state_place, places.private_mounts())
-    yield from pools.check(situation, routes, Ipams(settings.address_pools()))
+    yield from pools.check(situation, routes, Ipams(settings.address_pools()), facts.name_servers(settings.resolv_conf))
     yield from _ports(situation)
     yield from forwarding.check(situation, routes, facts.value)
     yield from filters.check(situation, chains.foreign_chains())

@@ -18,6 +18,7 @@ from netplug.kernel.parts import parts
 from tests import nursery
 from tests.bench.engines import Dockerd, create_container, remove_container
 from tests.hosts import ApiError, Host, command
+from tests.kernel.conftest import NO_SERVER
 from tests.kernel.daily import IDLE, network, run
 
 MTU = "com.docker.network.driver.mtu"
@@ -27,7 +28,7 @@ Finding = dict[str, str]
 @pytest.fixture
 def idle(lan: Lan) -> Iterator[Host]:
     """A host whose daemon has not been started."""
-    with Host(lan) as host:
+    with Host(lan, resolv_conf=NO_SERVER) as host:
         host.state_directory.mkdir()
         host.run_directory.mkdir()
         yield host
@@ -41,7 +42,7 @@ def look(host: Host, *arguments: str) -> list[Finding]:
 def look_without(host: Host, *arguments: str) -> list[Finding]:
     """As a daemon would that starts on this host now."""
     places = ("--state-dir", str(host.state_directory), "--run-dir", str(host.run_directory))
-    return look(host, *places, *arguments)
+    return look(host, *host.flags, *places, *arguments)
 
 
 def _findings(argv: list[str], host: Host) -> list[Finding]:
@@ -112,6 +113,22 @@ def test_ipv6_pools_beside_routes(host: Host):
     found = look(host, "--subnet", "fd11:1::/64", "--subnet", "fd12:1::/32")
     assert "subnet fd11:1::/64 lies inside the host's route fd11::/16 by uplink" in said(found, "pools", "warning")
     assert "subnet fd12:1::/32 covers the host's route fd12:1:1::/64 by uplink" in said(found, "pools", "error")
+
+
+def test_the_hosts_name_server_is_not_hidden(hosts: Callable[..., Host]):
+    """It is behind the default route, where nothing but resolv.conf tells of it."""
+    host = hosts(resolv_conf="nameserver 172.18.0.53\nnameserver fe80::1%uplink\nnameserver nonsense\nnameserver 127.0.0.1\n")
+    found = look(host, "--subnet", "172.18.0.0/24")
+    assert "subnet 172.18.0.0/24 has the address of the host's name server 172.18.0.53" in said(found, "pools", "warning")
+    assert "1 predefined pools are taken by name server 172.18.0.53; next is 172.19.0.0/16" in said(found, "pools", "warning")
+    network(host, "chosen")
+    assert host.api("GET", "/networks/chosen")["IPAM"]["Config"][0]["Subnet"] == "172.19.0.0/16"
+    warned = host.netplug("network", "create", "--subnet", "172.18.0.0/24", "asked")
+    assert warned.returncode == 0, "a name server may be a container"
+    assert warned.stderr.startswith("WARNING: 172.18.0.0/24 has the address of the host's name server 172.18.0.53")
+    host.resolv_conf.write_text("nameserver 172.20.0.53\n")
+    network(host, "later")
+    assert host.api("GET", "/networks/later")["IPAM"]["Config"][0]["Subnet"] == "172.21.0.0/16"
 
 
 def test_no_pool_is_left(idle: Host):

@@ -25,7 +25,7 @@ class SlowStore(MemoryStore):
 @pytest.mark.parametrize("pool_first", [True, False])
 async def test_a_network_and_its_pool_may_end_at_once(pool_first: bool) -> None:
     store = SlowStore()
-    leases = Leases(store, Ipams(AddressPools()))
+    leases = Leases(store, Ipams(AddressPools()), list)
     pool = await leases.request_pool(PoolConfig(subnet="10.7.0.0/24"), 4, [])
     await leases.bind([pool.id], "network")
 

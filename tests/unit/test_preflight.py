@@ -118,6 +118,16 @@ def test_a_network_of_the_hosts_own_lan_has_its_subnet():
     assert [found.result for found in pools.check(situation(networks=(network(),)), routes, IPAMS)] == ["error", "ok"]
 
 
+def test_pools_and_the_hosts_name_servers():
+    servers = [ipaddress.ip_network(text) for text in ("10.100.1.53", "fd00::53", "9.9.9.9")]
+    found = brief(pools.check(situation(subnets=("10.100.1.0/24", "fd00::/64", "10.7.0.0/24")), [], IPAMS, servers))
+    assert [words.split(",")[0] for result, words in found if result == "warning"] == [
+        "subnet 10.100.1.0/24 has the address of the host's name server 10.100.1.53",
+        "subnet fd00::/64 has the address of the host's name server fd00::53",
+        "1 predefined pools are taken by name server 10.100.1.53; next is 10.100.0.0/24",
+    ]
+
+
 def test_which_predefined_pools_remain():
     some = list(pools.check(situation(), [route("10.100.0.0/23")], IPAMS))
     assert brief(some) == [
