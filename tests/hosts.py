@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
 import socket
 import subprocess
 import time
@@ -142,6 +143,14 @@ class Host(demo_hosts.Host):
             "sandboxes": {path.name: namespace_state(str(path), sysctls=sysctls) for path in paths},
             "mounts": sorted(demo_hosts.mounts_below(self.directory)),
         }
+
+
+def without_resolver_ports(text: str) -> str:
+    """Of rules, as nft says them or in JSON: without the ports where resolvers listen, which are chosen at random."""
+    for port in set(re.findall(r"(?:\. 53 : |, 53\]\}, )(\d+)\b", text)):
+        text = re.sub(rf"\b{port}\b", "0", text)
+        text = re.sub(rf'(\bset |"value": ){int(port) - 53}\b', r"\g<1>0", text)
+    return text
 
 
 LOOKS = (

@@ -207,7 +207,7 @@ def rm(client: Client, /, networks: Sequence[str], force: bool, explain: Explain
 @click.option("--alias", "aliases", multiple=True, help="Add a name for the container on this network")
 @click.option("--link", "links", multiple=True, type=Value(options.link, "list"), help="Add a name for another container, CONTAINER:NAME")
 @click.option("--link-local-ip", "link_local", multiple=True, help="Add a link-local address for the container")
-@click.option("--driver-opt", "driver_options", multiple=True, type=Value(options.driver_option, "map"), help="Driver options")
+@click.option("--driver-opt", "driver_options", multiple=True, help="Driver options")
 @click.option("--gw-priority", "gateway_priority", type=Value(int, "int"), default=None, help="Highest priority gives the default gateway")
 @click.argument("network", shell_complete=completion.networks)
 @click.argument("container", shell_complete=completion.containers)
@@ -221,7 +221,7 @@ def connect(client: Client, /, network: str, container: str, explain: Explain, *
         "IPAMConfig": ipam,
         "Links": options.links(given["links"]),
         "Aliases": list(given["aliases"]),
-        "DriverOpts": dict(given["driver_options"]),
+        "DriverOpts": _driver_options(given["driver_options"]),
     }
     if given["gateway_priority"] is not None:
         endpoint["GwPriority"] = given["gateway_priority"]
@@ -261,3 +261,11 @@ def confirmed() -> bool:
     click.echo("WARNING! This will remove all custom networks not used by at least one container.")
     click.echo("Are you sure you want to continue? [y/N] ", nl=False)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _driver_options(texts: Iterable[str]) -> dict[str, str]:
+    """Failure for what is not `KEY=VALUE`: no misuse of a flag, as with Docker."""
+    try:
+        return dict(map(options.driver_option, texts))
+    except ValueError:
+        raise Failure("invalid key/value pair format in driver options") from None

@@ -14,7 +14,7 @@ import pytest
 from netplug.cli.demo_hosts import OUTSIDE_ADDRESS, Namespace, mounts_below, remove_tree
 from tests.cluster.neighbourhood import neighbourhood
 from tests.differences import differences
-from tests.hosts import Host, command
+from tests.hosts import Host, command, without_resolver_ports
 from tests.kernel.test_explain import explained, paste
 from tests.kernel.test_explain import state as kernel_state
 
@@ -88,8 +88,7 @@ def with_flag(arguments: tuple[str, ...], flag: str) -> tuple[str, ...]:
 
 def anonymous(lines: list[str]) -> list[str]:
     """Without what is made up anew each time: ids, and the ports where the resolver listens."""
-    text = re.sub(r"\b(veth)?[0-9a-f]{7,64}\b", "ID", "\n".join(lines))
-    return re.sub(r"(: 127\.0\.0\.11 \.) \d+", r"\1 PORT", text).splitlines()
+    return re.sub(r"\b(veth)?[0-9a-f]{7,64}\b", "ID", without_resolver_ports("\n".join(lines))).splitlines()
 
 
 def test_what_is_printed_can_be_pasted(hosts: tuple[Host, ...], bare: Namespace):

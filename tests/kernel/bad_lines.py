@@ -143,7 +143,7 @@ ATTACHMENTS = [
     ("network connect --ip 10.71.0.2 tiny web", 1, "Address already in use: 10.71.0.2 belongs to only"),
     ("network connect tiny web", 1, "no available IPv4 addresses on this network's address pools: tiny"),
     ("network connect --dry-run tiny web", 1, "no available IPv4 addresses on this network's address pools: tiny"),
-    ("network connect --driver-opt nope lab web", 125, "invalid key value pair format in driver options"),
+    ("network connect --driver-opt nope lab web", 1, "invalid key/value pair format in driver options"),
     ("network connect demo ''", 1, "no container given"),
     ("network connect lab", 1, '"netplug network connect" requires exactly 2 arguments.'),
 ]

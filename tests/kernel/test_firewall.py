@@ -293,7 +293,7 @@ def test_a_resolver_redirect_of_an_earlier_version_is_made_anew(firewall: Firewa
     assert firewall.apply(sandbox, [DNS]) == [DNS]
 
     with namespaces.entered(sandbox):
-        assert "nat" not in nft("list", "table", "ip", "netplug")
+        assert "type nat" not in nft("list", "table", "ip", "netplug")
     assert firewall.survey(sandbox, [DNS]).steps == []
 
 

@@ -377,7 +377,7 @@ def test_explain_inside_a_sandbox() -> None:
 
     [made] = firewall.explain("/run/my netns", [op])
     assert made.startswith("nsenter --net='/run/my netns' nft -f - <<'EOF'\ntable ip netplug\n")
-    assert made.endswith("}\nEOF")
+    assert made.endswith("@th,240,16 40001 @th,32,16 set 39948 @th,240,16 set 53\nEOF")
     assert firewall.explain("/run/x", [Remove(op=op)]) == ["nsenter --net=/run/x nft delete table ip netplug"]
 
 

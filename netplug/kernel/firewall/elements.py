@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from netplug.errors import InvalidArgument, KernelError
+from netplug.kernel.firewall.ruleset import RESOLVER, RESOLVER_PORT
 from netplug.plan import AllowPeer, Direct, DnsRedirect, GatewayMode, Guard, Isolate, Masquerade, Op, Publish, Reach, Remove, Step
 
-RESOLVER = "127.0.0.11"
 PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
 VERDICTS: dict[GatewayMode, str] = {"nat": "goto in_nat", "routed": "goto in_routed", "nat-unprotected": "goto in_open"}
 _PER_COMMAND = 1000
@@ -53,8 +53,9 @@ def elements(op: Op) -> Elements:
             return {_inet("reach", subnet, f"{_interface(link)} . {_prefix(remote)} . {_prefix(subnet)}"): ""}
         case DnsRedirect(udp_port=udp, tcp_port=tcp):
             ports = (("udp", udp), ("tcp", tcp))
-            there = {Place("ip netplug dns", f"{RESOLVER} . {protocol} . 53"): str(port) for protocol, port in ports}
-            return there | {Place("ip netplug answers", f"{RESOLVER} . {protocol} . {port}"): "53" for protocol, port in ports}
+            asked = {Place("ip netplug dns", f"{RESOLVER} . {protocol} . {RESOLVER_PORT}"): str(port) for protocol, port in ports}
+            back = str(RESOLVER_PORT)
+            return asked | {Place("ip netplug answers", f"{RESOLVER} . {protocol} . {port}"): back for protocol, port in ports}
         case _:
             raise InvalidArgument(f"{type(op).__name__} is no change of the firewall")
 

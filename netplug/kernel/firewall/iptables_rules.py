@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from netplug.errors import InvalidArgument
-from netplug.kernel.firewall.elements import RESOLVER, Elements, Place
-from netplug.kernel.firewall.ruleset import parse_mark
+from netplug.kernel.firewall.elements import Elements, Place
+from netplug.kernel.firewall.ruleset import RESOLVER, parse_mark
 from netplug.plan import AllowPeer, Direct, DnsRedirect, GatewayMode, Isolate, Masquerade, Op, Publish, Reach
 
 FAMILIES = ("ip", "ip6")

@@ -117,7 +117,9 @@ def _redirected(afterwards: ExitStack) -> Elements:
 
 def _sandbox(state: Elements) -> str:
     """What makes a sandbox's table hold `state`; a table that would be empty is deleted."""
-    return "\n".join((ruleset.SANDBOX, *additions(state))) if state else f"delete table {ruleset.SANDBOX_TABLE}"
+    if not state:
+        return f"delete table {ruleset.SANDBOX_TABLE}"
+    return "\n".join((ruleset.SANDBOX, *additions(state), *map(ruleset.refusal, redirection.udp_ports(state))))
 
 
 def _checked(namespace: str, steps: Sequence[FirewallStep]) -> Plan:

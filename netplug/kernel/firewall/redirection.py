@@ -75,6 +75,11 @@ def pruned(state: Elements) -> Elements:
     return {place: value for place, value in state.items() if place.set == _QUESTIONS or place.key in led}
 
 
+def udp_ports(state: Elements) -> list[int]:
+    """Where the sandbox's resolver listens."""
+    return [int(port) for place, port in state.items() if place.set == _QUESTIONS and " udp " in place.key]
+
+
 def _value(body: bytes) -> bytes:
     """Of the one element that is told."""
     return find_nested(body, _INFO.size, _LIST_ELEMENTS, _LIST_ELEM, _ELEM_DATA, _DATA_VALUE)

@@ -13,6 +13,7 @@ and `user` as they are. A 4 or 6 in a name is the IP version, `any` a host port 
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -306,6 +307,7 @@ def parse_mark(text: str) -> tuple[int, int]:
 
 BASE = base()
 
+RESOLVER, RESOLVER_PORT = "127.0.0.11", 53
 SANDBOX_TABLE = "ip netplug"
 
 SANDBOX_PRIORITY = -300
@@ -336,3 +338,14 @@ The ports are written over, there and back, without NAT: NAT has every packet of
 small packet 0.3 us. A question is changed before whatever tracks connections sees it, an answer after: so both are of one connection.
 A chain's kind and priority cannot be changed, and earlier versions had others: so the table is made anew, in one transaction.
 """
+
+
+def refusal(port: int) -> str:
+    """The command that makes a question fail at once while nobody listens on that UDP port.
+
+    The kernel's refusal quotes the question as it came, to another port than was asked, and would be nobody's. So the quoted port is put
+    right, and the difference into the word that ICMP leaves unused: by which the checksum stays true.
+    """
+    quoted = f"@th,192,32 {int(ipaddress.IPv4Address(RESOLVER)):#x} @th,240,16 {port}"
+    put = f"@th,32,16 set {port - RESOLVER_PORT} @th,240,16 set {RESOLVER_PORT}"
+    return f"add rule {SANDBOX_TABLE} input icmp type destination-unreachable icmp code port-unreachable {quoted} {put}"
