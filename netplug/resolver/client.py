@@ -30,6 +30,8 @@ _PER_MESSAGE = 48 * 1024
 _ENVELOPE = 1024
 """Together well below channel.MAX_MESSAGE."""
 _RETRY = 1.0
+_GRACE = 0.02
+"""Seconds before a process that has died is replaced: whoever ends all of a host's processes has us as the next."""
 
 
 class _Lost(Exception):
@@ -323,12 +325,15 @@ class Resolver:
             log.error("another daemon has taken over the resolver of %s", self._run_dir)
             self._ready.set()  # so that calls fail at once, and say why
             return
-        log.warning("the resolver process of %s has died; starting another", self._run_dir)
         if self._recovery is None or self._recovery.done():
             self._recovery = asyncio.get_running_loop().create_task(self._recover())
 
     async def _recover(self) -> None:
         """Until there is a process that knows everything again, or another daemon has taken it."""
+        await asyncio.sleep(_GRACE)
+        if not self.recovers:
+            return
+        log.warning("the resolver process of %s has died; starting another", self._run_dir)
         while not (self._connection and self._connection.replaced):
             try:
                 await self.start()

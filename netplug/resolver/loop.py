@@ -71,7 +71,7 @@ class Loop:
     def run(self) -> None:
         """Until `stop`. With nothing to time out it sleeps until a packet comes."""
         self._running = True
-        next_look, waiting = 0.0, False
+        next_look, waiting = 0.0, True
         while self._running:
             for descriptor, events in self._epoll.poll(TICK if waiting else None, 256):
                 handler = self._handlers.get(descriptor)

@@ -325,6 +325,38 @@ def test_resolver_redirect(lab: Lab, firewall: HostFirewall) -> None:
     assert lab.source("tcp", "b1", "127.0.0.11", 53, "b1", 53) == "127.0.0.1"
 
 
+def test_resolver_redirect_where_nobody_listens(lab: Lab, firewall: HostFirewall) -> None:
+    """A question fails at once, as it does where port 53 itself is closed: no resolver library waits for its time limit."""
+    firewall.apply(DnsRedirect(udp_port=40011, tcp_port=40012), namespace=lab.path("b1"))
+
+    assert lab.refused("udp", "b1", "127.0.0.11", 53)
+    assert lab.refused("tcp", "b1", "127.0.0.11", 53)
+
+
+OWN_RULES = """
+table inet own {
+	chain input {
+		type filter hook input priority 0; policy drop;
+		ct state established,related accept
+		udp dport 40021 accept
+		tcp dport 40022 accept
+	}
+}
+"""
+
+
+def test_resolver_redirect_under_a_containers_own_rules(lab: Lab, firewall: HostFirewall) -> None:
+    """Question and answer are of one connection to whatever tracks them."""
+    lab.serve("c1", 40021, 40022, address="127.0.0.11")
+    firewall.apply(DnsRedirect(udp_port=40021, tcp_port=40022), namespace=lab.path("c1"))
+    lab.nft(OWN_RULES, "c1")
+    try:
+        assert lab.source("udp", "c1", "127.0.0.11", 53, "c1", 40021) == "127.0.0.1"
+        assert lab.source("tcp", "c1", "127.0.0.11", 53, "c1", 40022) == "127.0.0.1"
+    finally:
+        lab.nft("delete table inet own", "c1")
+
+
 def test_resolver_redirect_unconnected(lab: Lab, firewall: HostFirewall) -> None:
     """The answer carries the address that was asked, as resolvers that do not connect(2) require."""
     lab.serve("a2", 40003, address="127.0.0.11")

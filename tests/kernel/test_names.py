@@ -329,6 +329,20 @@ def test_names_come_back_when_the_resolver_is_killed(host: Host, daemon: str):
     assert found(host, "new", "web") == expected
 
 
+def test_whoever_ends_daemon_and_resolver_at_once_has_ended_both(host: Host):
+    """As `ip netns pids … | xargs kill` does: the daemon is not to start another process on its way out."""
+    for first_the_daemon in (True, False):
+        resolver, daemon = host.resolver_pid(), host.daemon
+        assert resolver
+        assert daemon is not None
+        for pid in (daemon.pid, resolver) if first_the_daemon else (resolver, daemon.pid):
+            os.kill(pid, signal.SIGTERM)
+        assert daemon.wait(DEADLINE) == 0
+        until(lambda: host.processes() == [], "no process is left")
+        assert "starting another" not in host.said()
+        host.start()
+
+
 @contextlib.contextmanager
 def renamed(path: Path) -> Iterator[None]:
     hidden = path.with_suffix(".hidden")
