@@ -238,7 +238,7 @@ CONNECTING: tuple[Story, ...] = (
         Different("network disconnect free plain", "it is connected", code=0, err=""),
     ),
     ("network connect --driver-opt a=b demo plain", "network disconnect demo plain"),
-    ("network connect --driver-opt a demo plain", "network connect --driver-opt =b demo plain"),
+    ("network connect --driver-opt a demo plain",),
     ("network connect host web", "network connect none web", "network connect demo hosted", "network connect demo quiet"),
     (
         "network connect other made",
