@@ -95,10 +95,15 @@ class Bench:
         for engine in self._turns(f"{publishing.CONTAINERS} starts at once", turns=2):
             found.starts.setdefault(engine.name, []).append(publishing.starts(engine))
         task = self.progress.add_task("ports beside many", total=2 * len(THERE) + len(PEER_THERE) + 1)
-        with contextlib.closing(Netplug(lan, "--firewall-backend", "iptables", name="netplug (iptables)")) as classic:
+        with contextlib.ExitStack() as stack:
+            flags = ("--firewall-backend", "iptables")
+            classic = stack.enter_context(contextlib.closing(Netplug(lan, *flags, name="netplug (iptables)")))
             for engine in (*self.engines, classic):
-                steps, batch = (THERE, BATCH) if isinstance(engine, Netplug) else (PEER_THERE, PEER_BATCH)
-                found.per_port[engine.name] = publishing.per_port(engine, steps, batch, 3, self._ticker(task))
+                if not isinstance(engine, Netplug):
+                    found.per_port[engine.name] = publishing.per_port(engine, PEER_THERE, PEER_BATCH, 3, self._ticker(task))
+                    continue
+                with contextlib.closing(Netplug(lan, *(flags if engine is classic else ()))) as bare:
+                    found.per_port[engine.name] = publishing.per_port(engine, THERE, BATCH, 8, self._ticker(task), bare)
         found.per_port[publishing.LIST] = publishing.list_per_port(lan, THERE, BATCH, 3)
         self.progress.advance(task)
         for engine in netplugs:

@@ -58,24 +58,38 @@ def ports_from(first: int, count: int) -> dict[int, int]:
     return {1 + number: FIRST_PORT + 2 * number for number in range(first, first + count)}
 
 
-def per_port(engine: Engine, steps: list[int], batch: int, rounds: int, tick: Callable[[str], None]) -> dict[int, list[float]]:
-    """The time of a connect that publishes `batch` ports, by the number of ports that are there."""
-    api, found = engine.api, dict[int, list[float]]()
+def per_port(
+    engine: Engine, steps: list[int], batch: int, rounds: int, tick: Callable[[str], None], bare: Engine | None = None
+) -> dict[int, list[float]]:
+    """The time of a connect that publishes `batch` ports, by the number of ports that are there.
+
+    `bare`: a host of the same engine, where none are there, in turns with each step.
+    """
+    found: dict[int, list[float]] = {step: [] for step in steps}
     with contextlib.ExitStack() as stack:
-        stack.enter_context(network(api, "ports"))
+        for side in filter(None, (engine, bare)):
+            stack.enter_context(network(side.api, "ports"))
+        if bare is not None:
+            stack.enter_context(container(bare.api, "probe", "ports", ports=ports_from(0, batch)))
         there = 0
         for step in steps:
             while there < step:
                 ports = ports_from(there + batch, min(batch, step - there))
-                stack.enter_context(container(api, f"fill{there}", "ports", ports=ports))
+                stack.enter_context(container(engine.api, f"fill{there}", "ports", ports=ports))
                 there += len(ports)
-            with container(api, "probe", "ports", ports=ports_from(0, batch)):
-                samples = found.setdefault(step, [])
-                for _ in range(rounds):
-                    api.call("POST", "/networks/ports/disconnect", {"Container": "probe"})
-                    samples.append(timed(api.call, "POST", "/networks/ports/connect", {"Container": "probe"}) / batch)
+            with container(engine.api, "probe", "ports", ports=ports_from(0, batch)):
+                turn = [(engine, step)] if bare is None or not step else [(engine, step), (bare, 0)]
+                for number in range(rounds):
+                    for side, count in turn if number % 2 else reversed(turn):
+                        found[count].append(_publishing(side.api, batch))
             tick(f"{engine.name}: a batch of {batch} ports with {step:,} there")
     return found
+
+
+def _publishing(api: Api, batch: int) -> float:
+    """Milliseconds per port."""
+    api.call("POST", "/networks/ports/disconnect", {"Container": "probe"})
+    return timed(api.call, "POST", "/networks/ports/connect", {"Container": "probe"}) / batch
 
 
 class IptablesList:
