@@ -13,7 +13,9 @@ _EXEC = "as later Docker: 127 where there is no such thing; and an error belongs
 LISTING: tuple[Story, ...] = (
     ("ps", "ps -a", "ps -a --no-trunc"),
     ("ps -q", "ps -aq --no-trunc"),
-    ("ps -a --format '{{.Names}}: {{.Image}} {{.Command}} {{.Ports}} {{.Networks}} {{.State}} {{.Label \"tier\"}} {{.Mounts}}'",),
+    ("ps -a --format '{{.Names}}: {{.Image}} {{.Command}} {{.Ports}} {{.State}} {{.Label \"tier\"}} {{.Mounts}}'",),
+    # Of a container on several, Docker's command names them in another order each time.
+    ("ps -a --filter name=web --format '{{.Networks}}'", "ps -a --filter name=hosted --format '{{.Networks}}'"),
     ("ps -a --format 'table {{.Names}}\\t{{.Status}}\\t{{.LocalVolumes}}'",),
     ("ps --filter name=we --format {{.Names}}", "ps --filter name=^/web$ --format '{{json .Names}}'"),
     ("ps --filter network=demo --format {{.Names}}",),
