@@ -18,11 +18,11 @@ PATIENCE = 0.4
 """Seconds after which a packet counts as dropped; within one machine an answer takes microseconds."""
 
 
-def ask(namespace: str, address: str, port: int, kind: str = "tcp", source: str = "") -> str:
+def ask(namespace: str, address: str, port: int, kind: str = "tcp", source: str = "", patience: float = PATIENCE) -> str:
     """What the server there says: the caller's address as it sees it; `""` when nothing comes back."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with open_socket(namespace, family, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM) as client:
-        client.settimeout(PATIENCE)
+        client.settimeout(patience)
         try:
             if source:
                 client.bind((source, 0))

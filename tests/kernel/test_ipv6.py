@@ -145,6 +145,10 @@ def test_static_addresses(host: Host):
     assert addresses(host, "two") == ["10.81.0.3/24", "fd81::2/64"], "what was refused has kept nothing"
 
 
+FIRST = 0.9
+"""Seconds: a second packet would be sent after one."""
+
+
 def test_the_first_packet_arrives(host: Host, lan: Lan):
     """No duplicate-address detection, no waiting for a router: the answer to the first packet comes at once, in all directions."""
     network(host, "demo")
@@ -154,16 +158,16 @@ def test_the_first_packet_arrives(host: Host, lan: Lan):
     with serving(lan.outside, 7, EVERYWHERE):
         for _ in range(5):
             host.api("POST", "/networks/six/connect", {"Container": "web"})
-            assert ask(host.sandbox("web"), INTERNET_ADDRESS6, 7) == host.address6
+            assert ask(host.sandbox("web"), INTERNET_ADDRESS6, 7, patience=FIRST) == host.address6
             host.api("POST", "/networks/six/disconnect", {"Container": "web"})
             host.api("POST", "/networks/six/connect", {"Container": "web"})
-            assert ask(host.sandbox("web"), address6(host, "old", "six"), 80) == address6(host, "web", "six")
+            assert ask(host.sandbox("web"), address6(host, "old", "six"), 80, patience=FIRST) == address6(host, "web", "six")
             host.api("POST", "/networks/six/disconnect", {"Container": "web"})
             host.api("POST", "/networks/six/connect", {"Container": "web"})
-            assert ask(host.sandbox("old"), address6(host, "web", "six"), 80) == address6(host, "old", "six")
+            assert ask(host.sandbox("old"), address6(host, "web", "six"), 80, patience=FIRST) == address6(host, "old", "six")
             host.api("POST", "/networks/six/disconnect", {"Container": "web"})
             host.api("POST", "/networks/six/connect", {"Container": "web"})
-            assert ask(host.namespace.path, address6(host, "web", "six"), 80) != ""
+            assert ask(host.namespace.path, address6(host, "web", "six"), 80, patience=FIRST) != ""
             host.api("POST", "/networks/six/disconnect", {"Container": "web"})
 
 
