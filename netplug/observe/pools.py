@@ -32,7 +32,7 @@ def check(situation: Situation, routes: Sequence[HostRoute], ipams: Ipams, serve
             yield error(CHECK, f"{name} overlaps network {others[0].name}", "give a --subnet that no network has")
         yield from beside(name, wanted, foreign)
         yield from hiding(name, wanted, servers)
-        if not others and not any(_overlap(wanted, route.subnet) for route in foreign):
+        if not others and not any(_overlap(wanted, one) for one in (*(route.subnet for route in foreign), *servers)):
             yield ok(CHECK, f"{name} is free")
     yield _predefined(situation, foreign, ipams, servers)
 

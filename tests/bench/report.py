@@ -173,9 +173,8 @@ FOOTER = """
 - Calls are timed by the client over a kept-alive unix socket connection, from the first byte sent to the last byte read.
 - Ports: a running container that publishes so many ports leaves its only network and joins it again; the join is timed.
 - Ports beside many: a running container that publishes 1,000 ports (100 for dockerd, which takes 20 ms for each) leaves its only network
-  and joins it again, with so many ports of other containers there; none of them is part of a range. A host
-  where none are there is measured in turns with each. A list: `iptables-restore --noflush`
-  of 1,000 DNAT rules into a table with so many.
+  and joins it again, with so many ports of other containers there; none of them is part of a range. A host where
+  none are there is measured in turns with each. A list: `iptables-restore --noflush` of 1,000 DNAT rules into a table with so many.
 - Connections: a client outside connects and resets, one connection after the other, through the rules to a server in a container; the
   list has one DNAT rule per port and nothing else.
 - Bytes through the rules: iperf3 out of a container, with all tables of ours loaded (NAT too), with none, and with what NAT takes at

@@ -105,29 +105,33 @@ async def test_a_disconnect_that_the_cluster_fails(node: Node, monkeypatch: pyte
     assert (await node.container("second")).address == "10.0.0.3/24"
 
 
-async def test_a_disconnect_while_the_cluster_is_known_to_be_away(node: Node, monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def away(node: Node, monkeypatch: pytest.MonkeyPatch) -> Node:
+    """The cluster is known to be away."""
+    node.mortal.healthy = False
+    monkeypatch.setattr(node.mortal, "txn", _failing(node, made=False))
+    return node
+
+
+async def test_a_disconnect_while_the_cluster_is_known_to_be_away(away: Node):
     """Traffic that could go on is not cut for the moment until it is clear that nothing can be changed."""
-    node.mortal.healthy = False
-    monkeypatch.setattr(node.mortal, "txn", _failing(node, made=False))
-    node.frames.removed.clear()
+    away.frames.removed.clear()
 
     with pytest.raises(Unavailable, match="no answer"):
-        await node.disconnect("first")
+        await away.disconnect("first")
 
-    assert node.frames.removed == []
-    assert len(node.frames.links) == 1
+    assert away.frames.removed == []
+    assert len(away.frames.links) == 1
 
 
-async def test_a_connect_while_the_cluster_is_known_to_be_away(node: Node, monkeypatch: pytest.MonkeyPatch):
+async def test_a_connect_while_the_cluster_is_known_to_be_away(away: Node):
     """Nothing is made that would have to go at once."""
-    node.mortal.healthy = False
-    monkeypatch.setattr(node.mortal, "txn", _failing(node, made=False))
-    node.frames.applied.clear()
+    away.frames.applied.clear()
 
     with pytest.raises(Unavailable, match="no answer"):
-        await node.container("second")
+        await away.container("second")
 
-    assert node.frames.applied == []
+    assert away.frames.applied == []
 
 
 async def test_a_connect_that_is_given_up(node: Node, monkeypatch: pytest.MonkeyPatch):

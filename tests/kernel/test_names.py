@@ -7,6 +7,9 @@ import os
 import select
 import signal
 import socket
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +18,7 @@ from pathlib import Path
 import dnslib
 import pytest
 
+from netplug.cli.demo_hosts import end_processes
 from netplug.kernel.namespaces import open_socket
 from tests.hosts import OUTSIDE_ADDRESS, Host, Lan
 from tests.kernel.daily import IDLE, network, run
@@ -341,6 +345,22 @@ def test_whoever_ends_daemon_and_resolver_at_once_has_ended_both(host: Host):
         until(lambda: host.processes() == [], "no process is left")
         assert "starting another" not in host.said()
         host.start()
+
+
+def test_a_resolver_whose_daemon_never_speaks_ends_by_itself():
+    """The daemon that started it has died in between."""
+    with tempfile.TemporaryDirectory(prefix="np") as place:
+
+        def pids() -> list[int]:
+            found = subprocess.run(("pgrep", "-f", f"netplug.resolver {place}"), text=True, stdout=subprocess.PIPE)
+            return [int(pid) for pid in found.stdout.split()]
+
+        try:
+            subprocess.run((sys.executable, "-P", "-m", "netplug.resolver", place, "/etc/resolv.conf"), check=True)
+            assert pids()
+            until(lambda: not pids(), "it has ended")
+        finally:
+            end_processes(pids())
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
@@ -423,21 +422,6 @@ async def main(run_dir, namespace, endpoint, names):
 
 asyncio.run(main(*sys.argv[1:]))
 """
-
-
-async def test_a_process_that_no_daemon_asks_ends_by_itself(world: World) -> None:
-    """Its daemon has died in between."""
-    here = str(world.directory)
-
-    def lives() -> bool:
-        return subprocess.run(("pgrep", "-f", f"netplug.resolver {here}"), stdout=subprocess.DEVNULL).returncode == 0
-
-    argv = (sys.executable, "-P", "-m", "netplug.resolver", here, "/etc/resolv.conf")
-    started = await asyncio.create_subprocess_exec(*argv)
-    assert await started.wait() == 0
-    assert lives()
-
-    await until(lambda: not lives())
 
 
 async def test_names_go_on_when_the_daemon_is_killed(world: World) -> None:

@@ -126,6 +126,7 @@ def test_pools_and_the_hosts_name_servers():
         "subnet fd00::/64 has the address of the host's name server fd00::53",
         "1 predefined pools are taken by name server 10.100.1.53; next is 10.100.0.0/24",
     ]
+    assert [words for result, words in found if result == "ok"] == ["subnet 10.7.0.0/24 is free"]
 
 
 def test_which_predefined_pools_remain():
