@@ -18,7 +18,7 @@ from typing import TypeGuard
 
 from netplug import faults
 from netplug.errors import KernelError, NetplugError, StepFailed
-from netplug.kernel import announce, conntrack, descriptors, links, namespaces, peers, settings
+from netplug.kernel import announce, conntrack, descriptors, links, namespaces, peers, reception, settings
 from netplug.kernel.deletion import Deletions, Departure
 from netplug.kernel.firewall import Firewall
 from netplug.kernel.glance import Glance
@@ -166,8 +166,11 @@ class Executor:
     async def _perform(self, plan: Sequence[Step | PutBack], outcome: Outcome, wiring: Wiring, *, stop: bool) -> None:
         """Adds to `outcome`; with `stop` nothing after a group with a failure is tried."""
         departures: list[Departure] = []
+        settled = 0
         for room, namespace, steps in _groups(plan):
             try:
+                if room is _Room.ANNOUNCE:
+                    settled = await self._settle_addresses(outcome, settled)
                 departures += await self._perform_group(room, namespace, steps, outcome, wiring)
             except KernelError as error:
                 outcome.failures.append(Failure(steps[0], error))
@@ -176,6 +179,7 @@ class Executor:
             if len(steps) == _STEPS_PER_TURN:
                 await asyncio.sleep(0)
         try:
+            await self._settle_addresses(outcome, settled)
             await self._deletions.done(departures)
         except KernelError as error:
             outcome.failures.append(Failure(plan[-1], error))
@@ -201,6 +205,13 @@ class Executor:
             case _Room.SETTINGS:
                 _set(steps, outcome)
         return []
+
+    async def _settle_addresses(self, outcome: Outcome, settled: int) -> int:
+        """Of the changes after the first `settled` ones; how many there are by now. After a failure nobody will use them."""
+        given = [change.step for change in islice(outcome.changes, settled, None) if isinstance(change.step, Address)]
+        if not outcome.failures:
+            await reception.settle(self._netlink, given)
+        return len(outcome.changes)
 
     def _guard(self, namespace: str, steps: Sequence[Step | PutBack], outcome: Outcome) -> None:
         """One transaction. One that cannot be done is tried step by step, to know which step it is and to do what can be done."""

@@ -32,7 +32,7 @@ _RTM_NEWROUTE, _RTM_DELROUTE, _RTM_GETROUTE = 24, 25, 26
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH, _RTA_CACHEINFO = 1, 4, 5, 6, 9, 12
 MAIN, _TABLE_LOCAL = 254, 255
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
-_UNICAST = 1
+_UNICAST, _LOCAL = 1, 2
 _TYPES = (_UNICAST, 6, 7, 8, 9)
 """RTN_UNICAST, _BLACKHOLE, _UNREACHABLE, _PROHIBIT, _THROW: all but those that the kernel derives from addresses, and NAT."""
 _RTNH_F_ONLINK = 4
@@ -136,6 +136,18 @@ def question(op: Route) -> Message:
 def _question(family: int, packed: bytes) -> Message:
     body = _INFO.pack(family, len(packed) * 8, 0, 0, 0, 0, 0, 0, _RTM_F_FIB_MATCH) + attribute(_RTA_DST, packed)
     return Message(_RTM_GETROUTE, body)
+
+
+def local(netlink: Socket, address: str) -> bool:
+    """Whether packets to `address` are taken in here."""
+    family, packed = addresses.pack(address)
+    try:
+        body = netlink.get(_question(family, packed))
+    except Refused as refused:
+        if refused.errno not in (errno.ENETUNREACH, errno.EHOSTUNREACH):
+            raise
+        return False
+    return bool(_INFO.unpack_from(body)[7] == _LOCAL)
 
 
 def tells(body: bytes, op: Route, index: int) -> bool:
