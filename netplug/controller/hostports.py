@@ -260,31 +260,39 @@ def _bind(protocol: str, addresses: tuple[str, ...], ports: range, found: list[H
     kind, number = _KINDS[protocol]
     address = addresses[-1]
     domain = socket.AF_INET6 if family(address) == 6 else socket.AF_INET
-    only6 = len(addresses) == 1
-    ceiling = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVE
     opened = _socket.socket
-    differs = domain == socket.AF_INET6
-    """Whether sockets are born otherwise than is wanted; the first one tells."""
+    options: list[tuple[int, int, int]] | None = None
     for port in ports:
         held = opened(domain, kind | socket.SOCK_CLOEXEC, number)
         found.append(held)
-        if held.fileno() >= ceiling:
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        if differs and (differs := bool(held.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)) != only6):
-            held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only6)
-        if protocol == "udp":
-            # Datagrams that come before the redirection is in place are not worth memory.
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        if options is None:
+            options = _options(held, protocol, only6=len(addresses) == 1)
+        for option in options:
+            held.setsockopt(*option)
         try:
             held.bind((address, port))
         except OSError as error:
             if protocol != "tcp" or error.errno != errno.EADDRINUSE:
                 raise
             _take_over(held, address, port)
+    # The kernel gives the lowest number that is free, so the last one is the highest.
+    if found[-1].fileno() >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVE:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     # Not one by one: each would leave its low number to the next.
     for index, held in enumerate(found):
         if held.fileno() < FD_SETSIZE:
             found[index] = opened(domain, kind, number, lifted(held.detach()))
+
+
+def _options(first: HeldSocket, protocol: str, *, only6: bool) -> list[tuple[int, int, int]]:
+    """What has to be said to each socket, as `first` was born."""
+    options = []
+    if first.family == socket.AF_INET6 and bool(first.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)) != only6:
+        options.append((socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(only6)))
+    if protocol == "udp":
+        # Datagrams that come before the redirection is in place are not worth memory.
+        options.append((socket.SOL_SOCKET, socket.SO_RCVBUF, 1))
+    return options
 
 
 def _take_over(held: HeldSocket, address: str, port: int) -> None:
