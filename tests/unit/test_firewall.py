@@ -98,7 +98,7 @@ PLACE = Place("inet netplug pub4any", "tcp . 8080")
             ),
             [
                 'add element bridge netplug epmac { "veth1" . 02:42:ac:14:00:02 }',
-                'add element bridge netplug ep4 { "veth1" . 02:42:ac:14:00:02 . 172.20.0.2 }',
+                'add element bridge netplug ep4 { "veth1" . 02:42:ac:14:00:02 . 172.20.0.2 : accept }',
                 'add element bridge netplug ep6 { "veth1" . 02:42:ac:14:00:02 . fd20::2, '
                 '"veth1" . 02:42:ac:14:00:02 . fe80::42:acff:fe14:2 }',
                 'add element bridge netplug nd { "veth1" . 02:42:ac:14:00:02 . 0xfd200000000000000000000000000002, '
@@ -119,7 +119,7 @@ PLACE = Place("inet netplug pub4any", "tcp . 8080")
             ),
             [
                 'add element bridge netplug epmac { "veth1" . 02:42:ac:14:00:02 }',
-                'add element bridge netplug ep4 { "veth1" . 02:42:ac:14:00:02 . 172.20.0.2 }',
+                'add element bridge netplug ep4 { "veth1" . 02:42:ac:14:00:02 . 172.20.0.2 : goto icc }',
                 'add element bridge netplug ep6 { "veth1" . 02:42:ac:14:00:02 . fe80::42:acff:fe14:2 }',
                 'add element bridge netplug nd { "veth1" . 02:42:ac:14:00:02 . 0xfe800000000000000042acfffe140002 }',
                 'add element bridge netplug gw { "veth1" . 02:42:ac:14:00:01 }',

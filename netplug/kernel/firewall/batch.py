@@ -31,7 +31,7 @@ _ELEM_KEY, _ELEM_DATA, _ELEM_FLAGS, _ELEM_KEY_END = 1, 2, 3, 10
 _INTERVAL_END = attribute(_ELEM_FLAGS, (1).to_bytes(4, "big"))
 _DATA_VALUE, _DATA_VERDICT = 1, 2
 _VERDICT_CODE, _VERDICT_CHAIN = 1, 2
-_NFT_GOTO = -4
+_ACTIONS = {"accept": 1, "goto": -4}
 _FAMILIES = {"inet": 1, "bridge": 7}  # NFPROTO_INET, NFPROTO_BRIDGE
 _INFO = struct.Struct("!BBH")  # family, version, resource
 _BEGIN, _END = (Message(kind, _INFO.pack(0, 0, 10)) for kind in (_BATCH_BEGIN, _BATCH_END))
@@ -105,7 +105,7 @@ class _Set(NamedTuple):
     """How a message about it begins."""
     key: _Words
     value: _Words | None
-    """None: a set, or chains to go to."""
+    """None: a set, or verdicts."""
     interval: bool
 
 
@@ -194,14 +194,16 @@ def _element(key: bytes, more: bytes) -> bytes:
 
 def _data(declared: _Set, value: str) -> bytes:
     if declared.value is None:
-        return _verdict(value.removeprefix("goto "))
+        return _verdict(value)
     return nested(_ELEM_DATA, attribute(_DATA_VALUE, declared.value.pack(value)))
 
 
 @cache
-def _verdict(chain: str) -> bytes:
-    code = attribute(_VERDICT_CODE, _NFT_GOTO.to_bytes(4, "big", signed=True))
-    return nested(_ELEM_DATA, nested(_DATA_VERDICT, code, text(_VERDICT_CHAIN, chain)))
+def _verdict(value: str) -> bytes:
+    """Of `accept`, or `goto` and a chain."""
+    action, _, chain = value.partition(" ")
+    code = attribute(_VERDICT_CODE, _ACTIONS[action].to_bytes(4, "big", signed=True))
+    return nested(_ELEM_DATA, nested(_DATA_VERDICT, code, text(_VERDICT_CHAIN, chain) if chain else b""))
 
 
 def _span(kind: str, word: str) -> tuple[bytes | int, bytes | int]:

@@ -157,8 +157,11 @@ def _guarded(op: Guard) -> Elements:
         mac = op.mac.lower()
         found[Place("bridge netplug epmac", f"{port} . {mac}")] = ""
         for address in (*op.addresses, link_local(mac)):
-            found[_versioned("bridge netplug ep", address, f"{port} . {mac} . {address}")] = ""
-            if ":" in address:
+            place = _versioned("bridge netplug ep", address, f"{port} . {mac} . {address}")
+            if ":" not in address:
+                found[place] = "accept" if op.icc else "goto icc"
+            else:
+                found[place] = ""
                 number = f"{int.from_bytes(socket.inet_pton(socket.AF_INET6, address)):#x}"
                 found[Place("bridge netplug nd", f"{port} . {mac} . {number}")] = ""
     elif op.icc:

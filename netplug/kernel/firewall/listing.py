@@ -116,5 +116,7 @@ def _read_value(value: Any) -> str:
             return " . ".join(str(part) for part in parts)
         case {"goto": {"target": chain}}:
             return f"goto {chain}"
+        case {"accept": _}:
+            return "accept"
         case _:
             return str(value)

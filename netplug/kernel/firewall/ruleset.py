@@ -80,7 +80,7 @@ table bridge netplug {
 	set gw { type ifname . ether_addr; }  # a bridge port . the MAC of its bridge
 	# Who a bridge port may say that it is.
 	set epmac { type ifname . ether_addr; }
-	set ep4 { type ifname . ether_addr . ipv4_addr; }
+	map ep4 { type ifname . ether_addr . ipv4_addr : verdict; }  # and how it goes on from there: accept, or goto icc
 	set ep6 { type ifname . ether_addr . ipv6_addr; }
 	set nd { typeof iifname . ether saddr . @th,64,128; }  # ep6 again, as a number: nft 1.0.6 has no name for a discovery's target
 	set links4 { type ipv4_addr . ipv4_addr . inet_proto . inet_service; }
@@ -186,16 +186,16 @@ table inet netplug {
 table bridge netplug {
 	chain prerouting {
 		jump user
+		ether type ip iifname . ether saddr . ip saddr vmap @ep4  # most packets are done here, after one lookup
 		iifname vmap @ports
 	}
 	# Comes back only if the sender is who it says it is: in its frames, in ARP, in neighbour discovery.
 	chain guard {
-		ether type ip iifname . ether saddr . ip saddr @ep4 return  # first, for it is what most packets are
 		icmpv6 type nd-neighbor-advert iifname . ether saddr . @th,64,128 != @nd drop
 		icmpv6 type nd-router-advert drop  # it would make itself its neighbours' router
 		ether type ip6 iifname . ether saddr . ip6 saddr @ep6 return
-		ether type arp iifname . ether saddr . arp saddr ip @ep4 iifname . arp saddr ether . arp saddr ip @ep4 return
 		iifname . ether saddr != @epmac drop
+		ether type arp iifname . arp saddr ether . arp saddr ip vmap @ep4
 		# Before it uses an address it asks whether anybody has it (RFC 5227, RFC 4862), and joins the groups that it must hear.
 		ether type arp arp operation request arp saddr ip 0.0.0.0 iifname . arp saddr ether @epmac return
 		ether type ip6 ip6 saddr :: icmpv6 type nd-neighbor-solicit iifname . ether saddr . @th,64,128 @nd return
