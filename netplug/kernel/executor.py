@@ -179,8 +179,8 @@ class Executor:
             if len(steps) == _STEPS_PER_TURN:
                 await asyncio.sleep(0)
         try:
-            await self._settle_addresses(outcome, settled)
             await self._deletions.done(departures)
+            await self._settle_addresses(outcome, settled)
         except KernelError as error:
             outcome.failures.append(Failure(plan[-1], error))
 
