@@ -12,7 +12,8 @@ import os
 import resource
 import socket
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -31,6 +32,7 @@ RESERVE = 512
 
 _KINDS = {"tcp": (socket.SOCK_STREAM, 0), "udp": (socket.SOCK_DGRAM, 0), "sctp": (socket.SOCK_STREAM, socket.IPPROTO_SCTP)}
 _BOTH = tuple(ANY.values())
+_SHARING = socket.SOL_SOCKET, socket.SO_REUSEADDR
 
 
 @dataclass(slots=True, eq=False)
@@ -52,6 +54,12 @@ class Block:
     def excludes(self, protocol: str, address: str, port: int) -> bool:
         """Whether nobody else can have that port because of this one."""
         return self.protocol == protocol and 0 <= port - self.port < self.count and any(exclude(own, address) for own in self.addresses)
+
+    def in_the_way(self, protocol: str, addresses: Sequence[str], ports: range) -> Iterator[tuple[int, HeldSocket]]:
+        """Of these ports those that cannot be had on these addresses because of this, each with what holds it."""
+        if self.protocol == protocol and any(exclude(own, address) for own in self.addresses for address in addresses):
+            for port in range(max(ports.start, self.port), min(ports.stop, self.port + self.count)):
+                yield port, self.sockets[port - self.port]
 
     def close(self) -> None:
         for held in self.sockets:
@@ -194,9 +202,13 @@ class _Attempt:
 
     def _open(self, protocol: str, addresses: Sequence[str], number: int, count: int) -> Block:
         together = _BOTH if set(addresses) == set(_BOTH) else (addresses[0],)
+        ports = range(number, number + count)
         found: list[HeldSocket] = []
+        # Where the sandbox has them already on other addresses: those are let go of when all is done, not yet.
+        former = dict(pair for block in self._spare for pair in block.in_the_way(protocol, together, ports))
         try:
-            _bind(protocol, together, range(number, number + count), found)
+            with _shared(former.values()):
+                _bind(protocol, together, ports, found, former)
         except OSError as error:
             for held in found:
                 held.close()
@@ -211,12 +223,14 @@ class _Attempt:
         port = busy.port
         for address in busy.addresses:
             where = _where(address, port)
-            if owner := self._ports.owner(protocol, address, port):
+            owner = self._ports.owner(protocol, address, port)
+            if owner and owner != self._name:
                 return PortTaken(f"Bind for {where} failed: port is already allocated (by container {owner})")
-            if any(block.excludes(protocol, address, port) for block in (*self.new, *self._spare)):
-                return PortTaken(f"Bind for {where} failed: port is already allocated (by container {self._name} itself)")
-            if program := sockets.owner(protocol, address, port):
+            own = [held for block in (*self.new, *self._spare) for _, held in block.in_the_way(protocol, (address,), range(port, port + 1))]
+            if program := sockets.owner(protocol, address, port, without={os.fstat(held.fileno()).st_ino for held in own}):
                 return PortTaken(f"Bind for {where} failed: address already in use on the host (by {program})")
+            if own:
+                return PortTaken(f"Bind for {where} failed: port is already allocated (by container {self._name} itself)")
         return PortTaken(f"Bind for {_where(busy.addresses[0], port)} failed: address already in use on the host")
 
 
@@ -255,8 +269,24 @@ def _where(address: str, first: int, last: int = 0) -> str:
     return f"{host}:{first}" if last in (0, first) else f"{host}:{first}-{last}"
 
 
-def _bind(protocol: str, addresses: tuple[str, ...], ports: range, found: list[HeldSocket]) -> None:
-    """Add a socket to `found` for each port. On OSError the last one there is the one that it is about."""
+@contextmanager
+def _shared(sockets: Iterable[HeldSocket]) -> Iterator[None]:
+    """One that asks for it as well can be bound beside each of these, unless somebody listens on it."""
+    shared = list(sockets)
+    for held in shared:
+        held.setsockopt(*_SHARING, 1)
+    try:
+        yield
+    finally:
+        for held in shared:
+            held.setsockopt(*_SHARING, 0)
+
+
+def _bind(protocol: str, addresses: tuple[str, ...], ports: range, found: list[HeldSocket], shared: Container[int] = ()) -> None:
+    """Add a socket to `found` for each port. On OSError the last one there is the one that it is about.
+
+    `shared`: ports that may be had beside another socket.
+    """
     kind, number = _KINDS[protocol]
     address = addresses[-1]
     domain = socket.AF_INET6 if family(address) == 6 else socket.AF_INET
@@ -272,9 +302,12 @@ def _bind(protocol: str, addresses: tuple[str, ...], ports: range, found: list[H
         try:
             held.bind((address, port))
         except OSError as error:
-            if protocol != "tcp" or error.errno != errno.EADDRINUSE:
+            if error.errno == errno.EADDRINUSE and port in shared:
+                _join(held, address, port)
+            elif error.errno == errno.EADDRINUSE and protocol == "tcp":
+                _take_over(held, address, port)
+            else:
                 raise
-            _take_over(held, address, port)
     # The kernel gives the lowest number that is free, so the last one is the highest.
     if found[-1].fileno() >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVE:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
@@ -295,13 +328,23 @@ def _options(first: HeldSocket, protocol: str, *, only6: bool) -> list[tuple[int
     return options
 
 
+def _join(held: HeldSocket, address: str, port: int) -> None:
+    """Bind beside a socket that is shared at the moment.
+
+    Nobody else can join them: the kernel remembers of a port that its first socket did not share it (`fastreuse`).
+    """
+    held.setsockopt(*_SHARING, 1)
+    held.bind((address, port))
+    held.setsockopt(*_SHARING, 0)
+
+
 def _take_over(held: HeldSocket, address: str, port: int) -> None:
     """Bind where only finished connections are left of whoever had the port: they block it for a minute (TIME_WAIT).
 
     With SO_REUSEADDR they do not; but then another program could take the port beside us, until somebody listens. So listen, and stop.
     """
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.setsockopt(*_SHARING, 1)
     held.bind((address, port))
     held.listen(0)
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    held.setsockopt(*_SHARING, 0)
     held.shutdown(socket.SHUT_RDWR)

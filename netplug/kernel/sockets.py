@@ -9,7 +9,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -92,9 +92,12 @@ def ports_at(namespace: str, protocol: str, address: str) -> list[int]:
         return [one.port for one in _asked(protocol, (family,), _STATES[protocol] & ~_BOUND_INACTIVE) if one.address == address]
 
 
-def owner(protocol: str, address: str, port: int) -> str:
-    """`nginx, pid 4711`: who keeps others from that port of that address; `""` where nobody visible does."""
-    found = [one.inode for one in bound(protocol) if one.port == port and one.excludes(address)]
+def owner(protocol: str, address: str, port: int, without: Container[int] = ()) -> str:
+    """`nginx, pid 4711`: who keeps others from that port of that address; `""` where nobody visible does.
+
+    `without`: inodes of sockets that do not count.
+    """
+    found = [one.inode for one in bound(protocol) if one.port == port and one.excludes(address) and one.inode not in without]
     return next((str(process) for process in owners(found).values()), "")
 
 

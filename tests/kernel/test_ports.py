@@ -445,6 +445,29 @@ def test_the_address_that_a_network_publishes_on(hosts: Callable[..., Host], lan
     assert listed["Ports"] == "127.0.0.1:8081->80/tcp, 127.0.0.1:8082->80/udp"
 
 
+@both_backends
+def test_a_port_follows_the_gateway_to_another_host_address(host: Host, lan: Lan):
+    """There and back, by connecting and by disconnecting; also where the container starts with both networks."""
+    network(host, "--opt", "com.docker.network.bridge.host_binding_ipv4=127.0.0.1", "narrow")
+    network(host, "any")
+    serve(host, "web", "--network", "narrow", "-p", "8080:80", "-p", "90-95:90-95/udp")
+    assert shown(host, "web")[0] == "80/tcp -> 127.0.0.1:8080"
+    assert ask(lan.outside.path, host.address, 8080) == ""
+    host.netplug("network", "connect", "any", "web", check=True)
+    assert shown(host, "web")[0] == "80/tcp -> 0.0.0.0:8080"
+    assert len(shown(host, "web")) == 7
+    assert ask(lan.outside.path, host.address, 8080) == OUTSIDE_ADDRESS
+    assert not is_free(host, 8080)
+    host.netplug("network", "disconnect", "any", "web", check=True)
+    assert shown(host, "web")[0] == "80/tcp -> 127.0.0.1:8080"
+    assert ask(lan.outside.path, host.address, 8080) == ""
+    run(host, "two", "--network", "narrow", "--network", "any", "-p", "8081:80", *IDLE)
+    assert shown(host, "two") == ["80/tcp -> 0.0.0.0:8081"]
+    host.netplug("network", "disconnect", "any", "two", check=True)
+    assert shown(host, "two") == ["80/tcp -> 127.0.0.1:8081"]
+    assert host.said().count("is not published any more") == 0
+
+
 @pytest.fixture
 def legacy(hosts: Callable[..., Host]) -> Host:
     """A host whose own rule is in a legacy table, so that the daemon's are there too."""

@@ -16,7 +16,7 @@ from netplug.controller import ephemeral, hostports
 from netplug.controller.hostports import HostPorts
 from netplug.controller.mappings import Carrier, Carriers, Mapping, exclude, mapping, overlap, published, relay
 from netplug.errors import InvalidArgument, NetplugError, PortTaken
-from netplug.model import Endpoint, PortBinding
+from netplug.model import Endpoint, PortBinding, Protocol
 
 ENDPOINT = Endpoint(id="e", network="n", sandbox="s", created="", address="10.0.0.2/24", address6="fd00::2/64")
 ONLY4 = Endpoint(id="e", network="n", sandbox="s", created="", address="10.0.0.2/24")
@@ -340,6 +340,45 @@ def test_more_is_held_and_less_without_letting_go(ports: HostPorts):
     ports.keep("s", [tcp(80, port, "0.0.0.0")])
     assert ports.sockets("s", tcp(80, port, "0.0.0.0")) == [first]
     assert ports.sockets("s", tcp(80, port, "::")) == ()
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (("127.0.0.1",), ("0.0.0.0",)),
+        (("0.0.0.0",), ("127.0.0.1",)),
+        (("127.0.0.1",), ("0.0.0.0", "::")),
+        (("0.0.0.0", "::"), ("127.0.0.1",)),
+    ],
+    ids=["wider", "narrower", "to-both", "from-both"],
+)
+def test_the_same_port_moves_to_another_address(ports: HostPorts, protocol: Protocol, before: tuple[str, ...], after: tuple[str, ...]):
+    """The gateway moves to a network that publishes elsewhere: both are held until it is done, and at no time can anybody else come in."""
+    port = free_port(3)
+    kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
+    asked, first, second = (
+        PortBinding(protocol=protocol, port=80, host_ip=host_ip, host_port=port, count=3) for host_ip in ("", before[-1], after[-1])
+    )
+    ports.hold("s", "web", [Mapping(asked, before)])
+    ports.hold("s", "web", [Mapping(asked, after)])
+    assert len(ports.sockets("s", first)) == len(ports.sockets("s", second)) == 3
+    assert not any(_is_free(port + number, kind) for number in range(3))
+    ports.keep("s", [second])
+    assert ports.sockets("s", first) == ()
+    assert not any(_is_free(port + number, kind) for number in range(3))
+    ports.keep("s", [])
+    assert all(_is_free(port + number, kind) for number in range(3))
+
+
+def test_a_port_does_not_move_to_where_another_program_is(ports: HostPorts):
+    port = free_port()
+    asked = tcp(80, port)
+    ports.hold("s", "web", [Mapping(asked, ("127.0.0.1",))])
+    with socket.create_server(("127.0.0.5", port)), pytest.raises(PortTaken) as refused:
+        ports.hold("s", "web", [Mapping(asked, ("0.0.0.0",))])
+    assert f"Bind for 0.0.0.0:{port} failed: address already in use on the host (by " in str(refused.value)
+    assert not _is_free(port)
 
 
 def test_fixed_numbers_are_taken_before_others_are_chosen(ports: HostPorts):
