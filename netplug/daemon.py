@@ -15,6 +15,7 @@ import os
 import secrets
 import signal
 import socket
+import struct
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -51,6 +52,8 @@ PATIENCE = 2.0
 """Seconds that a start waits for the cluster before it goes on without it."""
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_PLACE = "\0netplug-daemon"
+"""An abstract address, where a daemon listens and answers nothing."""
 
 
 def run(values: dict[str, Any], reception: Reception | None = None) -> int:
@@ -125,6 +128,7 @@ async def _start(
     journal = Journal(state_dir / "journal.jsonl")
     stack.callback(journal.close)
     backend = firewall.backend(chosen.backend, accept_mark=chosen.bridge_accept_fwmark)
+    stack.enter_context(_alone())
     backend.start()
     executor = Executor(backend)
     await executor.start()
@@ -237,10 +241,43 @@ def _locked(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise Conflict(f"another netplug daemon uses {path.parent}: give this one a --run-dir and a --state-dir of its own") from None
+            needed = "a network namespace, a --run-dir and a --state-dir of its own"
+            raise Conflict(f"another netplug daemon uses {path.parent}: give this one {needed}") from None
         yield
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """One daemon per network namespace: another one's links carry the same mark, and would be taken away as nobody's.
+
+    Abstract addresses belong to a network namespace (unix(7)). Anybody there can take ours, so only a process of root's counts.
+    """
+    with socket.socket(socket.AF_UNIX) as place:
+        try:
+            place.bind(_PLACE)
+            place.listen(1)
+        except OSError:
+            pid, uid = _holder()
+            if uid == 0:
+                raise Conflict(
+                    f"another netplug daemon (pid {pid}) runs in this network namespace, where it has its links and rules:"
+                    " end it first, or give this one a network namespace of its own"
+                ) from None
+            log.warning("pid %d of user %d has taken the address @%s, by which daemons know of one another", pid, uid, _PLACE[1:])
+        yield
+
+
+def _holder() -> tuple[int, int]:
+    """Process and user of whoever listens at our place; -1 where he is gone by now."""
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(_PLACE)
+        except OSError:
+            return -1, -1
+        pid, uid, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return pid, uid
 
 
 def _incarnation(path: Path) -> str:

@@ -169,10 +169,29 @@ def test_a_second_daemon_is_refused(host: Host):
     done = daemon(host, *folders)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines() == [
-        f"netplug daemon: another netplug daemon uses {host.run_directory}: give this one a --run-dir and a --state-dir of its own"
+        f"netplug daemon: another netplug daemon uses {host.run_directory}: give this one a network namespace, a --run-dir and a"
+        " --state-dir of its own"
     ]
     assert host.state() == before
     assert host.netplug("network", "ls", "-q").returncode == 0
+
+
+def test_a_second_daemon_in_the_same_namespace_is_refused(host: Host, tmp_path: Path):
+    """It would take the links of the first for nobody's: they carry the same mark."""
+    run(host, "web", *IDLE)
+    before = host.state()
+    folders = ("--state-dir", str(tmp_path / "s"), "--run-dir", str(tmp_path / "r"), "--socket", str(tmp_path / "socket"))
+    done = daemon(host, *folders)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert host.daemon is not None
+    assert done.stderr.splitlines() == [
+        f"netplug daemon: another netplug daemon (pid {host.daemon.pid}) runs in this network namespace, where it has its links and rules:"
+        " end it first, or give this one a network namespace of its own"
+    ]
+    assert host.state() == before
+    assert "put back" not in host.said()
+    host.restart()
+    assert host.state() == before
 
 
 def test_a_second_daemon_on_the_same_state_is_refused(host: Host, tmp_path: Path):
