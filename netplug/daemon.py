@@ -28,6 +28,7 @@ from netplug.api import Services, application
 from netplug.cluster import Nodes, Routes
 from netplug.cluster import settings as cluster_settings
 from netplug.controller import Controller, Core
+from netplug.controller.admission import Admission
 from netplug.controller.cluster import Cluster
 from netplug.engines.engine_api import EngineApi
 from netplug.engines.reception import Reception
@@ -152,7 +153,7 @@ async def _start(
     if chosen.store:
         shared = cluster_settings.store(chosen)
         stack.push_async_callback(shared.close)
-        core.cluster = Cluster(shared, cluster_settings.node(chosen), core.underlay, core.incarnation)
+        core.cluster = Cluster(shared, cluster_settings.node(chosen), core.underlay, core.incarnation, Admission(granted=False))
     controller = Controller(core, Watch(), heal=chosen.heal)
     await controller.start(chosen.host_plan(), chosen.predefined_networks())
     stack.push_async_callback(controller.stop)

@@ -55,7 +55,7 @@ def _view(nodes: Nodes, node: Node) -> Json:
         "Status": "Ready" if nodes.lives(node.name) else "Down",
         "Address": node.address,
         "Version": node.version,
-        "Self": node.name == nodes.name,
+        "Self": nodes.is_me(node),
         "Started": node.started,
     }
 

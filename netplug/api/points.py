@@ -65,7 +65,7 @@ def _host(call: Call) -> Found:
 def _uplinks(call: Call) -> Found:
     """For whoever opens them to find; beside them, the link that has the node's address in the underlay."""
     nodes = call.services.nodes
-    own = [node for node, _ in nodes.all() if node.name == nodes.name] if nodes else []
+    own = [node for node, _ in nodes.all() if nodes.is_me(node)] if nodes else []
     underlay = [Point(HOST, "", "", "where other nodes reach this one", node.address) for node in own]
     return "host", [Point(HOST, "", "", "the host's way out"), *underlay]
 

@@ -47,7 +47,8 @@ class Nodes:
         self._known: dict[str, Node] = {}
         self._alive: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
-        self._registered = asyncio.Event()
+        self._answered = asyncio.Event()
+        """Whether this node may be in the cluster has been decided."""
         self._since = self._gone = 0
         """Revisions at which this node last came to be among those that live, and was last seen to be gone from there."""
         self._wakeup = asyncio.Event()
@@ -60,7 +61,7 @@ class Nodes:
             self._tasks.append(asyncio.create_task(work()))
         try:
             async with asyncio.timeout(patience):
-                await self._registered.wait()
+                await self._answered.wait()
         except TimeoutError:
             log.warning("not yet in the cluster: %s", self.trouble or "it does not answer")
 
@@ -81,6 +82,10 @@ class Nodes:
         """Every node by name, and whether it lives: this one too, which does not as long as it is not registered."""
         return [(node, self.lives(node.name)) for _, node in sorted({self.name: self._me, **self._known}.items())]
 
+    def is_me(self, node: Node) -> bool:
+        """Another one may have the name."""
+        return (node.identity, node.incarnation) == (self._me.identity, self._me.incarnation)
+
     def get(self, name: str) -> Node:
         if name not in self._known:
             raise NotFound(f"No such node: {name}")
@@ -92,7 +97,8 @@ class Nodes:
     async def remove(self, name: str, *, force: bool = False) -> int:
         """Free all that a node has which will not come back; how many endpoints those were. Begun again, it goes on where it was."""
         cluster, store = self._cluster, self._cluster.store
-        if name == self._me.name and self._since:
+        await cluster.admission.wait()
+        if name == self._me.name:
             raise Conflict(f"node {name} is this one: remove it from another node")
         condition = None if force else Missing(f"{_ALIVE}{name}")
         try:
@@ -128,7 +134,8 @@ class Nodes:
                 else:
                     lease, told = 0, False
                     lease, self._since = await self._register()
-                self._registered.set()
+                self._answered.set()
+                self._cluster.admission.grant()
                 if not told:
                     await self._controller.cluster_back()
                 told, self.trouble, pause = True, "", TTL / _SIGNS
@@ -139,6 +146,9 @@ class Nodes:
                 if str(error) != self.trouble:
                     log.warning("this node is not in the cluster at present: %s", error)
                 self.trouble = str(error)
+                if isinstance(error, Conflict):
+                    self._cluster.admission.refuse(self.trouble)
+                    self._answered.set()
             except Exception:
                 log.exception("registering this node")
             with suppress(TimeoutError):
@@ -154,6 +164,11 @@ class Nodes:
         if found is not None and found.value.decode(errors="replace") != me.identity:
             where = f" at {other.address}" if other is not None else ""
             raise Conflict(f"another node{where} calls itself {me.name}: give this one another --node NAME")
+        if found is not None and other is not None and other.incarnation != me.incarnation and other.address != me.address:
+            raise Conflict(
+                f"another node at {other.address} calls itself {me.name}, with a copy of this one's state directory: give this one another"
+                " --node NAME and a --state-dir of its own"
+            )
         if found is None and other is not None and other.identity != me.identity and other.address != me.address:
             # It may be cut off, with containers that run: what it has is not ours to take.
             raise Conflict(

@@ -145,6 +145,8 @@ class Claims:
 
     async def own(self, network: Network, endpoints: list[Endpoint]) -> list[Endpoint]:
         """Those of this node's endpoints that have lost their place. What is missing among those that the cluster has claims again."""
+        if not self._membership.cluster().admission.granted:
+            return []
         there = {endpoint.id: endpoint for endpoint in endpoints}
         for endpoint in self._core.records.of_network(network.id):
             known = there.get(endpoint.id)

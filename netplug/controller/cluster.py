@@ -19,6 +19,7 @@ from typing import TypeVar
 import msgspec
 
 from netplug.capability import Underlay
+from netplug.controller.admission import Admission
 from netplug.controller.records import (
     address_key,
     delete_endpoint,
@@ -65,6 +66,7 @@ class Cluster:
     """This node's name."""
     underlay: Underlay
     incarnation: str
+    admission: Admission = field(default_factory=Admission)
     claiming: set[str] = field(default_factory=set)
     """Endpoints that are being made: in the cluster's store perhaps, and not in the records yet."""
     leaving: set[str] = field(default_factory=set)
@@ -72,7 +74,7 @@ class Cluster:
     _holds: dict[str, int] = field(default_factory=dict)
     """Addresses that an engine has been told here, before there is their endpoint: by key, the revision at which they were held."""
 
-    # Networks
+    # Networks. A change is Conflict while another node has this one's name.
 
     async def networks(self) -> tuple[int, list[Network]]:
         """All global networks, and the revision of that."""
@@ -81,6 +83,7 @@ class Cluster:
 
     async def add_network(self, network: Network, guard: KeyValue | None) -> int:
         """The revision. Lost if name, VNI or subnets may not be free any more since `guard` was read."""
+        await self.admission.wait()
         compares, writes = put_network(network, ())
         compares.append(Unchanged(POOLS, guard.revision) if guard else Missing(POOLS))
         return await self.store.txn(compares, [*writes, Put(POOLS, network.id.encode())], durable=True)
@@ -90,6 +93,7 @@ class Cluster:
 
     async def remove_network(self, network: Network) -> int:
         """The revision. NetworkInUse names who is on it, on whatever node."""
+        await self.admission.wait()
         nobody = Empty(f"{PREFIX}endpoints/{network.id}/")
         while True:
             try:
@@ -109,6 +113,7 @@ class Cluster:
 
     async def claim(self, endpoint: Endpoint) -> None:
         """Name and addresses are this endpoint's, on all nodes. Lost says which was not free, or that the network has gone."""
+        await self.admission.wait()
         compares, writes = put_endpoint(endpoint)
         held = {compare.key: revision for compare in compares if (revision := self._holds.pop(compare.key, 0))}
         if held:
@@ -123,6 +128,7 @@ class Cluster:
 
         Lost says that it was not free, or that the network has gone. What is not claimed comes free by itself.
         """
+        await self.admission.wait()
         key = address_key(network, address)
         lease = await self.store.lease(HOLD_SECONDS)
         held = [Put(key, f"held by {self.node}".encode(), lease)]

@@ -66,7 +66,9 @@ class Debts:
             await self._core.store.txn((), writes[start : start + MAX_OPERATIONS])
 
     async def take_over(self, endpoints: Iterable[Endpoint]) -> None:
-        """They are in the cluster's store as ours, and not in the records."""
+        """They are in the cluster's store as ours, and not in the records. While another node has our name, they are its own."""
+        if self._core.cluster is not None and not self._core.cluster.admission.granted:
+            return
         if strangers := [endpoint for endpoint in endpoints if endpoint.id not in self._owed]:
             await self.owe(*strangers)
         self.remind()

@@ -19,6 +19,7 @@ from netplug.addressing import AddressPools, Ipams
 from netplug.capability import Underlay
 from netplug.cluster.nodes import Nodes
 from netplug.controller import Controller, Core, EndpointRequest, NetworkRequest, SandboxRequest
+from netplug.controller.admission import Admission
 from netplug.controller.cluster import Cluster
 from netplug.errors import NetplugError
 from netplug.kernel.journal import Journal
@@ -149,6 +150,7 @@ class Node:
     def __init__(self, folder: Path, number: int, etcd: Any) -> None:
         self.name, self.folder, self._etcd = f"n{number}", folder, etcd
         self.address = f"192.0.2.{number}"
+        self.identity = f"identity of n{number}"
         self.store = MemoryStore()
         self.boots = self.lives = 0
         self.alive = False
@@ -172,10 +174,10 @@ class Node:
             run_dir=self.folder,
             incarnation=incarnation,
             underlay=underlay,
-            cluster=Cluster(self.mortal, self.name, underlay, incarnation),
+            cluster=Cluster(self.mortal, self.name, underlay, incarnation, Admission(granted=False)),
         )
         self.controller = Controller(self.core)
-        self.nodes = Nodes(self.core.cluster, self.controller, f"identity of {self.name}")
+        self.nodes = Nodes(self.core.cluster, self.controller, self.identity)
         self.alive = True
         self.lives += 1
         await self.controller.start((), ())
