@@ -239,6 +239,8 @@ class Node(Record, frozen=True, kw_only=True):
     incarnation: str
     started: str
     version: str = ""
+    port: int = 0
+    """UDP port that it sends to and listens at, where a network has none of its own; 0: an earlier version, which does not say."""
 
 
 class Reachable(Record, frozen=True, kw_only=True):

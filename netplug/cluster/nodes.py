@@ -43,6 +43,7 @@ class Nodes:
             incarnation=cluster.incarnation,
             started=now(),
             version=__version__,
+            port=cluster.underlay.port,
         )
         self._known: dict[str, Node] = {}
         self._alive: set[str] = set()
@@ -175,6 +176,7 @@ class Nodes:
                 f"a node {me.name} at {other.address}, which is away, is in the cluster already: give this one another --node NAME, or"
                 f" remove that one first on another node: netplug node rm {me.name}"
             )
+        await self._check_company()
         lease = await store.lease(TTL)
         condition = Unchanged(alive, found.revision) if found is not None else Missing(alive)
         try:
@@ -182,6 +184,21 @@ class Nodes:
         except Lost as lost:
             raise Conflict(f"another node has just called itself {me.name}: give this one another --node NAME") from lost
         return lease, revision
+
+    async def _check_company(self) -> None:
+        """Conflict with a node that lives and that no frame of this one's would reach."""
+        (_, nodes), (_, living) = await self._cluster.store.range(_NODES), await self._cluster.store.range(_ALIVE)
+        names = {item.key.removeprefix(_ALIVE) for item in living} - {self._me.name}
+        for node in filter(None, (decoded(item, Node) for item in nodes)):
+            if node.name not in names:
+                continue
+            if (":" in node.address) != (":" in self._me.address):
+                raise Conflict(
+                    f"node {node.name} is at {node.address}: all nodes of a cluster need addresses of one IP version, give this one such an"
+                    f" --advertise, not {self._me.address}"
+                )
+            if node.port not in (0, self._me.port):
+                raise Conflict(f"node {node.name} uses UDP port {node.port}: give this one --vxlan-port {node.port}, not {self._me.port}")
 
     # What the others do
 

@@ -151,6 +151,7 @@ class Node:
         self.name, self.folder, self._etcd = f"n{number}", folder, etcd
         self.address = f"192.0.2.{number}"
         self.identity = f"identity of n{number}"
+        self.port = 4789
         self.store = MemoryStore()
         self.boots = self.lives = 0
         self.alive = False
@@ -161,7 +162,7 @@ class Node:
         self.shared: EtcdStore = await self._etcd.store()
         self.local, self.mortal = Mortal(self.store), Mortal(self.shared)
         self.frames, self.resolver = Frames(), MemoryResolver()
-        underlay = Underlay(address=self.address, folder=str(self.folder / self.name))
+        underlay = Underlay(address=self.address, port=self.port, folder=str(self.folder / self.name))
         incarnation = f"{self.folder}, boot {self.boots}"
         self.core = Core(
             store=self.local,

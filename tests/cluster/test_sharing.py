@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -413,56 +412,6 @@ async def test_two_that_call_themselves_the_same(two: list[Node]):
     two[1].nodes._me = msgspec.structs.replace(two[1].nodes._me, name="n1")
     with pytest.raises(Conflict, match=r"another node at 192\.0\.2\.1 calls itself n1: give this one another --node NAME"):
         await two[1].nodes._register()
-
-
-async def test_who_takes_another_node_s_name_changes_nothing(two: list[Node], etcd: Cluster, tmp_path: Path):
-    """Also where it has an endpoint of its own, from when it had its own name; once the name is free, it is a node like any other."""
-    made = await network(two)
-    await two[0].container("a")
-    empty = await network(two, name="empty", subnet="10.8.0.0/24")
-    late = Node(tmp_path, 3, etcd)
-    await late.start()
-    try:
-        await within(True, lambda: {made.id, empty.id} <= set(late.core.records.networks))
-        await late.container("b")
-        await late.stop()
-        late.name = "n1"
-        await late.start()
-        before = [key for key in keys(etcd, "") if not key.startswith("alive/n3")]
-        revision = (await two[0].shared.range(f"{PREFIX}endpoints/"))[1]
-        sentence = r"another node at 192\.0\.2\.1 calls itself n1: give this one another --node NAME"
-        with pytest.raises(Conflict, match=sentence):
-            await late.container("c")
-        with pytest.raises(Conflict, match=sentence):
-            await late.network("other", subnet="10.9.0.0/24")
-        with pytest.raises(Conflict, match=sentence):
-            await late.controller.remove_network("empty")
-        with pytest.raises(Conflict, match=sentence):
-            await late.nodes.remove("n2", force=True)
-        await asyncio.sleep(0.5)
-        assert [key for key in keys(etcd, "") if not key.startswith("alive/n3")] == before
-        assert (await two[0].shared.range(f"{PREFIX}endpoints/"))[1] == revision
-        assert [late.nodes.is_me(node) for node, _ in late.nodes.all() if node.name == "n1"] == [False]
-        await two[0].remove("a")
-        await two[0].stop()
-        await two[1].nodes.remove("n1", force=True)
-        await within(True, lambda: late.core.cluster is not None and late.core.cluster.admission.granted)
-        await late.container("c")
-    finally:
-        await late.stop()
-
-
-async def test_a_copy_of_a_node_s_state_directory_is_no_second_node(two: list[Node], etcd: Cluster, tmp_path: Path):
-    """Two machines of one image have one identity; what tells them apart is that they have booted at different times."""
-    twin = Node(tmp_path, 1, etcd)
-    twin.address = "192.0.2.9"
-    await twin.start()
-    try:
-        with pytest.raises(Conflict, match=r"another node at 192\.0\.2\.1 calls itself n1, with a copy of this one's state directory"):
-            await twin.nodes._register()
-        assert two[1].nodes.get("n1").address == "192.0.2.1"
-    finally:
-        await twin.stop()
 
 
 async def test_a_sandbox_of_the_cluster_s_network_ends_while_another_node_removes_that(two: list[Node]):

@@ -231,6 +231,9 @@ class FakeNodes:
     def node(name: str, number: int) -> Node:
         return Node(name=name, address=f"192.0.2.{number}", identity=f"id{number}", incarnation="i", started=now(), version="0.1.0")
 
+    def is_me(self, node: Node) -> bool:
+        return node.name == self.name
+
     def all(self) -> list[tuple[Node, bool]]:
         return [(node, self.lives(name)) for name, node in self.found.items()]
 
