@@ -337,6 +337,10 @@ def test_what_a_process_is_given(host: Host, plain: Path):
 
 
 def test_the_journal_says_what_happened_and_for_whom(host: Host):
+    def journal() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in host.netplug("journal", "-n", "1000", "--format", "json").stdout.splitlines()]
+
+    before = len(journal())  # the host may have had other tests
     network(host, "demo")
     run(host, "web", "--network", "demo", "-p", "8080:80", *IDLE)
     assert host.netplug("network", "disconnect", "demo", "web").returncode == 0
@@ -344,7 +348,7 @@ def test_the_journal_says_what_happened_and_for_whom(host: Host):
     assert "demo" in said
     assert "web" in said
     assert "ip link add" in said
-    entries = [json.loads(line) for line in host.netplug("journal", "--format", "json").stdout.splitlines()]
+    entries = journal()[before:]
     found = [(entry["action"], entry["subject"]) for entry in entries if "web" in entry["subject"] or "demo" in entry["subject"]]
     assert found == [
         ("network create", "demo"),
