@@ -8,12 +8,12 @@ import re
 from pathlib import Path
 
 from netplug.capability import Underlay
+from netplug.cluster import location
 from netplug.errors import InvalidArgument
 from netplug.kernel import vxlan
 from netplug.settings import Settings
 from netplug.store import Store
 
-_STORE = re.compile(r"etcds?://([^/]+)(/.*)?")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 
@@ -21,22 +21,13 @@ def store(chosen: Settings) -> Store:
     """The cluster's store, which has been asked nothing yet. Its client is imported here: who has no cluster does not pay for it."""
     from netplug.store.etcd import EtcdStore, Tls
 
-    members, prefix = parse_store(chosen.store)
+    members, prefix = location.parse(chosen.store)
     tls = None
     if chosen.store_ca:
         cert, key = (Path(path) if path else None for path in (chosen.store_cert, chosen.store_key))
         tls = Tls(Path(chosen.store_ca), cert, key)
     user, _, password = chosen.store_user.partition(":")
     return EtcdStore(members, prefix=prefix, tls=tls, user=user, password=password or os.environ.get("NETPLUG_STORE_PASSWORD", ""))
-
-
-def parse_store(text: str) -> tuple[list[str], str]:
-    """`etcd://10.0.0.1:2379,10.0.0.2/lab` -> the members and `/lab`."""
-    found = _STORE.fullmatch(text)
-    members = [member.strip() for member in found[1].split(",")] if found else []
-    if not found or not all(members):
-        raise InvalidArgument(f"invalid --store {text}: etcd://HOST:PORT[,HOST:PORT…][/PREFIX] is needed")
-    return members, (found[2] or "").rstrip("/")
 
 
 def check(chosen: Settings) -> None:
@@ -46,7 +37,7 @@ def check(chosen: Settings) -> None:
             if getattr(chosen, name):
                 raise InvalidArgument(f"--{name.replace('_', '-')} is of no use without --store etcd://HOST:PORT")
         return
-    parse_store(chosen.store)
+    location.parse(chosen.store)
     if not chosen.advertise:
         raise InvalidArgument("--store needs --advertise ADDRESS: the address of this host by which the other nodes reach it")
     if bool(chosen.store_cert) != bool(chosen.store_key) or (chosen.store_cert and not chosen.store_ca):

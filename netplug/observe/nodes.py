@@ -30,7 +30,8 @@ def look(settings: Settings) -> Facts | None:
     """None without a cluster."""
     if not settings.store:
         return None
-    from netplug.cluster import settings as cluster  # most hosts are in none
+    from netplug.cluster import location  # most hosts are in none
+    from netplug.cluster import settings as cluster
 
     address, mtu, trouble = "", 0, ""
     try:
@@ -39,7 +40,7 @@ def look(settings: Settings) -> Facts | None:
         address, mtu = here.address, here.mtu
     except NetplugError as failure:
         trouble = str(failure)
-    members = cluster.parse_store(settings.store)[0]
+    members = location.parse(settings.store)[0]
     return Facts(trouble, address, mtu, {member: _refusal(member) for member in members})
 
 

@@ -1,0 +1,65 @@
+"""How a node is told of its cluster: what is understood, and what is refused before anything is made."""
+
+from __future__ import annotations
+
+import pytest
+
+from netplug.cluster import location
+from netplug.errors import InvalidArgument
+
+
+@pytest.mark.parametrize(
+    ("text", "members", "prefix"),
+    [
+        ("etcd://10.0.0.1:2379", ["10.0.0.1:2379"], ""),
+        ("etcd://a, b:1/lab/", ["a", "b:1"], "/lab"),
+        ("etcd://a:1,etcd://b:1,etcd://c:1/lab/x", ["a:1", "b:1", "c:1"], "/lab/x"),
+        ("etcds://a:1,etcds://b_c.example.org:65535/", ["a:1", "b_c.example.org:65535"], ""),
+        ("etcd://[fd00::1]:2379,[fd00::2]", ["[fd00::1]:2379", "[fd00::2]"], ""),
+        ("etcd://a:1,a:1", ["a:1"], ""),
+    ],
+)
+def test_a_store_is_members_and_a_prefix(text: str, members: list[str], prefix: str):
+    assert location.parse(text) == (members, prefix)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "etcd://HOST:PORT[,HOST:PORT…][/PREFIX] is needed"),
+        ("10.0.0.1:2379", "etcd://HOST:PORT[,HOST:PORT…][/PREFIX] is needed"),
+        ("http://a:1", "etcd://HOST:PORT[,HOST:PORT…][/PREFIX] is needed"),
+        ("etcd://", "etcd://HOST:PORT[,HOST:PORT…][/PREFIX] is needed"),
+        ("etcd:///lab", "etcd://HOST:PORT[,HOST:PORT…][/PREFIX] is needed"),
+        ("etcd://a,,b", "etcd://HOST:PORT[,HOST:PORT…][/PREFIX] is needed"),
+        ("etcd://a:1/lab?x=1", "it has no options, so ? has no meaning in it; leave it out"),
+        ("etcd://a:1#x", "it has no options, so # has no meaning in it; leave it out"),
+        ("etcd://a:1//lab", 'the prefix "//lab" has an empty part; write one slash at a time'),
+        ("etcd://a:1/lab//", 'the prefix "/lab//" has an empty part; write one slash at a time'),
+        ("etcd://a:1/lab,b:1", "there is one prefix for all members; write it once, after the last one"),
+        ("etcd://http://h:1", "http:// is not needed before a member; write etcd://h:1"),
+        ("etcd://a:1,https://b:1", "https:// is not needed before a member; write etcd://b:1"),
+        ("etcd://a:1,etcds://b:1", "etcds:// and etcd:// do not go together; write one of them before all members"),
+        ("etcd://a:http", 'the port "http" is no number from 1 to 65535; write HOST:PORT'),
+        ("etcd://a:0", 'the port "0" is no number from 1 to 65535; write HOST:PORT'),
+        ("etcd://a:65536", 'the port "65536" is no number from 1 to 65535; write HOST:PORT'),
+        ("etcd://a:", 'the port "" is no number from 1 to 65535; write HOST:PORT'),
+        ("etcd://[fd00::1]:x", 'the port "x" is no number from 1 to 65535; write HOST:PORT'),
+        ("etcd://[fd00::1]x", '"[fd00::1]x" is no member; write [ADDRESS]:PORT'),
+        ("etcd://a;b", '"a;b" is no name or address of a host; write HOST:PORT'),
+        ("etcd://fd00::1:2379", 'the IPv6 address in "fd00::1:2379" needs brackets; write [ADDRESS]:PORT'),
+        ("etcd://10.0.0.256:2379", '"10.0.0.256" is no address; write HOST:PORT'),
+        ("etcd://[fd00::x]:2379", '"fd00::x" is no IPv6 address; write [ADDRESS]:PORT'),
+    ],
+)
+def test_a_store_that_can_be_misread_is_refused(text: str, reason: str):
+    with pytest.raises(InvalidArgument) as caught:
+        location.parse(text)
+    assert str(caught.value) == f"invalid --store {text}: {reason}"
+
+
+@pytest.mark.parametrize("text", ["etcd://u:secret@h:1", "etcd://u:sec/ret@h", "u:secret@h"])
+def test_a_password_in_the_store_is_refused_and_not_said(text: str):
+    with pytest.raises(InvalidArgument) as caught:
+        location.parse(text)
+    assert str(caught.value) == "invalid --store: no user and no @ belong into it; give --store-user NAME[:PASSWORD]"
