@@ -42,6 +42,8 @@ def check(chosen: Settings) -> None:
         raise InvalidArgument("--store needs --advertise ADDRESS: the address of this host by which the other nodes reach it")
     if bool(chosen.store_cert) != bool(chosen.store_key) or (chosen.store_cert and not chosen.store_ca):
         raise InvalidArgument("--store-cert, --store-key and --store-ca go together: certificate, key, and who signed the members'")
+    if chosen.store.startswith("etcds:") and not chosen.store_ca:
+        raise InvalidArgument("--store etcds://… needs --store-ca FILE: who signed the members' certificates; without TLS, write etcd://…")
     if not _NAME.fullmatch(node(chosen)):
         raise InvalidArgument(f'invalid node name "{node(chosen)}": only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed; give --node NAME')
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from netplug.cluster import location
+from netplug.cluster import location, settings
 from netplug.errors import InvalidArgument
+from netplug.settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -63,3 +65,13 @@ def test_a_password_in_the_store_is_refused_and_not_said(text: str):
     with pytest.raises(InvalidArgument) as caught:
         location.parse(text)
     assert str(caught.value) == "invalid --store: no user and no @ belong into it; give --store-user NAME[:PASSWORD]"
+
+
+def chosen(**changes: str) -> Settings:
+    """What a node needs, and that."""
+    return msgspec.convert({"store": "etcd://192.0.2.9:2379", "advertise": "192.0.2.1", "node": "n1", **changes}, Settings)
+
+
+def test_etcds_is_never_spoken_in_plain_text():
+    with pytest.raises(InvalidArgument, match="--store etcds://… needs --store-ca FILE"):
+        settings.check(chosen(store="etcds://192.0.2.9:2379"))
