@@ -114,6 +114,8 @@ class Members:
         self._members = [Member(_target(address, tls is not None), credentials) for address in addresses]
         if not self._members:
             raise InvalidArgument("no member of the etcd cluster is given")
+        self._order = [member.address for member in self._members]
+        """As they were given: `_members` turns."""
         self._token: str | None = None if user else ""
         self._authenticating = asyncio.Lock()
 
@@ -167,7 +169,8 @@ class Members:
             self.on_state(healthy)
 
     def unavailable(self, troubles: dict[str, str]) -> Unavailable:
-        said = "; ".join(f"{address}: {reason}" for address, reason in troubles.items())
+        """In the order in which they were given, so that the same trouble gives the same sentence, and a log has it once."""
+        said = "; ".join(f"{address}: {troubles[address]}" for address in self._order if address in troubles)
         return Unavailable(f"the etcd cluster does not answer ({said}): start it, or correct the list of its members")
 
     async def metadata(self, member: Member, until: float, *, renew: bool = False) -> Metadata:

@@ -165,6 +165,18 @@ class TestFailover:
         await until_made(store, A)
         assert [await heard.get() for _ in range(2)] == [False, True]
 
+    async def test_who_is_away_is_named_in_the_order_of_the_setting(self):
+        """A log that leaves out what it has said last has it once."""
+        addresses = [f"127.0.0.1:{free_port()}" for _ in range(3)]
+        store = EtcdStore(addresses, timeout=0.5)
+        expected = "; ".join(f"{address}: Connection refused" for address in addresses)
+        for count in range(1, 6):
+            store._members.pass_over(store._members.first)  # another begins
+            with pytest.raises(Unavailable) as caught:
+                await store.get(A)
+            assert f"({expected})" in str(caught.value), count
+        await store.close()
+
     async def test_a_stranger_on_the_port_is_no_member(self, etcd, stores):
         async with babbler() as stranger:
             with pytest.raises(Unavailable, match=f"does not answer .*{stranger}"):
