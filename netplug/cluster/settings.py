@@ -67,9 +67,14 @@ def _address(text: str) -> str:
     host = text.rpartition(":")[0] if re.fullmatch(r"\[.*\]:\d+|[^:]*:\d+", text) else text
     host = host.strip("[]")
     try:
-        return str(ipaddress.ip_address(host))
+        address = ipaddress.ip_address(host)
     except ValueError:
         pass
+    else:
+        if address.is_loopback or address.is_link_local:
+            kind = "a loopback" if address.is_loopback else "a link-local"
+            raise InvalidArgument(f"invalid --advertise {text}: no other node reaches {kind} address; give one by which they reach this host")
+        return str(address)
     found = vxlan.address_of(host)
     if not found:
         raise InvalidArgument(f"invalid --advertise {text}: neither an address of this host nor an interface that has one")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -75,3 +77,22 @@ def chosen(**changes: str) -> Settings:
 def test_etcds_is_never_spoken_in_plain_text():
     with pytest.raises(InvalidArgument, match="--store etcds://… needs --store-ca FILE"):
         settings.check(chosen(store="etcds://192.0.2.9:2379"))
+
+
+@pytest.mark.parametrize(
+    ("advertise", "kind"),
+    [
+        ("127.0.0.1", "a loopback"),
+        ("127.3.4.5:2376", "a loopback"),
+        ("[::1]:2376", "a loopback"),
+        ("fe80::14", "a link-local"),
+        ("fe80::14%eth0", "a link-local"),
+        ("169.254.7.7", "a link-local"),
+    ],
+)
+def test_an_address_that_no_other_node_reaches_is_refused(tmp_path: Path, advertise: str, kind: str):
+    with pytest.raises(InvalidArgument) as caught:
+        settings.underlay(chosen(advertise=advertise), tmp_path)
+    assert str(caught.value) == (
+        f"invalid --advertise {advertise}: no other node reaches {kind} address; give one by which they reach this host"
+    )
