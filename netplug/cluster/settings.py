@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from netplug.capability import Underlay
-from netplug.cluster import location
+from netplug.cluster import certificates, location
 from netplug.errors import InvalidArgument
 from netplug.kernel import vxlan
 from netplug.settings import Settings
@@ -46,6 +46,8 @@ def check(chosen: Settings) -> None:
         raise InvalidArgument("--store etcds://… needs --store-ca FILE: who signed the members' certificates; without TLS, write etcd://…")
     if not _NAME.fullmatch(node(chosen)):
         raise InvalidArgument(f'invalid node name "{node(chosen)}": only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed; give --node NAME')
+    if chosen.store_ca:
+        certificates.check(chosen.store_ca, chosen.store_cert, chosen.store_key)
 
 
 def node(chosen: Settings) -> str:
@@ -73,7 +75,9 @@ def _address(text: str) -> str:
     else:
         if address.is_loopback or address.is_link_local:
             kind = "a loopback" if address.is_loopback else "a link-local"
-            raise InvalidArgument(f"invalid --advertise {text}: no other node reaches {kind} address; give one by which they reach this host")
+            raise InvalidArgument(
+                f"invalid --advertise {text}: no other node reaches {kind} address; give one of this host that they reach"
+            )
         return str(address)
     found = vxlan.address_of(host)
     if not found:

@@ -48,7 +48,7 @@ def check(situation: Situation, facts: Facts | None) -> Iterator[Finding]:
     if facts is None:
         return
     if facts.trouble:
-        yield error(CHECK, facts.trouble, "correct the daemon's --store and what belongs to it: --store-…, --advertise, --node, --vxlan-port")
+        yield error(CHECK, facts.trouble, "correct the daemon's --store, --store-…, --advertise, --node or --vxlan-port")
     else:
         port = situation.settings.vxlan_port
         yield ok(CHECK, f"other nodes reach this one at {facts.address}, UDP port {port}, by a link whose MTU is {facts.mtu}")

@@ -20,7 +20,7 @@ from typing import Any, Self
 from netplug import faults
 from netplug.errors import NotFound, Unavailable, Undecided
 
-from . import Compare, Event, KeyValue, Lost, Put, Write, require_one_txn
+from . import Compare, Event, KeyValue, Lost, Put, Write, etcd_advice, require_one_txn
 from .etcd_batches import Batches
 from .etcd_client import pb
 from .etcd_members import Member, Members, Method, Refused, Tls, Unsure
@@ -51,7 +51,7 @@ class EtcdStore:
         timeout: float = TIMEOUT,
     ) -> None:
         """`members`: host:port each, or URLs. `prefix` comes before every key, and callers never see it."""
-        self._keys = Keys(prefix)
+        self._prefix, self._keys = prefix, Keys(prefix)
         self._members = Members(members, tls, user, password, timeout)
         self._watches = Watches(self._members, self._keys)
         self._batches = Batches(self._send)
@@ -172,8 +172,7 @@ class EtcdStore:
         try:
             yield
         except Refused as refusal:
-            advice = ": give the cluster's user and password" if "user name is empty" in refusal.details else ""
-            raise Unavailable(f"the etcd cluster refuses: {refusal.details}{advice}") from refusal
+            raise Unavailable(etcd_advice.refused(refusal.details, self._members.user, self._prefix)) from refusal
         finally:
             self._asking -= 1
             if self._closed and not self._asking:

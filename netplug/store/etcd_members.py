@@ -17,6 +17,7 @@ from typing import Any
 
 from netplug.errors import InvalidArgument, Unavailable
 
+from . import etcd_advice
 from .etcd_client import grpc, pb
 
 PORT = 2379
@@ -110,7 +111,7 @@ class Members:
         self.on_state: Callable[[bool], None] = lambda healthy: None
         self.timeout = timeout
         self.named = bool(user)
-        self._user, self._password = user, password
+        self.user, self._password, self._tls = user, password, tls
         self._members = [Member(_target(address, tls is not None), credentials) for address in addresses]
         if not self._members:
             raise InvalidArgument("no member of the etcd cluster is given")
@@ -171,7 +172,9 @@ class Members:
     def unavailable(self, troubles: dict[str, str]) -> Unavailable:
         """In the order in which they were given, so that the same trouble gives the same sentence, and a log has it once."""
         said = "; ".join(f"{address}: {troubles[address]}" for address in self._order if address in troubles)
-        return Unavailable(f"the etcd cluster does not answer ({said}): start it, or correct the list of its members")
+        shown = self._tls is not None and self._tls.cert is not None
+        advice = etcd_advice.absent(troubles.values(), tls=self._tls is not None, certificate=shown)
+        return Unavailable(f"the etcd cluster does not answer ({said}): {advice}")
 
     async def metadata(self, member: Member, until: float, *, renew: bool = False) -> Metadata:
         """What goes with every call. `hasleader`: a member that was cut off from the others says so at once."""
@@ -212,14 +215,14 @@ class Members:
         async with self._authenticating:
             if self._token is not None and self._token != known:
                 return  # another call has just got it
-            request = pb.AuthenticateRequest(name=self._user, password=self._password)
+            request = pb.AuthenticateRequest(name=self.user, password=self._password)
             try:
                 self._token = (await member.auth.Authenticate(request, timeout=_left(until))).token
             except grpc.aio.AioRpcError as error:
                 details = error.details() or ""
                 if "authentication failed" in details:
                     raise Unavailable(
-                        f"the etcd member {member.address} refuses user {self._user}: wrong name or password, correct them"
+                        f"the etcd member {member.address} refuses user {self.user}: wrong name or password, correct them"
                     ) from error
                 if "authentication is not enabled" not in details:
                     raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -31,6 +32,29 @@ class TestTls:
         for tls in (None, Tls(client.ca), stranger, Tls(foreign_ca, client.cert, client.key)):
             with pytest.raises(Unavailable, match=f"does not answer .*{secured.addresses[0]}: "):
                 await EtcdStore.open(secured.addresses, tls=tls, timeout=0.5)
+
+    async def test_the_option_that_is_wrong_is_named(self, secured):
+        """`--store-cert` where it wants one, where ours is a stranger's; `--store-ca` where its own is one's of whom we do not know."""
+        client, stranger = secured.tls.client, secured.tls.stranger
+        expected = {
+            None: "start it, or give --store-ca FILE if it speaks TLS only",
+            Tls(client.ca): "it wants a certificate of this host; give --store-cert and --store-key",
+            stranger: "it does not take the certificate of --store-cert; ",
+            Tls(stranger.cert, client.cert, client.key): "its certificate is not signed by --store-ca; give there who signed it",
+            Tls(client.ca, client.cert, stranger.key): "--store-cert and --store-key do not fit, or --store-ca is no certificate",
+        }
+        for tls, advice in expected.items():
+            with pytest.raises(Unavailable, match=re.escape(f"): {advice}")):
+                await EtcdStore.open(secured.addresses, tls=tls, timeout=0.5)
+
+    async def test_tls_to_who_does_not_speak_it(self, etcd, secured):
+        with pytest.raises(Unavailable, match=r"leave --store-ca \(and etcds://\) out if it does not speak TLS"):
+            await EtcdStore.open(etcd.addresses, tls=secured.tls.client, timeout=0.5)
+
+    async def test_a_certificate_for_another_address(self, tmp_path):
+        elsewhere = Certificates.make(tmp_path / "elsewhere", ["192.0.2.77"])
+        with etcd_cluster(tls=elsewhere) as etcd, pytest.raises(Unavailable, match="its certificate has not this address"):
+            await EtcdStore.open(etcd.addresses, tls=elsewhere.client, timeout=0.5)
 
     async def test_files_that_are_not_there_or_hold_something_else(self, secured, tmp_path):
         with pytest.raises(Unavailable, match=r"the file .*/none for the etcd cluster cannot be read: No such file"):
@@ -70,12 +94,16 @@ class TestPasswords:
             )
 
     async def test_without_one_it_says_what_is_wanted(self, guarded):
-        with pytest.raises(Unavailable, match="refuses: user name is empty: give the cluster's user and password"):
+        with pytest.raises(Unavailable, match="refuses: user name is empty: give the cluster's user and password, --store-user"):
             await EtcdStore.open(guarded.addresses)
 
     async def test_what_is_not_the_users_is_refused(self, guarded, stores):
-        with pytest.raises(Unavailable, match="refuses: permission denied"):
-            await EtcdStore.open(guarded.addresses, user="netplug", password="secret")
+        with pytest.raises(Unavailable) as caught:
+            await EtcdStore.open(guarded.addresses, prefix="/lab", user="netplug", password="secret")
+        assert str(caught.value) == (
+            'the etcd cluster refuses: permission denied (user "netplug", below /lab/netplug/): '
+            "etcdctl role grant-permission --prefix ROLE readwrite /lab/netplug/ with a ROLE of that user, or correct --store"
+        )
         store = await stores(guarded, prefix="/ours", user="netplug", password="secret")
         theirs = EtcdStore(guarded.addresses, user="netplug", password="secret")
         with pytest.raises(Unavailable, match=r"etcd refuses to watch /: .*permission denied"):

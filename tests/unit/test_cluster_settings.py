@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import msgspec
@@ -94,5 +95,59 @@ def test_an_address_that_no_other_node_reaches_is_refused(tmp_path: Path, advert
     with pytest.raises(InvalidArgument) as caught:
         settings.underlay(chosen(advertise=advertise), tmp_path)
     assert str(caught.value) == (
-        f"invalid --advertise {advertise}: no other node reaches {kind} address; give one by which they reach this host"
+        f"invalid --advertise {advertise}: no other node reaches {kind} address; give one of this host that they reach"
     )
+
+
+UNREADABLE = "--store-cert {cert} or --store-key {key} cannot be read: give a certificate and its key in PEM, the key without a password"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """By name: two certificates with keys, and what is none of them."""
+    folder = tmp_path_factory.mktemp("certificates")
+    made = {name: str(folder / name) for name in ("cert", "key", "other", "other-key", "locked", "garbage", "none")}
+    for cert, key in (("cert", "key"), ("other", "other-key")):
+        new = ("-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={cert}")
+        _openssl("req", *new, "-keyout", made[key], "-out", made[cert])
+    _openssl("ec", "-aes256", "-passout", "pass:secret", "-in", made["key"], "-out", made["locked"])
+    Path(made["garbage"]).write_bytes(bytes(range(256)))
+    return made
+
+
+def _openssl(*arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("ca", "cert", "key", "reason"),
+    [
+        ("garbage", "", "", "--store-ca {ca} is no certificate in PEM: give the one that signed the members'"),
+        ("key", "", "", "--store-ca {ca} is no certificate in PEM: give the one that signed the members'"),
+        ("none", "", "", "--store-ca {ca} cannot be read: No such file or directory"),
+        ("cert", "cert", "none", "--store-key {key} cannot be read: No such file or directory"),
+        ("cert", "cert", "other-key", "--store-key {key} does not belong to --store-cert {cert}: give the key that it was made with"),
+        (
+            "cert",
+            "garbage",
+            "key",
+            UNREADABLE,
+        ),
+        (
+            "cert",
+            "cert",
+            "locked",
+            UNREADABLE,
+        ),
+    ],
+)
+def test_files_that_cannot_be_for_tls_end_the_start(files: dict[str, str], ca: str, cert: str, key: str, reason: str):
+    given = {"ca": files[ca], "cert": files.get(cert, ""), "key": files.get(key, "")}
+    with pytest.raises(InvalidArgument) as caught:
+        settings.check(chosen(**{f"store_{name}": path for name, path in given.items() if path}))
+    assert str(caught.value) == reason.format(**given)
+
+
+def test_files_that_fit_are_taken(files: dict[str, str]):
+    settings.check(chosen(store="etcds://192.0.2.9:2379", store_ca=files["other"]))
+    settings.check(chosen(store_ca=files["other"], store_cert=files["cert"], store_key=files["key"]))
