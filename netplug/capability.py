@@ -93,6 +93,14 @@ class Underlay(msgspec.Struct, frozen=True, kw_only=True):
     folder: str = "/run/netplug/netns"
     """Where this daemon's network namespaces are."""
 
+    @property
+    def room(self) -> int:
+        """The largest packet that goes through a tunnel whole: of the MTU, VXLAN takes 50 bytes over IPv4 and 70 over IPv6.
+
+        Ethernet 14, VXLAN 8, UDP 8, IPv4 20 or IPv6 40.
+        """
+        return self.mtu - (70 if ":" in self.address else 50)
+
 
 @runtime_checkable
 class PeerAware(Protocol, metaclass=_ByClass):

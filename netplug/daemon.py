@@ -183,7 +183,7 @@ async def _start(
         settings=chosen,
         nodes=nodes,
         version=__version__,
-        advise=functools.partial(preflight.advise, resolv_conf=chosen.resolv_conf),
+        advise=functools.partial(preflight.advise, resolv_conf=chosen.resolv_conf, room=underlay.room if chosen.store else 0),
     )
 
 

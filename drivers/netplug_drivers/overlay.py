@@ -20,9 +20,6 @@ from netplug.plan import Address, Announce, Bridge, Fdb, LinkUp, Neighbour, Netn
 from netplug_drivers.overlay_options import Options
 
 BRIDGE = "br0"
-OVERHEAD: dict[int, int] = {4: 50, 6: 70}
-"""Bytes that the tunnel adds to a packet, by the underlay's IP version: Ethernet 14, VXLAN 8, UDP 8, IPv4 20 or IPv6 40."""
-
 
 _NOWHERE = Underlay()
 
@@ -138,7 +135,7 @@ class Overlay:
         )
 
     def _mtu(self, network: Network) -> int:
-        return Options.of(network).mtu or self.here.mtu - OVERHEAD[6 if ":" in self.here.address else 4]
+        return Options.of(network).mtu or self.here.room
 
 
 _WITHOUT6, _QUIET6 = "net.ipv6.conf.default.disable_ipv6", "net.ipv6.conf.default.accept_ra"

@@ -12,12 +12,13 @@ CHECK = "mtu"
 BRIDGE_NAME = "com.docker.network.bridge.name"
 
 
-def check(situation: Situation, links: Sequence[HostLink], uplinks: Sequence[HostLink]) -> Iterator[Finding]:
+def check(situation: Situation, links: Sequence[HostLink], uplinks: Sequence[HostLink], room: int = 0) -> Iterator[Finding]:
+    """`room`: of a tunnel to another node, as in `Underlay`; 0: this host has none."""
     if not uplinks:
         yield ok(CHECK, "this host has no way out")
         return
     narrow = min(uplinks, key=lambda link: link.mtu)
-    findings = [finding for network in situation.networks for finding in of_network(network, links, uplinks)]
+    findings = [finding for network in situation.networks for finding in of_network(network, links, uplinks, room)]
     if situation.wanted.mtu:
         findings += _compared(f"an MTU of {situation.wanted.mtu}", situation.wanted.mtu, narrow, "")
     elif not situation.running:
@@ -28,8 +29,11 @@ def check(situation: Situation, links: Sequence[HostLink], uplinks: Sequence[Hos
     yield from findings or [ok(CHECK, f"the way out, {narrow.name}, takes {narrow.mtu}; no network needs more")]
 
 
-def of_network(network: Network, links: Sequence[HostLink], uplinks: Sequence[HostLink]) -> Iterator[Finding]:
+def of_network(network: Network, links: Sequence[HostLink], uplinks: Sequence[HostLink], room: int = 0) -> Iterator[Finding]:
     mtu = mtu_of(network)
+    if network.scope == "global":
+        yield from _in_tunnel(network, mtu, room)
+        return
     bridge = next((link for link in links if link.name == bridge_name(network)), None)
     if bridge is not None and bridge.mtu < mtu and not (network.options.get(MTU) is None and bridge.ours):
         found = f"the bridge {bridge.name} of network {network.name} takes {bridge.mtu}, its containers send {mtu}: larger packets are lost"
@@ -42,7 +46,14 @@ def of_network(network: Network, links: Sequence[HostLink], uplinks: Sequence[Ho
 
 def concerned(network: Network) -> bool:
     """Whether its packets take the host's way out."""
-    return bool(network.pools) and not network.internal
+    return bool(network.pools) and not network.internal and network.scope != "global"
+
+
+def _in_tunnel(network: Network, mtu: int, room: int) -> Iterator[Finding]:
+    """Without an option it takes what room there is."""
+    if room and MTU in network.options and mtu > room:
+        found = f"network {network.name}'s MTU of {mtu} is above the {room} that a tunnel to another node has room for"
+        yield warning(CHECK, f"{found}: larger packets go in pieces, or are lost", f"make it with --opt {MTU}={room}")
 
 
 def _compared(what: str, mtu: int, uplink: HostLink, remedy: str) -> list[Finding]:

@@ -24,6 +24,8 @@ class Facts(NamedTuple):
     address: str
     mtu: int
     members: Mapping[str, str]
+    room: int = 0
+    """Of a tunnel, as in `Underlay`; 0 where none can end here."""
 
 
 def look(settings: Settings) -> Facts | None:
@@ -33,15 +35,15 @@ def look(settings: Settings) -> Facts | None:
     from netplug.cluster import location  # most hosts are in none
     from netplug.cluster import settings as cluster
 
-    address, mtu, trouble = "", 0, ""
+    address, mtu, room, trouble = "", 0, 0, ""
     try:
         cluster.check(settings)
         here = cluster.underlay(settings, Path(settings.run_dir) / "netns")
-        address, mtu = here.address, here.mtu
+        address, mtu, room = here.address, here.mtu, here.room
     except NetplugError as failure:
         trouble = str(failure)
     members = location.parse(settings.store)[0]
-    return Facts(trouble, address, mtu, {member: _refusal(member) for member in members})
+    return Facts(trouble, address, mtu, {member: _refusal(member) for member in members}, room)
 
 
 def check(situation: Situation, facts: Facts | None) -> Iterator[Finding]:

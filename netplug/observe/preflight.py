@@ -34,13 +34,14 @@ def run_here(values: dict[str, Any], wanted: Wanted) -> list[Finding]:
     return run(Situation(settings=settings_file.decode(values), wanted=wanted))
 
 
-def advise(network: Network, *, chosen: bool = False, resolv_conf: str = "") -> list[str]:
+def advise(network: Network, *, chosen: bool = False, resolv_conf: str = "", room: int = 0) -> list[str]:
     """Sentences on what a network that has just been made may run into; the log gets them too.
 
     `chosen`: nobody has asked for its subnets, which are free ones. `resolv_conf`: the host's.
+    `room`: of a tunnel to another node, 0 without a cluster.
     """
     try:
-        sentences = _sentences(network, chosen, resolv_conf)
+        sentences = _sentences(network, chosen, resolv_conf, room)
     except NetplugError as error:
         log.warning("what network %s may run into cannot be told: %s", network.name, error)
         return []
@@ -49,7 +50,7 @@ def advise(network: Network, *, chosen: bool = False, resolv_conf: str = "") -> 
     return sentences
 
 
-def _sentences(network: Network, chosen: bool, resolv_conf: str) -> list[str]:
+def _sentences(network: Network, chosen: bool, resolv_conf: str, room: int) -> list[str]:
     """Half a millisecond, however many links the host has: it looks at those few that matter, where anything can be the matter."""
     routes = facts.host_routes() if network.ipv6 or not chosen else []
     foreign = pools.but_its_own(network, (route for route in routes if not route.ours and not route.default))
@@ -57,7 +58,7 @@ def _sentences(network: Network, chosen: bool, resolv_conf: str) -> list[str]:
     servers = facts.name_servers(resolv_conf) if not chosen else []
     findings += [found for subnet in pools.subnets(network) for found in pools.hiding(str(subnet), subnet, servers)]
     bridge = facts.host_link(mtu.bridge_name(network)) if network.found or MTU in network.options else None
-    findings += mtu.of_network(network, [bridge] if bridge else [], _uplinks() if mtu.concerned(network) else [])
+    findings += mtu.of_network(network, [bridge] if bridge else [], _uplinks() if mtu.concerned(network) else [], room)
     if network.ipv6:
         findings += forwarding.advertised(routes, facts.value)
     return [f"{found.found}; {found.remedy}" for found in findings if found.result != "ok"]
@@ -66,6 +67,7 @@ def _sentences(network: Network, chosen: bool, resolv_conf: str) -> list[str]:
 def _findings(situation: Situation) -> Iterator[Finding]:
     settings = situation.settings
     routes = facts.host_routes()
+    node = nodes.look(settings)
     usage = _usage(situation)
     run_place, state_place = places.place(Path(settings.run_dir)), places.place(Path(settings.state_dir))
     yield from directories.check(situation, usage, run_place, state_place, places.private_mounts())
@@ -73,8 +75,8 @@ def _findings(situation: Situation) -> Iterator[Finding]:
     yield from _ports(situation)
     yield from forwarding.check(situation, routes, facts.value)
     yield from filters.check(situation, chains.foreign_chains())
-    yield from mtu.check(situation, facts.host_links(), _uplinks())
-    yield from nodes.check(situation, nodes.look(settings))
+    yield from mtu.check(situation, facts.host_links(), _uplinks(), node.room if node is not None else 0)
+    yield from nodes.check(situation, node)
     yield from kernel_parts.check(situation, parts.parts())
     needed = programs.needs(situation)
     yield from programs.check(needed, programs.look(needed))

@@ -267,6 +267,15 @@ def test_what_cannot_be_made_is_said(place: Neighbourhood, one: Host, two: Host)
     said(two, "network", "rm", "numbered")
 
 
+def test_packets_that_no_tunnel_has_room_for_are_warned_of(one: Host):
+    for mtu, warnings in ((1451, 1), (1450, 0)):
+        done = one.netplug("network", "create", "-d", "overlay", "-o", f"com.docker.network.driver.mtu={mtu}", "wide")
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("above the 1450 that a tunnel to another node has room for") == warnings
+        assert ("--opt com.docker.network.driver.mtu=1450" in done.stderr) == bool(warnings)
+        said(one, "network", "rm", "wide")
+
+
 def test_nodes(one: Host, two: Host):
     assert [line.split() for line in said(one, "node", "ls").splitlines()] == [
         ["NAME", "STATUS", "ADDRESS", "VERSION"],

@@ -390,6 +390,19 @@ def test_mtu_beside_the_way_out(given: str, uplink: int, result: str):
     assert {finding.result for finding in mtu.check(situation(running=True, networks=(inner,)), [], [link("tun0", uplink)])} == {"ok"}
 
 
+@pytest.mark.parametrize(
+    ("given", "room", "result"), [("", 1450, "ok"), ("1450", 1450, "ok"), ("1451", 1450, "warning"), ("9000", 8950, "warning")]
+)
+def test_mtu_of_a_network_of_the_cluster_beside_its_tunnel(given: str, room: int, result: str):
+    """Its packets do not take the host's way out: they go in others, to the nodes."""
+    one = network(driver="overlay", scope="global", options={MTU: given} if given else {})
+    found = list(mtu.check(situation(running=True, networks=(one,)), [], [link("tun0", 1400)], room))
+    assert {finding.result for finding in found} == {result}
+    if result == "warning":
+        assert f"above the {room} that a tunnel to another node has room for" in found[0].found
+        assert remedies(found) == [f"make it with --opt {MTU}={room}"]
+
+
 def test_mtu_of_the_default_bridge_and_of_a_wish():
     assert remedies(mtu.check(situation(), [], [link("tun0", 1420)])) == ["start the daemon with --mtu 1420"]
     wish = msgspec.structs.replace(situation(mtu=1420), wanted=Wanted(mtu=1450))
