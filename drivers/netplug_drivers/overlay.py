@@ -17,7 +17,7 @@ from netplug.driver import Capabilities
 from netplug.errors import InvalidArgument, Unavailable
 from netplug.model import Endpoint, Family, Network, PoolConfig, Sandbox, usual_mac
 from netplug.plan import Address, Announce, Bridge, Fdb, LinkUp, Neighbour, Netns, Plan, Remove, Sysctl, Veth, Vxlan, removal
-from netplug_drivers.overlay_options import Options
+from netplug_drivers.overlay_options import Options, check_new
 
 BRIDGE = "br0"
 
@@ -37,6 +37,8 @@ class Overlay:
 
     def validate(self, network: Network) -> None:
         Options.of(network)
+        if not network.vni:
+            check_new(network)
         if network.ipam_driver == "null":
             raise InvalidArgument("ipv4 pool is empty: an overlay network needs addresses, and the IPAM driver null gives none")
         for family in (4, 6):

@@ -15,6 +15,8 @@ VNIS = "com.docker.network.driver.overlay.vxlanid_list"
 MTU = "com.docker.network.driver.mtu"
 ENCRYPTED = "encrypted"
 PORT = "netplug.vxlan.port"
+ANTISPOOF, ROUTES = "netplug.antispoof", "netplug.routes"
+"""The bridge driver's, which would have no effect here."""
 
 FIRST_VNI, LARGEST_VNI = 4096, (1 << 24) - 1
 """Docker starts there too: below lie the numbers that hardware uses. A VNI has 24 bits (RFC 7348)."""
@@ -38,6 +40,20 @@ class Options:
         if ENCRYPTED in network.options:
             raise InvalidArgument(f"overlay networks cannot be {ENCRYPTED} yet: their traffic would be plain between the nodes")
         return cls(_vnis(network), _mtu(network), _number(network, PORT, 1, 65535))
+
+
+def check_new(network: Network) -> None:
+    """InvalidArgument for what nobody would mean who makes a network; one that is there already is taken with it."""
+    for option in (ANTISPOOF, ROUTES):
+        if network.options.get(option, "").lower() not in _NOTHING:
+            raise InvalidArgument(f"an overlay network cannot have {option}: {_NO_EFFECT[option]}")
+
+
+_NOTHING = ("", "0", "f", "false")
+_NO_EFFECT = {
+    ANTISPOOF: "the rules for it belong to bridges of the host, and its containers trust one another",
+    ROUTES: "all nodes are on it, and need no routes to it",
+}
 
 
 def _vnis(network: Network) -> tuple[range, ...]:

@@ -15,7 +15,7 @@ from netplug.plan import Address, Announce, Bridge, Fdb, LinkUp, Neighbour, Netn
 from netplug.registry import Drivers
 from netplug.testing import DriverConformance, example_endpoint, example_network, example_sandbox
 from netplug_drivers.overlay import Overlay
-from netplug_drivers.overlay_options import ENCRYPTED, MTU, PORT, VNIS
+from netplug_drivers.overlay_options import ANTISPOOF, ENCRYPTED, MTU, PORT, ROUTES, VNIS
 
 HERE = Underlay(address="192.0.2.1", mtu=1500, folder="/run/np/netns")
 DRIVER = Overlay().on(HERE)
@@ -201,6 +201,25 @@ def test_what_cannot_be_read_is_refused(options: dict[str, str], reason: str):
     with pytest.raises(InvalidArgument) as caught:
         DRIVER.validate(span(options=options))
     assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({ANTISPOOF: "true"}, "an overlay network cannot have netplug.antispoof: the rules for it belong to bridges of the host, and its"),
+        ({ROUTES: "cluster"}, "an overlay network cannot have netplug.routes: all nodes are on it, and need no routes to it"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(options: dict[str, str], reason: str):
+    """A network that is there already goes on: it was made by an older netplug perhaps."""
+    with pytest.raises(InvalidArgument) as caught:
+        DRIVER.validate(span(vni=0, options=options))
+    assert str(caught.value).startswith(reason)
+    DRIVER.validate(span(options=options))
+
+
+def test_what_is_so_anyway_is_no_wish():
+    DRIVER.validate(span(vni=0, options={ANTISPOOF: "false", ROUTES: ""}))
 
 
 def test_small_packets_and_ipv6_do_not_go_together():
