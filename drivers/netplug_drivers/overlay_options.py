@@ -47,6 +47,10 @@ def check_new(network: Network) -> None:
     for option in (ANTISPOOF, ROUTES):
         if network.options.get(option, "").lower() not in _NOTHING:
             raise InvalidArgument(f"an overlay network cannot have {option}: {_NO_EFFECT[option]}")
+    if VNIS in network.options and not network.options[VNIS]:
+        raise InvalidArgument(f"invalid value for {VNIS}: there is no number in it; leave it out for one that is free")
+    if (port := network.options.get(PORT, "")) and not port.strip("0"):
+        raise InvalidArgument(f'invalid value for {PORT}: "{port}" is no number from 1 to 65535')
 
 
 _NOTHING = ("", "0", "f", "false")

@@ -208,6 +208,9 @@ def test_what_cannot_be_read_is_refused(options: dict[str, str], reason: str):
     [
         ({ANTISPOOF: "true"}, "an overlay network cannot have netplug.antispoof: the rules for it belong to bridges of the host, and its"),
         ({ROUTES: "cluster"}, "an overlay network cannot have netplug.routes: all nodes are on it, and need no routes to it"),
+        ({PORT: "0"}, 'invalid value for netplug.vxlan.port: "0" is no number from 1 to 65535'),
+        ({PORT: "00"}, 'invalid value for netplug.vxlan.port: "00" is no number from 1 to 65535'),
+        ({VNIS: ""}, "invalid value for com.docker.network.driver.overlay.vxlanid_list: there is no number in it; leave it out"),
     ],
 )
 def test_what_would_have_no_effect_is_refused(options: dict[str, str], reason: str):
