@@ -13,6 +13,7 @@ import click
 import msgspec
 import pytest
 
+from netplug import daemon
 from netplug.cli import program
 from netplug.cli.template_functions import FUNCTIONS
 from netplug.cli.templates import Template
@@ -108,6 +109,11 @@ def test_the_readme_names_every_flag_of_the_daemon():
 def test_the_readme_lists_every_template_function():
     (listed,) = re.findall(r"^Functions: (.*?)\.$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
     assert set(re.findall(r"`(\w+)`", listed)) == {*FUNCTIONS, "and", "or"}
+
+
+def test_the_cluster_page_says_how_long_a_start_waits():
+    page = (ROOT / "docs/cluster.md").read_text()
+    assert f"| a restart of the daemon | waits {daemon.PATIENCE:g} seconds for etcd," in page
 
 
 def test_the_readmes_templates_can_be_read():
