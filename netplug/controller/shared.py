@@ -6,7 +6,7 @@ dies in the middle of, the next one finds in the cluster what is this node's the
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -22,6 +22,10 @@ from netplug.store import Delete, KeyValue, Lost, Put
 
 _ATTEMPTS = 50
 """How often something is chosen anew because another node was quicker."""
+
+_NAMED = 3
+"""So many numbers are named that are taken."""
+_VNIS = "--opt com.docker.network.driver.overlay.vxlanid_list=NUMBER[,FIRST-LAST…]"
 
 
 class Shared:
@@ -149,12 +153,20 @@ class Shared:
         driver = self._core.driver(network)
         if not isinstance(driver, PeerAware):
             return 0
-        taken = {other.vni for other in self._core.records.networks.values()}.union(strange)
-        for choice in driver.vni_range(network):
+        owners = {other.vni: f"network {other.name}" for other in self._core.records.networks.values() if other.vni}
+        taken = dict.fromkeys(strange, "a network that another node makes") | owners
+        choices = driver.vni_range(network)
+        for choice in choices:
             for number in choice:
                 if number not in taken:
                     return number
-        raise PoolsExhausted(f"network {network.name}: every VNI that it may have is taken")
+        raise PoolsExhausted(f"network {network.name}: {_all_taken(choices, taken)}")
+
+
+def _all_taken(choices: Sequence[range], taken: Mapping[int, str]) -> str:
+    numbers = list(dict.fromkeys(number for choice in choices for number in choice))
+    owners = ", ".join(f"{number} by {taken[number]}" for number in numbers[:_NAMED]) + (", …" if len(numbers) > _NAMED else "")
+    return f"every VNI that it may have is taken ({owners}): give it others with {_VNIS}, or remove a network that has one"
 
 
 async def _nothing(network: Network) -> None:

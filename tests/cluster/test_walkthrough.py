@@ -253,8 +253,9 @@ def test_what_cannot_be_made_is_said(place: Neighbourhood, one: Host, two: Host)
     network(one, "-d", "overlay", "--subnet", "10.97.0.0/24", "-o", f"{vni}=5000", "numbered")
     until(lambda: "numbered" in names_of_networks(two), "the network is known")
     before = place.etcd.ctl("get", "--prefix", "/netplug/v1/networks")
+    taken = f"is taken (5000 by network numbered): give it others with --opt {vni}=NUMBER[,FIRST-LAST…], or remove a network that has one"
     for arguments, sentence in (
-        (("-o", f"{vni}=5000", "third"), "network third: every VNI that it may have is taken"),
+        (("-o", f"{vni}=5000", "third"), f"network third: every VNI that it may have {taken}"),
         (("--opt", "encrypted", "third"), "overlay networks cannot be encrypted yet: their traffic would be plain between the nodes"),
         (("--scope", "local", "third"), "cannot downgrade network scope for overlay networks"),
         (("--subnet", "10.97.0.0/25", "third"), "Pool overlaps with other one on this address space"),
