@@ -36,13 +36,14 @@ def look(settings: Settings) -> Facts | None:
     from netplug.cluster import settings as cluster
 
     address, mtu, room, trouble = "", 0, 0, ""
+    members: list[str] = []
     try:
+        members = location.parse(settings.store)[0]
         cluster.check(settings)
         here = cluster.underlay(settings, Path(settings.run_dir) / "netns")
         address, mtu, room = here.address, here.mtu, here.room
     except NetplugError as failure:
         trouble = str(failure)
-    members = location.parse(settings.store)[0]
     return Facts(trouble, address, mtu, {member: _refusal(member) for member in members}, room)
 
 

@@ -75,6 +75,13 @@ def test_a_node_whose_tunnels_cannot_be_made_and_whose_store_is_away():
     assert found[1].found == "no connection to 127.0.0.1:1 of the store: Connection refused"
 
 
+def test_a_store_that_cannot_be_read_is_a_finding_and_ends_no_other_check():
+    facts = nodes.look(msgspec.convert({"store": "etcd://u:secret@192.0.2.9", "advertise": "192.0.2.1"}, Settings))
+    found = list(nodes.check(situation(), facts))
+    assert brief(found) == [("error", "invalid --store: no user and no @ belong into it; give --store-user NAME[:PASSWORD]")]
+    assert remedies(found) == ["correct the daemon's --store, --store-…, --advertise, --node or --vxlan-port"]
+
+
 # Pools
 
 IPAMS = Ipams(AddressPools(local=(("10.100.0.0/22", 24),)))
