@@ -102,3 +102,25 @@ def test_a_node_whose_tunnels_have_no_port_says_who_has_it(bare_host: Host, tmp_
         assert re.search(sentence, ended(bare_host, "preflight", *flags).stdout)
     expected = f"other nodes reach this one at {bare_host.address}, UDP port {port}"
     assert expected in ended(bare_host, "preflight", *flags).stdout, "the control: nobody has it"
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--store", "etcd://u:secret@192.0.2.9"), "invalid --store: no user and no @ belong into it; give --store-user NAME[:PASSWORD]"),
+        (("--store", "etcds://192.0.2.9"), "--store etcds://… needs --store-ca FILE: "),
+        (("--store", "etcd://192.0.2.9", "--advertise", "lo"), "invalid --advertise lo: neither an address of this host"),
+        (
+            ("--store", "etcd://192.0.2.9", "--advertise", "127.0.0.1"),
+            "invalid --advertise 127.0.0.1: no other node reaches a loopback",
+        ),
+    ],
+)
+def test_settings_of_a_cluster_that_cannot_be_meant_end_the_start(bare_host: Host, tmp_path: Path, flags: tuple[str, ...], sentence: str):
+    """Before there is a rule, and without the password."""
+    bare_host.run("nft", "flush", "ruleset")
+    given = ("--advertise", bare_host.address) if "--advertise" not in flags else ()
+    done = ended(bare_host, "daemon", "--socket", str(tmp_path / "s"), *places(bare_host, tmp_path), *flags, *given)
+    assert complaint(done).startswith(f"netplug daemon: {sentence}")
+    assert "secret" not in done.stderr
+    assert (done.returncode, done.stdout, bare_host.run("nft", "list", "ruleset").stdout) == (1, "", "")
