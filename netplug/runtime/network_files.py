@@ -125,19 +125,25 @@ class NetworkFiles:
         return gateways
 
     def link_environment(self, container: Container) -> list[str]:
-        """The variables that links on the default bridge set. Conflict if a linked container does not run."""
+        """The variables that links on the default bridge set. Conflict if a linked container does not run, or is not on it."""
         default = self._controller.network(DEFAULT_NETWORK).id if container.config.links else ""
         if default not in self._connected(container.id):
             return []
         for link in container.config.links:
-            name, alias = links.parse(link)
-            if self._find(name).status != "running":
-                raise Conflict(f"Cannot link to a non running container: /{name} AS /{container.name}/{alias}")
+            self._check_link(container, link, default)
         return [
             variable
             for alias, other, addresses in self._linked(container)
             for variable in links.environment(container, alias, other, addresses[0])
         ]
+
+    def _check_link(self, container: Container, link: str, default: str) -> None:
+        name, alias = links.parse(link)
+        other = self._find(name)
+        if other.status != "running":
+            raise Conflict(f"Cannot link to a non running container: /{name} AS /{container.name}/{alias}")
+        if default not in self._connected(other.id):
+            raise Conflict(f"Cannot link to /{other.name}, as it does not belong to the default network")
 
     def _connected(self, container: str) -> set[str]:
         return {endpoint.network for endpoint in self._controller.endpoints(sandbox=container)}

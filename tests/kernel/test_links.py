@@ -194,3 +194,15 @@ def test_a_link_is_explained(strict: Host):
     assert done.returncode == 0, done.stderr
     pair = f"{address(host, 'app', 'bridge')} . {address(host, 'db', 'bridge')} . tcp . 80"
     assert pair in done.stdout
+
+
+def test_a_link_on_the_default_bridge_is_to_a_container_on_it(host: Host):
+    """As Docker has it: one that can be reached by no address is no link, and saying nothing would hide it."""
+    network(host, "apart")
+    run(host, "db", "--network", "apart", *IDLE)
+    refused = host.netplug("run", "-d", "--name", "app", "--link", "db:database", *IDLE)
+    assert refused.returncode == 125
+    assert "Cannot link to /db, as it does not belong to the default network" in refused.stderr
+    assert host.netplug("network", "connect", "bridge", "db").returncode == 0
+    assert host.netplug("start", "app").returncode == 0
+    assert host.netplug("exec", "app", "getent", "ahostsv4", "database").stdout.split()[0] == address(host, "db", "bridge")
