@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 MOST = 3
 """Servers asked at most, as resolv.conf(5) has it."""
 
+PUBLIC = ("8.8.8.8", "8.8.4.4")
+PUBLIC6 = ("2001:4860:4860::8888", "2001:4860:4860::8844")
+"""Google's, which Docker asks where the host names no server."""
+
 PORT = 53
 OURSELVES = "127.0.0.11"
 _SIOCGSKNS = 0x894C
@@ -46,10 +50,10 @@ def usable(servers: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def nameservers(text: str) -> tuple[str, ...]:
-    """The servers in a resolv.conf; with none, the local one (resolv.conf(5))."""
+    """The servers in a resolv.conf; with none, those that containers on the default bridge are told of then, as Docker has it."""
     lines = (line.split() for line in text.splitlines())
     found = tuple(words[1] for words in lines if len(words) > 1 and words[0] == "nameserver" and is_server(words[1]))
-    return found[:MOST] or ("127.0.0.1",)
+    return found[:MOST] or PUBLIC + PUBLIC6
 
 
 class HostServers:

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from netplug.model import DnsConfig
+from netplug.resolver.upstream import PUBLIC, PUBLIC6
 from netplug.runtime.hosts import write_in_place
 
 RESOLVER = "127.0.0.11"
-_FALLBACK = ("8.8.8.8", "8.8.4.4")
-_FALLBACK6 = ("2001:4860:4860::8888", "2001:4860:4860::8844")
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def container(host: ResolvConf, dns: DnsConfig, *, resolver: bool, ipv6: bool) -
         kept = tuple(option for option in options if chosen or not option.startswith("ndots:"))
         return ResolvConf((RESOLVER,), search, kept if chosen else (*kept, "ndots:0"))
     reachable = tuple(server for server in host.servers if not _loopback(server) and (ipv6 or ":" not in server))
-    return ResolvConf(dns.servers or reachable or _FALLBACK + (_FALLBACK6 if ipv6 else ()), search, options)
+    return ResolvConf(dns.servers or reachable or PUBLIC + (PUBLIC6 if ipv6 else ()), search, options)
 
 
 def defaults(dns: DnsConfig, servers: Sequence[str], search: Sequence[str], options: Sequence[str]) -> DnsConfig:

@@ -192,6 +192,24 @@ def test_a_change_of_the_host_s_resolv_conf_reaches_running_containers(hosts: Ca
         assert shown(host, "plain", "resolv.conf") == f"nameserver {OUTSIDE_ADDRESS}\n"
 
 
+def test_with_no_server_on_the_host_the_public_ones_are_asked(hosts: Callable[..., Host], lan: Lan):
+    """Those that containers on the default bridge are told of then; and a file that gets its servers is followed."""
+    host = hosts(resolv_conf="")
+    network(host, "demo")
+    run(host, "plain", *IDLE)
+    run(host, "named", "--network", "demo", *IDLE)
+    lan.outside.ip("address", "add", "8.8.8.8/32", "dev", "lo")
+    lan.outside.ip("address", "add", "203.0.113.2/24", "dev", "uplink")
+    with Upstream(lan.outside.path, "8.8.8.8", "192.0.2.1") as public, Upstream(lan.outside.path, "203.0.113.2", "192.0.2.2"):
+        assert "nameserver 8.8.8.8\n" in shown(host, "plain", "resolv.conf")
+        assert found(host, "named", "www.example.org") == ["192.0.2.1"]
+        assert public.asked == [("www.example.org", host.address)], "asked by the host"
+        host.resolv_conf.write_text("nameserver 203.0.113.2\n")
+        until(lambda: found(host, "named", "www.example.org") == ["192.0.2.2"], "the host's server is asked")
+        host.resolv_conf.write_text("")
+        until(lambda: found(host, "named", "www.example.org") == ["192.0.2.1"], "the public one is asked again")
+
+
 # What is forwarded, and where
 
 

@@ -9,13 +9,16 @@ import pytest
 
 from netplug.resolver import upstream
 
+PUBLIC = ("8.8.8.8", "8.8.4.4", "2001:4860:4860::8888", "2001:4860:4860::8844")
+
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", ("127.0.0.1",)),
-        ("search example\n", ("127.0.0.1",)),
+        ("", PUBLIC),
+        ("search example\n", PUBLIC),
         ("nameserver 10.0.0.1\nnameserver fd00::1\n", ("10.0.0.1", "fd00::1")),
+        ("nameserver 127.0.0.1\n", ("127.0.0.1",)),
         ("nameserver\t127.0.0.53 # stub\noptions edns0\n", ("127.0.0.53",)),
         ("#nameserver 1.1.1.1\n;nameserver 1.1.1.1\n nameserver fe80::1%eth0\n", ("fe80::1%eth0",)),
         ("nameserver dns.example\nnameserver\nnameserver 10.0.0.300\nnameserver 10.0.0.3", ("10.0.0.3",)),
@@ -55,7 +58,7 @@ def test_a_change_of_the_file_is_seen_within_a_second(tmp_path: Path, monkeypatc
     assert servers() == ("10.0.0.2",)
     file.unlink()
     now += 1
-    assert servers() == ("127.0.0.1",)
+    assert servers() == PUBLIC
     file.write_text("nameserver 10.0.0.3\n")
     now += 1
     assert servers() == ("10.0.0.3",)
