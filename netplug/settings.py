@@ -13,6 +13,7 @@ from netplug.errors import InvalidArgument
 from netplug.kernel.firewall.ruleset import parse_mark
 from netplug.model import PoolConfig
 from netplug.plan import Plan, Sysctl
+from netplug.words import check_files
 
 BRIDGE = "com.docker.network.bridge."
 
@@ -174,6 +175,7 @@ def decode(values: dict[str, Any]) -> Settings:
         raise InvalidArgument(f"invalid --vxlan-port {settings.vxlan_port}: a number from 1 to 65535 is needed")
     if settings.mtu and not 68 <= settings.mtu <= 65535:
         raise InvalidArgument(f"invalid --mtu {settings.mtu}: a number from 68 to 65535 is needed")
+    check_files(settings.dns, settings.dns_search, settings.dns_opt)
     for address in settings.dns:
         try:
             ipaddress.ip_address(address)

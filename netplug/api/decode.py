@@ -14,6 +14,7 @@ from netplug.controller.requests import NetworkRequest
 from netplug.errors import InvalidArgument
 from netplug.model import BOOLEANS, PoolConfig
 from netplug.runtime.model import Attachment
+from netplug.words import check_words
 
 Shape = TypeVar("Shape", bound=shapes.Body)
 
@@ -131,6 +132,7 @@ def attachment(network: str, settings: shapes.EndpointSettings) -> Attachment:
     """How a container is to be on `network`."""
     if settings.ipam_config.link_local_ips:
         raise InvalidArgument("link-local addresses are not supported by this daemon")
+    check_words("link", *settings.links)
     return Attachment(
         network=network,
         address=_address(settings.ipam_config.ipv4_address, ipaddress.IPv4Address),

@@ -19,6 +19,7 @@ from netplug.model import DnsConfig, PortBinding
 from netplug.runtime import links
 from netplug.runtime.images import HOST_WARNING, is_host
 from netplug.runtime.model import Attachment, ContainerConfig, Mount
+from netplug.words import check_files, check_words
 
 DEFAULT_NETWORK = "bridge"
 DEFAULT_MODES = ("", "default", DEFAULT_NETWORK)
@@ -95,6 +96,9 @@ def _check(body: shapes.ContainerCreate, mode: str) -> None:
     wanted = [one.ipam_config for one in body.networking_config.endpoints_config.values()]
     if mode in ("host", "none") and any(one.ipv4_address or one.ipv6_address for one in wanted):
         raise InvalidArgument("user specified IP address is supported on user defined networks only")
+    check_files(host.dns, host.dns_search, host.dns_options, host.extra_hosts)
+    check_words("domain name", body.domainname)
+    check_words("link", *host.links)
     for entry in host.extra_hosts:
         _check_extra_host(entry)
 

@@ -221,6 +221,24 @@ async def test_bodies_that_make_no_sense(api: Api, body: dict[str, Any], message
 
 
 @pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        ({"HostConfig": {"ExtraHosts": ["a\nb:1.2.3.4"]}}, r"add-host 'a\nb:1.2.3.4'"),
+        ({"HostConfig": {"ExtraHosts": ["a b:1.2.3.4"]}}, "add-host 'a b:1.2.3.4'"),
+        ({"HostConfig": {"Dns": ["fe80::1%a\nnameserver"]}}, r"DNS server 'fe80::1%a\nnameserver'"),
+        ({"HostConfig": {"DnsSearch": ["fine", "a\nnameserver 6.6.6.6"]}}, r"DNS search domain 'a\nnameserver 6.6.6.6'"),
+        ({"HostConfig": {"DnsOptions": ["x\x85y"]}}, r"DNS option 'x\x85y'"),
+        ({"Domainname": "d\u2028e"}, r"domain name 'd\u2028e'"),
+        ({"HostConfig": {"Links": ["web:a\tb"]}}, r"link 'web:a\tb'"),
+        ({"NetworkingConfig": {"EndpointsConfig": {"demo": {"Links": ["web:a\nb"]}}}}, r"link 'web:a\nb'"),
+    ],
+)
+async def test_a_word_stays_one_where_it_is_written(api: Api, body: dict[str, Any], what: str) -> None:
+    """In a container's hosts and resolv.conf a blank begins the next word, and a line's end the next line."""
+    assert await refusal(api, body) == f"invalid {what}: white space and control characters are not allowed"
+
+
+@pytest.mark.parametrize(
     ("body", "clash"),
     [
         ({"Hostname": "h"}, "hostname and the network mode"),

@@ -99,6 +99,9 @@ def test_options_of_new_networks() -> None:
         ),
         ({"ip": "fd00::1"}, "invalid --ip fd00::1: an IPv4 address of this host is needed, as in 192.0.2.1"),
         ({"dns": ("here",)}, "here is not an ip address"),
+        ({"dns": ("fe80::1%a b",)}, "invalid DNS server 'fe80::1%a b': white space and control characters are not allowed"),
+        ({"dns_search": ("a b",)}, "invalid DNS search domain 'a b': white space and control characters are not allowed"),
+        ({"dns_opt": ("x\ny",)}, r"invalid DNS option 'x\ny': white space and control characters are not allowed"),
         ({"default_network_opt": ("bridge",)}, "invalid --default-network-opt bridge: DRIVER=KEY=VALUE is needed"),
         ({"default_network_opt": ("bridge=mtu",)}, "invalid --default-network-opt bridge=mtu: DRIVER=KEY=VALUE is needed"),
         (
