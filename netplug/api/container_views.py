@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from netplug.api import ports
@@ -10,6 +11,7 @@ from netplug.api.services import Services
 from netplug.api.views import NEVER, Json, ago, ordered, unix
 from netplug.errors import NetplugError, NotFound
 from netplug.model import Endpoint, Network, PortBinding
+from netplug.runtime import links
 from netplug.runtime.model import Attachment, Container, ExecState
 
 
@@ -56,7 +58,7 @@ def inspect(services: Services, container: Container) -> Json:
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": None,
-        "HostConfig": _host_config(container),
+        "HostConfig": _host_config(services, container),
         "GraphDriver": {"Name": "overlay", "Data": None},
         "Mounts": _mounts(container),
         "Config": _config(container),
@@ -229,7 +231,7 @@ def _config(container: Container) -> Json:
     }
 
 
-def _host_config(container: Container) -> Json:
+def _host_config(services: Services, container: Container) -> Json:
     config = container.config
     return {
         "Binds": [f"{mount.source}:{mount.target}{':ro' if mount.read_only else ''}" for mount in config.mounts] or None,
@@ -245,11 +247,19 @@ def _host_config(container: Container) -> Json:
         "DnsOptions": list(config.dns.options),
         "DnsSearch": list(config.dns.search),
         "ExtraHosts": list(config.dns.extra_hosts) or None,
-        "Links": list(config.links) or None,
+        "Links": [_link(services, container, link) for link in config.links] or None,
         "Privileged": config.privileged,
         "PublishAllPorts": False,
         "Sysctls": config.sysctls or None,
     }
+
+
+def _link(services: Services, container: Container, link: str) -> str:
+    """`/db:/web/database`, as Docker has it: the other one by its name, if it is still there, and the alias below our own."""
+    reference, alias = links.parse(link)
+    with suppress(NotFound):
+        reference = services.containers.get(reference).name
+    return f"/{reference}:/{container.name}/{alias}"
 
 
 def _mounts(container: Container) -> list[Json]:

@@ -139,8 +139,11 @@ class NetworkFiles:
 
     def _check_link(self, container: Container, link: str, default: str) -> None:
         name, alias = links.parse(link)
-        other = self._find(name)
-        if other.status != "running":
+        try:
+            other = self._find(name)
+        except NotFound:
+            other = None  # removed: that the link is why is what must be said
+        if other is None or other.status != "running":
             raise Conflict(f"Cannot link to a non running container: /{name} AS /{container.name}/{alias}")
         if default not in self._connected(other.id):
             raise Conflict(f"Cannot link to /{other.name}, as it does not belong to the default network")

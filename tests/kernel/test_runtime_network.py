@@ -192,6 +192,9 @@ THE_DB_PORT_5432_TCP_PROTO=tcp"""
     await lab.containers.create("late", shell("true", network_mode="default", links=("db",)))
     with pytest.raises(Conflict, match=r"^Cannot link to a non running container: /db AS /late/db$"):
         await lab.containers.start("late")
+    await lab.containers.remove("db")
+    with pytest.raises(Conflict, match=r"^Cannot link to a non running container: /db AS /late/db$"):
+        await lab.containers.start("late")
 
 
 async def test_changes_of_the_host_s_resolv_conf_reach_containers(lab: Lab, monkeypatch: pytest.MonkeyPatch):

@@ -246,3 +246,14 @@ async def test_a_server_that_ends_waits_for_changes(api: Api) -> None:
     assert api.containers.get("web").status == "running"
     await request
     assert api.status == 204
+
+
+async def test_links_are_shown_as_docker_shows_them(api: Api) -> None:
+    """Whichever way they were asked for; a client that sends back what it has read asks for the same."""
+    identity = await api.run("db")
+    await create(api, {"HostConfig": {"Links": ["db", f"{identity[:12]}:database", "/db:/web/third"]}}, name="web")
+    shown = ["/db:/web/db", "/db:/web/database", "/db:/web/third"]
+    assert (await api.ask("GET", "/containers/web/json"))["HostConfig"]["Links"] == shown
+    await create(api, {"HostConfig": {"Links": shown}}, name="web2")
+    assert (await api.ask("GET", "/containers/web2/json"))["HostConfig"]["Links"] == [link.replace("web", "web2") for link in shown]
+    assert (await api.ask("GET", "/containers/db/json"))["HostConfig"]["Links"] is None
