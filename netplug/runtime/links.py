@@ -5,7 +5,9 @@ Docker's oldest way to find a neighbour, for the default bridge; on other networ
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
 
 from netplug.errors import InvalidArgument
 from netplug.runtime.hosts import Line
@@ -25,7 +27,7 @@ def parse(link: str) -> tuple[str, str]:
 
 
 def environment(owner: Container, alias: str, other: Container, address: str) -> list[str]:
-    """`DB_PORT_5432_TCP_ADDR` and its kin, as Docker sets them: ports ascending, `DB_PORT` is the first."""
+    """`DB_PORT_5432_TCP_ADDR` and its kin, as Docker sets them: ports ascending, `DB_PORT` is the first, rows have a start and an end."""
     prefix = alias.upper().replace("-", "_").replace(".", "_")
     host = f"[{address}]" if ":" in address else address
     variables = [f"{prefix}_NAME=/{owner.name}/{alias}"]
@@ -35,6 +37,10 @@ def environment(owner: Container, alias: str, other: Container, address: str) ->
             variables.append(f"{prefix}_PORT={url}")
         base = f"{prefix}_PORT_{port}_{protocol.upper()}"
         variables += [f"{base}={url}", f"{base}_ADDR={address}", f"{base}_PORT={port}", f"{base}_PROTO={protocol}"]
+    for first, last, protocol in _rows(_ports(other)):
+        base = f"{prefix}_PORT_{first}_{protocol.upper()}"
+        variables += [f"{base}_START={protocol}://{host}:{first}", f"{base}_PORT_START={first}"]
+        variables += [f"{base}_END={protocol}://{host}:{last}", f"{base}_PORT_END={last}"]
     theirs = (entry for entry in other.config.environment if "=" in entry and entry.partition("=")[0] not in _PRIVATE)
     return variables + [f"{prefix}_ENV_{entry}" for entry in theirs]
 
@@ -50,3 +56,12 @@ def _ports(container: Container) -> list[tuple[int, str]]:
     ports = {(int(port), protocol or "tcp") for port, _, protocol in exposed if port.isdecimal()}
     ports |= {(port, one.protocol) for one in container.config.ports for port in range(one.port, one.port + one.count)}
     return sorted(ports)
+
+
+def _rows(ports: Iterable[tuple[int, str]]) -> Iterator[tuple[int, int, str]]:
+    """(first, last, protocol) of ports of one protocol that follow one another; as with Docker, two are no row."""
+    for protocol, ours in groupby(sorted((protocol, port) for port, protocol in ports), key=itemgetter(0)):
+        for _, row in groupby(enumerate(port for _, port in ours), key=lambda pair: pair[1] - pair[0]):
+            numbers = [port for _, port in row]
+            if len(numbers) > 2:
+                yield numbers[0], numbers[-1], protocol

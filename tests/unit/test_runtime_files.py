@@ -175,6 +175,17 @@ class TestLinks:
             "MY_DB_ENV_A=1",
         ]
 
+    def test_ports_in_a_row_have_a_start_and_an_end(self):
+        """Three at least, as with Docker."""
+        exposed = ("90/tcp", "91/tcp", "82/tcp", "81/udp", "80/tcp", "81/tcp", "7/udp")
+        variables = links.environment(container("web"), "db", container("db", exposed=exposed), "172.17.0.3")
+        assert [variable for variable in variables if "_START=" in variable or "_END=" in variable] == [
+            "DB_PORT_80_TCP_START=tcp://172.17.0.3:80",
+            "DB_PORT_80_TCP_PORT_START=80",
+            "DB_PORT_80_TCP_END=tcp://172.17.0.3:82",
+            "DB_PORT_80_TCP_PORT_END=82",
+        ]
+
     def test_an_ipv6_address_in_a_url_has_brackets(self):
         variables = links.environment(container("web"), "db", container("db", exposed=("80/tcp",)), "fd00::3")
         assert variables == [
