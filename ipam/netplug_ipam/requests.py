@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from netplug.errors import AddressesExhausted, AddressInUse, Forbidden, InvalidArgument
+from netplug.errors import AddressInUse, Forbidden, InvalidArgument
 from netplug.model import PoolConfig
 
 from .allocator import PoolAllocator
@@ -42,22 +42,19 @@ def require_nothing_else(wanted: PoolConfig) -> None:
 
 
 def with_gateway(pool: PoolConfig, *, choose: bool = True) -> PoolConfig:
-    """Check that gateway and auxiliary addresses can be had; without a gateway, with `choose`, the first free address becomes it.
+    """Check that gateway and auxiliary addresses can be had; without a gateway, with `choose`, the first address becomes it.
 
-    With an ip-range that is the range's first address, as in Docker 20.10. Auxiliary addresses go first here: Docker fails where one
-    is the subnet's first address. No gateway if the auxiliary addresses leave none.
+    With an ip-range that is the range's first address. The gateway goes first, and what is its address cannot be auxiliary: it would
+    move to another one that nobody expects. All as in Docker 20.10.
     """
     allocator = PoolAllocator(replace(pool, gateway="", auxiliary={}))
     if pool.gateway:
         _claim(allocator, pool.gateway, f"gateway ({pool.gateway})")
+    elif choose:
+        pool = replace(pool, gateway=allocator.allocate())
     for name, address in pool.auxiliary.items():
         _claim(allocator, address, f"secondary ip address ({name}:{address})")
-    if pool.gateway or not choose:
-        return pool
-    try:
-        return replace(pool, gateway=allocator.allocate())
-    except AddressesExhausted:
-        return pool
+    return pool
 
 
 def _claim(allocator: PoolAllocator, address: str, what: str) -> None:

@@ -100,6 +100,8 @@ def pools(
                 raise Failure(f"cannot configure multiple {kind}s ({text}, {pool[key]}) {where} the same subnet ({subnet})")
             pool[key] = text
     for name, address in reserved:
+        if not address:
+            raise Failure(f"invalid aux-address {name}: NAME=ADDRESS is needed")
         _pool_of(address, found, "aux-address").setdefault("AuxiliaryAddresses", {})[name] = address
     return list(found.values())
 

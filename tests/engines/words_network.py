@@ -113,7 +113,14 @@ CREATING: tuple[Story, ...] = (
     ("network create --subnet 10.20.0.0/24 --ip-range 10.21.0.0/25 fresh",),
     ("network create --subnet 10.20.0.0/24 --ip-range nowhere fresh",),
     ("network create --subnet 10.20.0.0/24 --aux-address a=10.21.0.5 fresh",),
-    ("network create --subnet 10.20.0.0/24 --aux-address a fresh",),
+    (
+        Different(
+            "network create --subnet 10.20.0.0/24 --aux-address 10.20.0.5 fresh",
+            "dockerd's sentence ends where the address is to be",
+            err="invalid aux-address 10.20.0.5: NAME=ADDRESS is needed\n",
+        ),
+    ),
+    ("network create --subnet 10.20.0.0/24 --aux-address a=10.20.0.1 fresh",),
     ("network create --subnet 10.20.0.0/24 --aux-address a=10.20.0.5 --aux-address b=10.20.0.5 fresh",),
     ("network create --subnet 10.20.0.0/24 --gateway 10.20.0.5 --aux-address a=10.20.0.5 fresh",),
     ("network create --subnet 10.20.0.0/24 --gateway 10.20.0.1 --gateway 10.20.0.2 fresh",),

@@ -63,7 +63,7 @@ def test_create(cli: Cli, cli_daemon: Daemon) -> None:
         (["10.1.1.0/24"], ["10.1.2.1"], [], [], "no matching subnet for gateway 10.1.2.1"),
         (["10.1.1.0/24"], [], ["10.2.1.0/25"], [], "no matching subnet for range 10.2.1.0/25"),
         (["10.1.1.0/24"], [], [], [("a", "1.1.1.1")], "no matching subnet for aux-address 1.1.1.1"),
-        (["10.1.1.0/24"], [], [], [("foo", "")], "no matching subnet for aux-address "),
+        (["10.1.1.0/24"], [], [], [("10.1.1.3", "")], "invalid aux-address 10.1.1.3: NAME=ADDRESS is needed"),
         (["10.1.1.0/24"], ["fd00::1"], [], [], "no matching subnet for gateway fd00::1"),
         (["x"], ["10.1.1.1"], [], [], "invalid subnet: invalid CIDR address: x"),
         (["10.1.1.0/24"], [], ["x/y"], [], "invalid CIDR address: x/y"),
