@@ -29,6 +29,7 @@ async def list_containers(call: Call) -> web.Response:
         wanted,
         lambda container: container_views.network_references(services, container),
         lambda container: container_views.host_ports(services, container),
+        services.containers.get,
     )
     found.sort(key=lambda container: container.created, reverse=True)
     return reply([container_views.line(services, container) for container in (found[:limit] if limit > 0 else found)])

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from netplug.errors import InvalidArgument
+from netplug.errors import InvalidArgument, NotFound
 from netplug.model import Network
 from netplug.runtime.model import Container
 
@@ -24,7 +24,9 @@ Filters: TypeAlias = Mapping[str, tuple[str, ...]]
 NETWORK_KEYS = frozenset({"name", "id", "label", "driver", "scope", "type", "dangling"})
 NETWORK_PRUNE_KEYS = frozenset({"label", "label!", "until"})
 CONTAINER_KEYS = frozenset({"name", "id", "label", "status", "network", "ancestor", "exited", "publish", "expose"})
+CONTAINER_KEYS |= {"since", "before", "volume", "health", "is-task"}
 STATUSES = frozenset({"created", "restarting", "running", "removing", "paused", "exited", "dead"})
+HEALTHS = frozenset({"starting", "healthy", "unhealthy", "none"})
 
 _ENCODED = dict[str, tuple[str, ...] | dict[str, bool]]
 
@@ -88,11 +90,18 @@ def containers(
     filters: Filters,
     networks_of: Callable[[Container], set[str]],
     host_ports_of: Callable[[Container], set[str]],
+    find: Callable[[str], Container],
 ) -> list[Container]:
-    """Those that every filter keeps; a container's networks by names and ids, its published ports as `8080/tcp`, by the host's number."""
+    """Those that every filter keeps; a container's networks by names and ids, its published ports as `8080/tcp`, by the host's number.
+
+    NotFound if `find` does not know a container that the filters name.
+    """
     for value in filters.get("status", ()):
         if value not in STATUSES:
             raise InvalidArgument(f"invalid filter 'status={value}'")
+    if not _of_kinds(filters):
+        return []
+    since, before = ([_created(find, value) for value in filters.get(key, ())] for key in ("since", "before"))
     codes = [_exit_code(value) for value in filters.get("exited", ())]
     published, exposed = _port_sets("publish", filters), _port_sets("expose", filters)
 
@@ -104,6 +113,9 @@ def containers(
             and _exact("status", container.status, filters)
             and ("network" not in filters or bool(networks_of(container) & set(filters["network"])))
             and ("ancestor" not in filters or any(_from_image(container, image) for image in filters["ancestor"]))
+            and (not since or any(container.created > moment for moment in since))
+            and (not before or any(container.created < moment for moment in before))
+            and ("volume" not in filters or not _mounted(container).isdisjoint(filters["volume"]))
             and (not codes or (container.status == "exited" and container.exit_code in codes))
             and (published is None or not published.isdisjoint(host_ports_of(container)))
             and (exposed is None or not exposed.isdisjoint(container.config.exposed))
@@ -141,6 +153,28 @@ def seconds(timestamp: str) -> float:
         raise ValueError(timestamp)
     clock = f"{found[1]}T{found[2] or '00:00:00'}{'+00:00' if found[4] in (None, 'Z') else found[4]}"
     return datetime.datetime.fromisoformat(clock).timestamp() + float(found[3] or 0)
+
+
+def _of_kinds(filters: Filters) -> bool:
+    """Whether containers as ours are, with no health check and of no swarm, are what is looked for."""
+    for value in filters.get("health", ()):
+        if value not in HEALTHS:
+            raise InvalidArgument(f"Unrecognised filter value for health: {value}")
+    tasks = filters.get("is-task", ("false",))
+    if not {*tasks} <= {"true", "false", "1", "0"}:
+        raise InvalidArgument(f"invalid filter 'is-task=[{' '.join(tasks)}]'")
+    return ("health" not in filters or "none" in filters["health"]) and not {*tasks}.isdisjoint(("false", "0"))
+
+
+def _created(find: Callable[[str], Container], reference: str) -> str:
+    try:
+        return find(reference).created
+    except NotFound:
+        raise NotFound(f"no such container {reference}") from None
+
+
+def _mounted(container: Container) -> set[str]:
+    return {path for mount in container.config.mounts for path in (mount.source, mount.target)}
 
 
 def _found(pattern: str, text: str) -> bool:

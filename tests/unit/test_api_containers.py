@@ -110,6 +110,18 @@ async def test_numbers_that_are_none(api: Api) -> None:
         ({"publish": ["80/tcp"]}, set()),
         ({"publish": ["8070-8090"]}, {"web"}),
         ({"expose": ["53/udp"]}, {"old"}),
+        ({"since": ["old"]}, {"web"}),
+        ({"since": ["web"]}, set()),
+        ({"before": ["web"]}, {"old"}),
+        ({"before": ["old"]}, set()),
+        ({"volume": ["/data"]}, {"web"}),
+        ({"volume": ["/srv/data", "/nowhere"]}, {"web"}),
+        ({"volume": ["/dat"]}, set()),
+        ({"health": ["none"]}, {"web", "old"}),
+        ({"health": ["healthy", "none"]}, {"web", "old"}),
+        ({"health": ["unhealthy"]}, set()),
+        ({"is-task": ["false"]}, {"web", "old"}),
+        ({"is-task": ["true"]}, set()),
     ],
 )
 async def test_filters(api: Api, filters: dict[str, Any], names: set[str]) -> None:
@@ -117,7 +129,7 @@ async def test_filters(api: Api, filters: dict[str, Any], names: set[str]) -> No
     await create(api, {"ExposedPorts": {"53/udp": {}}}, name="old")
     await api.ask("POST", "/containers/old/start")
     await api.ask("POST", "/containers/old/stop")
-    host = {"NetworkMode": "demo", "PortBindings": {"80/tcp": [{"HostPort": "8080"}]}}
+    host = {"NetworkMode": "demo", "PortBindings": {"80/tcp": [{"HostPort": "8080"}]}, "Binds": ["/srv/data:/data"]}
     await create(api, {"Labels": {"a": "1"}, "HostConfig": host}, name="web")
     await api.ask("POST", "/containers/web/start")
     assert {line["Names"][0][1:] for line in await api.ask("GET", "/containers/json", all="1", filters=filters)} == names
@@ -130,12 +142,20 @@ async def test_filters(api: Api, filters: dict[str, Any], names: set[str]) -> No
         ({"status": ["asleep"]}, "invalid filter 'status=asleep'"),
         ({"exited": ["zero"]}, "invalid filter 'exited=zero'"),
         ({"publish": ["http"]}, "invalid filter 'publish=http'"),
+        ({"health": ["well"]}, "Unrecognised filter value for health: well"),
+        ({"is-task": ["maybe"]}, "invalid filter 'is-task=[maybe]'"),
         (["name"], 'invalid filters: ["name"]'),
     ],
 )
 async def test_filters_that_there_are_not(api: Api, filters: Any, message: str) -> None:
     assert await api.ask("GET", "/containers/json", filters=filters) == {"message": message}
     assert api.status == 400
+
+
+@pytest.mark.parametrize("key", ["since", "before"])
+async def test_filters_by_a_container_that_is_not_there(api: Api, key: str) -> None:
+    assert await api.ask("GET", "/containers/json", filters={key: ["nobody"]}) == {"message": "no such container nobody"}
+    assert api.status == 404
 
 
 async def test_the_last_ones(api: Api) -> None:
