@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Any, Literal
+import re
+from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -16,6 +17,8 @@ from netplug.plan import Plan, Sysctl
 from netplug.words import check_files
 
 BRIDGE = "com.docker.network.bridge."
+LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
+_NODE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,7 +79,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """That engine's API, which is asked for the names of its networks and containers."""
     runtime: str = "runc"
     resolv_conf: str = "/etc/resolv.conf"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: LogLevel = "info"
 
     def address_pools(self, seed: str = "") -> AddressPools:
         """`seed` is this daemon's alone: its networks' unique local addresses come of it."""
@@ -166,11 +169,8 @@ def _subnet(flag: str, text: str, version: int) -> ipaddress.IPv4Network | ipadd
 
 
 def decode(values: dict[str, Any]) -> Settings:
-    """Settings from flags or TOML; InvalidArgument says which value is wrong."""
-    try:
-        settings = msgspec.convert(_in_our_words({key.replace("-", "_"): value for key, value in values.items()}), Settings)
-    except msgspec.ValidationError as error:
-        raise InvalidArgument(f"invalid configuration: {error}") from None
+    """Settings from flags or TOML; InvalidArgument says which value is wrong. `config` among them is the name of the file."""
+    settings = _converted(_in_our_words({key.replace("-", "_"): value for key, value in values.items()}))
     if not 1 <= settings.vxlan_port <= 65535:
         raise InvalidArgument(f"invalid --vxlan-port {settings.vxlan_port}: a number from 1 to 65535 is needed")
     if settings.mtu and not 68 <= settings.mtu <= 65535:
@@ -185,10 +185,24 @@ def decode(values: dict[str, Any]) -> Settings:
         ipaddress.IPv4Address(settings.ip or "0.0.0.0")
     except ValueError:
         raise InvalidArgument(f"invalid --ip {settings.ip}: an IPv4 address of this host is needed, as in 192.0.2.1") from None
+    if settings.node and not _NODE.fullmatch(settings.node):
+        raise InvalidArgument(f'invalid --node "{settings.node}": only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed')
     _check_together(settings)
     settings.address_pools()
     settings.predefined_networks()
     return settings
+
+
+def _converted(values: dict[str, Any]) -> Settings:
+    """A flag has the type of its setting: a type that is wrong, and a name that is none, are the file's."""
+    file = f" in {values.pop('config')}" if values.get("config") else ""
+    level = values.get("log_level")
+    if isinstance(level, str) and level not in get_args(LogLevel):
+        raise InvalidArgument(f"invalid --log-level {level}: debug, info, warning or error is needed")
+    try:
+        return msgspec.convert(values, Settings)
+    except msgspec.ValidationError as error:
+        raise InvalidArgument(f"invalid configuration{file}: {error}") from None
 
 
 def _in_our_words(values: dict[str, Any]) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def without_authorities() -> Iterator[None]:
 
 
 def from_file(path: str) -> dict[str, Any]:
-    """Settings by name; `-` and `_` in a name are the same."""
+    """Settings by name; `-` and `_` in a name are the same. `config` is the file itself, for who complains of what it says."""
     import tomllib
 
     try:
@@ -132,4 +132,12 @@ def from_file(path: str) -> dict[str, Any]:
         raise Failure(f"netplug daemon: cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Failure(f"netplug daemon: {path} is not TOML: {error}") from None
-    return {name.replace("-", "_"): value for name, value in values.items()}
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        ours = name.replace("-", "_")
+        if ours in found:
+            raise Failure(f"netplug daemon: {path} says {ours} twice, with - and with _: leave one out")
+        if ours == "config":
+            raise Failure(f"netplug daemon: {path} cannot name another file: leave config out")
+        found[ours] = value
+    return {**found, "config": path}

@@ -41,7 +41,7 @@ FLAGS = [
     ("--iptables=false --firewall-backend iptables", 1, "--iptables=false means no firewall of ours"),
     ("--bridge a/b", 1, 'invalid bridge name "a/b"'),
     ("--bridge uplink", 1, "uplink is there already, and it is no bridge"),
-    ("--log-level nope", 1, "invalid configuration"),
+    ("--log-level nope", 1, "invalid --log-level nope: debug, info, warning or error is needed"),
     ("--runtime nope", 1, "nope is not installed"),
     ("--nope", 125, "unknown flag: --nope"),
     ("nope", 1, '"netplug daemon" accepts no arguments.'),

@@ -102,7 +102,7 @@ def test_the_file_has_the_same_names_and_flags_win(hosts: Callable[..., Host], t
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("mtu = 'much'", "invalid configuration: Expected `int`, got `str` - at `$.mtu`"),
+        ("mtu = 'much'", "netplug.toml: Expected `int`, got `str` - at `$.mtu`"),
         ("mtu = 7", "invalid --mtu 7"),
         ("brigde = 'x'", "brigde"),
         ("bip = 'x'", "invalid --bip x"),

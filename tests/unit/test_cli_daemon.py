@@ -87,7 +87,8 @@ def test_flags_win_over_the_file(cli: Cli, ran: list[dict[str, Any]], tmp_path: 
     file.write_text('mtu = 1300\nbridge = "br1"\nstate-dir = "/x"\ndns = ["1.1.1.1"]\nip_masq = false\n')
     cli("daemon", "--config", str(file), "--mtu", "1400")
 
-    assert ran == [{"mtu": 1400, "bridge": "br1", "state_dir": "/x", "dns": ["1.1.1.1"], "ip_masq": False}]
+    assert ran == [{"mtu": 1400, "bridge": "br1", "state_dir": "/x", "dns": ["1.1.1.1"], "ip_masq": False, "config": str(file)}]
+    assert settings.decode(ran[0]).bridge == "br1"
 
 
 def test_files_that_cannot_be_read(cli: Cli, ran: list[dict[str, Any]], tmp_path: Path) -> None:
@@ -97,6 +98,21 @@ def test_files_that_cannot_be_read(cli: Cli, ran: list[dict[str, Any]], tmp_path
     assert cli("daemon", "--config", "/nosuch") == (1, "", "netplug daemon: cannot read /nosuch: No such file or directory\n")
     assert cli("daemon", "--config", str(file)).err.startswith(f"netplug daemon: {file} is not TOML: ")
     assert ran == []
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("foo = 1", "invalid configuration in {}: Object contains unknown field `foo`"),
+        ('mtu = "x"', "invalid configuration in {}: Expected `int`, got `str` - at `$.mtu`"),
+        ("ip_forward = true\nip-forward = false", "{} says ip_forward twice, with - and with _: leave one out"),
+        ('config = "other"', "{} cannot name another file: leave config out"),
+    ],
+)
+def test_what_a_file_says_wrong_is_said_with_its_name(cli: Cli, tmp_path: Path, text: str, sentence: str) -> None:
+    file = tmp_path / "netplug.toml"
+    file.write_text(text)
+    assert cli("daemon", "--dry-run", "--config", str(file)).err == f"netplug daemon: {sentence.format(file)}\n"
 
 
 @pytest.mark.parametrize(

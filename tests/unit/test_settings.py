@@ -102,6 +102,8 @@ def test_options_of_new_networks() -> None:
         ({"dns": ("fe80::1%a b",)}, "invalid DNS server 'fe80::1%a b': white space and control characters are not allowed"),
         ({"dns_search": ("a b",)}, "invalid DNS search domain 'a b': white space and control characters are not allowed"),
         ({"dns_opt": ("x\ny",)}, r"invalid DNS option 'x\ny': white space and control characters are not allowed"),
+        ({"log_level": "loud"}, "invalid --log-level loud: debug, info, warning or error is needed"),
+        ({"node": "a b"}, 'invalid --node "a b": only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed'),
         ({"default_network_opt": ("bridge",)}, "invalid --default-network-opt bridge: DRIVER=KEY=VALUE is needed"),
         ({"default_network_opt": ("bridge=mtu",)}, "invalid --default-network-opt bridge=mtu: DRIVER=KEY=VALUE is needed"),
         (
