@@ -146,7 +146,7 @@ class Nodes:
             except (Conflict, Unavailable) as error:
                 if str(error) != self.trouble:
                     log.warning("this node is not in the cluster at present: %s", error)
-                self.trouble = str(error)
+                self.trouble = self._cluster.admission.trouble = str(error)
                 if isinstance(error, Conflict):
                     self._cluster.admission.refuse(self.trouble)
                     self._answered.set()

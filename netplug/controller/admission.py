@@ -19,6 +19,8 @@ class Admission:
     def __init__(self, *, granted: bool = True) -> None:
         self._decided = asyncio.Event()
         self._refusal = ""
+        self.trouble = "this node is not registered in the cluster yet"
+        """Why nothing is decided, while nothing is."""
         if granted:
             self.grant()
 
@@ -42,6 +44,6 @@ class Admission:
                 async with asyncio.timeout(PATIENCE):
                     await self._decided.wait()
             except TimeoutError:
-                raise Unavailable("this node is not registered in the cluster yet: the daemon's log says why") from None
+                raise Unavailable(self.trouble) from None
         if self._refusal:
             raise Conflict(self._refusal)
