@@ -123,8 +123,8 @@ class Concern:
     def _in_sandbox(self, loss: Loss) -> Iterator[Subject]:
         identity = self._sandboxes.get(loss.namespace, "")
         lost = [endpoint for endpoint in self._core.records.of_sandbox(identity) if loss.name in _of_endpoint(endpoint)]
-        # A link may have gone with the namespace at its other end.
-        yield from (Subject("network", endpoint.network) for endpoint in lost if endpoint.node and loss.kind == "link")
+        # A link may have gone with the namespace or the bridge at its other end: that must be there before the link can be.
+        yield from (Subject("network", endpoint.network) for endpoint in lost if loss.kind == "link")
         if lost:
             yield Subject("sandbox", identity)
 

@@ -33,6 +33,8 @@ from netplug.plan import HOST, Announce, LinkOp, LinkUp, Netns, Plan, Route, Ste
 GATHER_SECONDS = 0.05
 POLL_SECONDS = 0.5
 """Legacy iptables tables raise no events; looking whether there are any takes 0.02 ms."""
+RETRY_SECONDS = 0.5
+"""After which what could not be put right is tried again; the backoff sees to it that this ends."""
 SYSCTL_SECONDS = 10.0
 """Nor do most sysctls, nor IPv4 routes that go with a link that is set down."""
 _PER_TURN = 8
@@ -188,6 +190,7 @@ class Healing:
                 more = set(await self._look(subject)) - queued
             except NetplugError as error:
                 log.error("%s could not be looked at: %s", self._owner(subject), error)
+                self._try_again(f"{self._owner(subject)}: {subject.kind}", subject)
                 continue
             queue += more
             queued |= more
@@ -299,9 +302,11 @@ class Healing:
                     await self._heal_names(subject, sandbox)
                     return
                 plan = self._restore.sandbox_plan(sandbox)
-                if subject.kind == "port":
-                    plan = tuple(step for step in plan if step.namespace != sandbox.namespace)
-                await self._put_back(subject, sandbox.name, plan)
+                ports = tuple(step for step in plan if step.namespace != sandbox.namespace)
+                changed = await self._put_back(subject, sandbox.name, ports if subject.kind == "port" else plan)
+                if subject.kind == "port" and any(isinstance(step, LinkOp) for step in changed):
+                    # A new pair: its end in the sandbox has neither address nor route yet.
+                    await self._put_back(subject, sandbox.name, plan)
                 return
         await self._vanished(subject.id)
 
@@ -329,6 +334,8 @@ class Healing:
         chosen = self._allowed(subject, owner, lost)
         changed, errors = await self._core.executor.ensure(tuple(chosen)) if chosen else ((), [])
         self._log_errors(owner, errors)
+        if errors:
+            self._look_later(RETRY_SECONDS, subject)
         if changed:
             self._woken += self._to_wake(plan, changed)
             self._account.put_back(owner, map(kind, changed), [noun(step) for step in changed], changed)
@@ -360,7 +367,21 @@ class Healing:
     def _pause(self, thing: str, subject: Subject) -> None:
         seconds = self._backoff.left(thing)
         self._account.leave_alone(thing, seconds)
-        asyncio.get_running_loop().call_later(seconds + GATHER_SECONDS, self._look_at, subject)
+        self._look_later(seconds + GATHER_SECONDS, subject)
+
+    def _try_again(self, thing: str, subject: Subject) -> None:
+        """Soon, and after some times later and later."""
+        verdict = self._backoff.judge(thing)
+        if verdict is Verdict.PUT_BACK:
+            self._look_later(RETRY_SECONDS, subject)
+        elif verdict is Verdict.PAUSE:
+            self._pause(thing, subject)
+
+    def _look_later(self, seconds: float, subject: Subject) -> None:
+        """And first at the networks of a sandbox: what it lacks may be for want of theirs."""
+        of_sandbox = self._core.records.of_sandbox(subject.id) if subject.kind in ("sandbox", "port") else ()
+        for one in (*(Subject("network", endpoint.network) for endpoint in of_sandbox), subject):
+            asyncio.get_running_loop().call_later(seconds, self._look_at, one)
 
     def _log_errors(self, owner: str, errors: Iterable[NetplugError]) -> None:
         for error in errors:

@@ -56,7 +56,8 @@ async def test_a_port_that_is_leaving_concerns_nobody(host: Host):
 
 async def test_a_sandbox_s_losses(host: Host):
     path = host.sandbox.namespace
-    for kind, name in (("link", "eth0"), ("address", "10.50.0.2"), ("route", "10.50.0.1"), ("route", "10.50.0.0/24")):
+    assert host.concerned(Loss(path, "link", "eth0")) == [("network", "network"), ("sandbox", "sandbox")]
+    for kind, name in (("address", "10.50.0.2"), ("route", "10.50.0.1"), ("route", "10.50.0.0/24")):
         assert host.concerned(Loss(path, kind, name)) == [("sandbox", "sandbox")]
     assert host.concerned(Loss(path, "table", "ip netplug")) == [("names", "sandbox")]
 
