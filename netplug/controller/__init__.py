@@ -205,7 +205,10 @@ class Controller:
 
     async def treat(self) -> list[Treated]:
         """Put right how they differ; what there was, and what of it is there still."""
-        return await self._changes.finish(self._doctor.treat())
+        treated = await self._changes.finish(self._doctor.treat())
+        if self._healing is not None:
+            self._healing.forget_told()
+        return treated
 
     async def create_network(self, request: NetworkRequest) -> Network:
         return await self._changes.finish(self._networks.create(request))

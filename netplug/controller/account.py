@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from netplug.controller.backoff import TIMES, WINDOW
+from netplug.controller.concern import Subject
 from netplug.controller.core import log
 from netplug.controller.nouns import shortened
 from netplug.kernel.journal import Journal
@@ -19,7 +20,8 @@ class Account:
         self._journal = journal
         self.healed: Counter[str] = Counter()
         """How much has been put back since the start, by kind."""
-        self._known: set[str] = set()
+        self.told: dict[Subject, frozenset[str]] = {}
+        """What has been noticed and not been seen right since."""
         self._begin()
 
     def blame(self, by: Iterable[str]) -> None:
@@ -35,11 +37,12 @@ class Account:
     def leave_alone(self, thing: str, seconds: float) -> None:
         self._left_alone[thing] = seconds
 
-    def notice(self, things: Iterable[str]) -> None:
-        """Each is said once."""
-        new = [thing for thing in things if thing not in self._known]
-        self._known |= set(new)
-        self._noticed += new
+    def notice(self, subject: Subject, things: Sequence[str]) -> None:
+        """All that is wrong with it now: each is said once, and once more when it has been right in between."""
+        known = self.told.pop(subject, frozenset())
+        self._noticed += [thing for thing in things if thing not in known]
+        if things:
+            self.told[subject] = frozenset(things)
 
     def say(self) -> None:
         who = shortened(list(self._by)) or "somebody"

@@ -17,7 +17,7 @@ from netplug.controller.backoff import Backoff, Verdict
 from netplug.controller.concern import Concern, Subject
 from netplug.controller.core import Core, log
 from netplug.controller.joining import redirection
-from netplug.controller.nouns import kind, links, made_links, noun
+from netplug.controller.nouns import kind, links, made_links, noun, shortened
 from netplug.controller.requests import ControllerEvent
 from netplug.controller.restore import Restore
 from netplug.controller.routing import Routing
@@ -28,13 +28,15 @@ from netplug.kernel.firewall.neighbours import PRIORITIES, Neighbours
 from netplug.kernel.losses import Loss
 from netplug.kernel.watch import Watch
 from netplug.model import Network, Sandbox
-from netplug.plan import HOST, Announce, LinkOp, LinkUp, Netns, Plan, Route, Step, Sysctl, Veth
+from netplug.plan import HOST, Announce, DnsRedirect, LinkOp, LinkUp, Netns, Plan, Route, Step, Sysctl, Veth
 
 GATHER_SECONDS = 0.05
 POLL_SECONDS = 0.5
 """Legacy iptables tables raise no events; looking whether there are any takes 0.02 ms."""
 RETRY_SECONDS = 0.5
 """After which what could not be put right is tried again; the backoff sees to it that this ends."""
+TOLD_SECONDS = 1.0
+"""Nothing tells that a thing is right again, which is to be known before it is told anew."""
 SYSCTL_SECONDS = 10.0
 """Nor do most sysctls, nor IPv4 routes that go with a link that is set down."""
 _PER_TURN = 8
@@ -86,7 +88,8 @@ class Healing:
             self._follow(ControllerEvent(kind="endpoint", action="connect", endpoint=endpoint))
         self._greet_neighbours()
         self._legacy = self._signature()
-        self._tasks = [asyncio.create_task(work()) for work in (self._work, self._poll_legacy, self._check_sysctls)]
+        works = (self._work, self._poll_legacy, self._check_sysctls, *(() if self._enabled else (self._check_told,)))
+        self._tasks = [asyncio.create_task(work()) for work in works]
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -107,6 +110,10 @@ class Healing:
     def suspended(self) -> list[str]:
         """What is left alone at present, because it was taken away again and again."""
         return self._backoff.paused()
+
+    def forget_told(self) -> None:
+        """Somebody has put things right: what goes from now on is news."""
+        self._account.told.clear()
 
     # What is heard
 
@@ -161,6 +168,12 @@ class Healing:
                     if survey.missing([step for step in plan if isinstance(step, Sysctl | Route)]):
                         self._look_at(subject)
 
+    async def _check_told(self) -> None:
+        while True:
+            await asyncio.sleep(TOLD_SECONDS)
+            for subject in self._account.told:
+                self._look_at(subject)
+
     # What is done about it
 
     async def _work(self) -> None:
@@ -190,6 +203,7 @@ class Healing:
                 more = set(await self._look(subject)) - queued
             except NetplugError as error:
                 log.error("%s could not be looked at: %s", self._owner(subject), error)
+                self._account.notice(subject, ())
                 self._try_again(f"{self._owner(subject)}: {subject.kind}", subject)
                 continue
             queue += more
@@ -232,7 +246,7 @@ class Healing:
     def _heal_firewall(self, subject: Subject) -> None:
         thing = "the firewall"
         if not self._enabled:
-            self._account.notice([f"{thing}: changed"])
+            self._account.notice(subject, [f"{thing}: {shortened(words)}"] if (words := self._core.firewall.damage()) else [])
         elif not self._backoff.left(thing) and (words := self._core.firewall.heal()):
             self._account.put_back(thing, ["firewall"] * len(words), words)
             if self._backoff.judge(thing) is Verdict.PAUSE:
@@ -243,7 +257,7 @@ class Healing:
         if self._neighbours is None or self._backoff.left(thing):
             return
         if not self._enabled:
-            self._account.notice([f"{chain} drops what netplug allows" for chain in self._neighbours.lacking()])
+            self._account.notice(subject, [f"{chain} drops what netplug allows" for chain in self._neighbours.lacking()])
             return
         placed = self._neighbours.adjust()
         again = [one.chain for one in placed if one.how == "again"]
@@ -273,7 +287,10 @@ class Healing:
         networks = core.lock("networks") if core.cluster is None or subject.id not in core.joined else contextlib.nullcontext()
         async with networks, core.lock(subject.id):
             network = core.records.networks.get(subject.id)
-            changed = await self._rebuilt(subject, network) if network is not None else ()
+            if network is None:
+                self._account.notice(subject, ())
+                return ()
+            changed = await self._rebuilt(subject, network)
         if not any(isinstance(step, LinkOp) for step in changed):
             return ()
         # Its ports went with it; those that had been looked at before it came back could not be helped.
@@ -293,9 +310,12 @@ class Healing:
 
     async def _heal_sandbox(self, subject: Subject) -> None:
         core = self._core
+        if not self._enabled and subject.kind == "port":
+            subject = Subject("sandbox", subject.id)  # it has all of a port's, which is told once
         async with core.lock(subject.id):
             sandbox = core.records.sandboxes.get(subject.id)
             if sandbox is None:
+                self._account.notice(subject, ())
                 return
             if self._restore.alive(sandbox):
                 if subject.kind == "names":
@@ -308,13 +328,15 @@ class Healing:
                     # A new pair: its end in the sandbox has neither address nor route yet.
                     await self._put_back(subject, sandbox.name, plan)
                 return
+        self._account.notice(subject, ())
         await self._vanished(subject.id)
 
     async def _heal_names(self, subject: Subject, sandbox: Sandbox) -> None:
         thing = f"{sandbox.name}: the way to its resolver"
         plan = redirection(sandbox)
         if not self._enabled:
-            self._account.notice([f"{thing} changed"] if plan else [])
+            lacking = self._core.firewall.survey(sandbox.namespace, [step for step in plan if isinstance(step, DnsRedirect)]).steps
+            self._account.notice(subject, [thing] if lacking else [])
         elif plan and not self._backoff.left(thing):
             changed, errors = await self._core.executor.ensure(plan)
             self._log_errors(sandbox.name, errors)
@@ -326,10 +348,10 @@ class Healing:
     async def _put_back(self, subject: Subject, owner: str, plan: Plan) -> Plan:
         """What was really put back."""
         lost = survey.missing(plan)
-        if not lost:
-            return ()
         if not self._enabled:
-            self._account.notice([f"{owner}: {noun(step)}" for step in lost])
+            self._account.notice(subject, [f"{owner}: {noun(step)}" for step in lost])
+            return ()
+        if not lost:
             return ()
         chosen = self._allowed(subject, owner, lost)
         changed, errors = await self._core.executor.ensure(tuple(chosen)) if chosen else ((), [])

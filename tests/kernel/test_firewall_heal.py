@@ -107,11 +107,14 @@ def forbid_looking(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_taken_comes_back(firewall: Firewall, change: str, words: list[str]) -> None:
     before = contents()
     nft(change)
-    assert contents() != before
+    taken = contents()
+    assert taken != before
 
+    assert firewall.damage() == words
+    assert contents() == taken
     assert firewall.heal() == words
     assert contents() == before
-    assert firewall.heal() == []
+    assert firewall.damage() == firewall.heal() == []
 
 
 def test_a_deleted_rule_comes_back(firewall: Firewall) -> None:

@@ -272,18 +272,47 @@ def test_no_heal_only_says_what_it_sees(hosts: Callable[..., Host]):
     host = hosts("--no-heal")
     populate(host)
     gateway, bridge = (names(host)[key] for key in ("gateway", "bridge"))
-    for _ in range(2):
-        host.run("ip", "address", "del", gateway, "dev", bridge)
-        until(lambda: f"address {gateway} of {bridge}" in host.said())
-        host.run("ip", "address", "add", gateway, "dev", bridge)
+    host.run("ip", "address", "del", gateway, "dev", bridge)
+    until(lambda: f"address {gateway} of {bridge}" in host.said())
     host.run("ip", "link", "del", bridge)
     until(lambda: f"bridge {bridge}" in host.said())
     host.run("nft", "flush", "ruleset")
-    until(lambda: "the firewall" in host.said())
+    until(lambda: "the firewall: our firewall tables" in host.said())
     assert host.said().count(f"address {gateway}") == 1
     assert host.run("nft", "list", "ruleset").stdout == ""
     assert bridge not in host.run("ip", "link").stdout
     assert healing(host) == {"healed": {}, "suspended": []}
+
+
+@pytest.mark.parametrize("backend", ["nftables", "iptables"])
+def test_no_heal_says_it_again_once_it_has_been_put_right(hosts: Callable[..., Host], backend: str):
+    host = hosts("--no-heal", "--firewall-backend", backend)
+    populate(host)
+    bridge = names(host)["bridge"]
+    for times in (1, 2):
+        host.run("nft", "flush", "ruleset")
+        until(lambda times=times: host.said().count("the firewall: our ") == times)
+        host.run("ip", "link", "del", bridge)
+        until(lambda times=times: host.said().count(f"bridge {bridge}") == times)
+        host.netplug("doctor", "--fix")
+
+
+def test_no_heal_says_it_again_once_it_is_right_by_itself(hosts: Callable[..., Host]):
+    """Nothing outside tells when it has been seen right: it is given some time, and more if that was not enough."""
+    host = hosts("--no-heal")
+    populate(host)
+    gateway, bridge = (names(host)[key] for key in ("gateway", "bridge"))
+    thing = f"address {gateway} of {bridge}"
+
+    def told_twice() -> bool:
+        host.run("ip", "address", "del", gateway, "dev", bridge)
+        until(lambda: thing in host.said())
+        time.sleep(0.2)
+        host.run("ip", "address", "add", gateway, "dev", bridge)
+        time.sleep(1)
+        return host.said().count(thing) == 2
+
+    until(told_twice)
 
 
 IPTABLES = ("iptables -F", "iptables -t nat -F", "iptables -F NETPLUG-FORWARD", "ip6tables -F", "nft flush ruleset")

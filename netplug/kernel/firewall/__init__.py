@@ -83,6 +83,9 @@ class Firewall(Protocol):
         What an administrator wrote (chain `user`, other tables) is none of ours, and no reason to do anything.
         """
 
+    def damage(self) -> list[str]:
+        """What `heal` would put back, in the same words; nothing is changed."""
+
     def redirects(self, op: DnsRedirect) -> bool:
         """Whether names are redirected so in the namespace that the calling thread is in; False also where that takes a while to tell."""
 

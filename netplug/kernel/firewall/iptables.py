@@ -107,6 +107,10 @@ class Iptables:
             self._seen = generation
         return words
 
+    def damage(self) -> list[str]:
+        generation = self._generation
+        return [] if generation is not None and generation == self._seen else self._gaps()
+
     def redirects(self, op: DnsRedirect) -> bool:
         return False  # asking takes a run of iptables-save
 

@@ -56,6 +56,9 @@ class Nftables:
     def heal(self) -> list[str]:
         return self._tables.heal()
 
+    def damage(self) -> list[str]:
+        return self._tables.damage()
+
     def redirects(self, op: DnsRedirect) -> bool:
         # Closing a socket that has read, and changed nothing, keeps nobody waiting.
         with asked("read the redirection of names"), Socket(NETLINK_NETFILTER) as netlink:

@@ -43,6 +43,9 @@ class NoFirewall:
     def heal(self) -> list[str]:
         return []
 
+    def damage(self) -> list[str]:
+        return []
+
     def redirects(self, op: DnsRedirect) -> bool:
         return self._sandboxes.redirects(op)
 

@@ -104,6 +104,12 @@ class Tables:
             self._seen = generation if generation == self._generation.read() else None
         return words
 
+    def damage(self) -> list[str]:
+        """What `heal` would put back."""
+        if self._whole is None or self._outdated or self._generation.read() == self._seen:
+            return []
+        return self._damage(self._look())
+
     def survey(self, steps: Plan) -> Gaps:
         """What of these does not hold, and what else is not as we made it."""
         found = self._look()
