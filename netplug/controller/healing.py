@@ -33,7 +33,7 @@ from netplug.plan import HOST, Announce, DnsRedirect, LinkOp, LinkUp, Netns, Pla
 GATHER_SECONDS = 0.05
 POLL_SECONDS = 0.5
 """Legacy iptables tables raise no events; looking whether there are any takes 0.02 ms."""
-RETRY_SECONDS = 0.5
+RETRY_SECONDS = 1.0
 """After which what could not be put right is tried again; the backoff sees to it that this ends."""
 TOLD_SECONDS = 1.0
 """Nothing tells that a thing is right again, which is to be known before it is told anew."""

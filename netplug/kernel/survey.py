@@ -1,7 +1,7 @@
 """Looks which steps of a plan do not hold in the kernel, and changes nothing.
 
 What somebody has put in place of ours is left alone: a route to the same destination that leads elsewhere is no loss. A link without its
-master is not missing either: when the master comes back, it is.
+master is not missing either, nor what its other end is to have: when the master comes back, they are.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import errno
 import ipaddress
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from typing import TypeGuard
 
 from netplug.errors import KernelError
 from netplug.kernel import addresses, links, namespaces, peers, routes, sysctl
@@ -30,6 +31,7 @@ def missing(plan: Sequence[Step]) -> list[Step]:
         if isinstance(step, Netns | LinkOp | PlacedOp | Adopt | LinkUp | Address | Route | Sysctl | Fdb | Neighbour):
             places.setdefault(_place(step), []).append(position)
     found: dict[int, list[Step]] = {}
+    waiting: set[tuple[str, str]] = set()
     for namespace, positions in places.items():
         if namespace in made and namespaces.cookie(namespace) is None:
             found |= {position: [plan[position]] for position in positions}
@@ -37,13 +39,18 @@ def missing(plan: Sequence[Step]) -> list[Step]:
         with namespaces.entered(namespace), asked("look for what is missing"), Socket() as netlink:
             survey = _Survey(netlink)
             found |= {position: list(survey.lacks(plan[position])) for position in positions}
-    return [step for position in sorted(found) for step in found[position]]
+            waiting |= {(pair.peer_namespace, pair.peer) for pair in (plan[position] for position in positions) if survey.waits(pair)}
+    return [step for position in sorted(found) for step in found[position] if not _hangs_on(step, waiting)]
 
 
 def settled() -> None:
     """Returns when nobody holds the lock that every change of a link needs: an answer about a link has to wait for it."""
     with asked("look at a link"), Socket() as netlink:
         links.find(netlink, "lo")
+
+
+def _hangs_on(step: Step, ends: set[tuple[str, str]]) -> bool:
+    return isinstance(step, LinkUp | Address | Route) and (step.namespace, step.link) in ends
 
 
 def _place(step: Step) -> str:
@@ -69,6 +76,10 @@ class _Survey:
                 yield from self._address_lacks(step)
             case _ if self._is_missing(step):
                 yield step
+
+    def waits(self, step: Step) -> TypeGuard[Veth]:
+        """A pair that cannot be made before its master is there."""
+        return isinstance(step, Veth) and bool(step.master) and self._find(step.name) is None and self._find(step.master) is None
 
     def _is_missing(self, step: Step) -> bool:
         match step:

@@ -65,8 +65,11 @@ def test_what_could_not_be_put_back_is_tried_again(pair: Host):
     """The bridge's name is taken by a link that is not ours; when that has gone, nobody tells of it."""
     before = kernel(pair)
     name = bridge(pair, "inh")
-    squat = ("link add squatter type veth peer name squatted", f"link del {name}", f"link set squatter name {name}")
-    batch(pair, *squat, f"link del {veth(pair, 'inh')}")
+    batch(pair, "link add squatter type veth peer name squatted")
+    # What takes the kernel long comes last: the healing must not be faster.
+    squat = (f"link set {name} down", f"link set {name} name gone", f"link set squatter name {name}")
+    batch(pair, *squat, f"link del {veth(pair, 'inh')}", "link del gone")
     until(lambda: "could not be put right" in pair.said())
+    assert "there is no link eth0" not in pair.said()
     batch(pair, f"link set {name} name squatter", "link del squatter")
     healed(pair, before)
