@@ -82,6 +82,16 @@ def _asked(protocol: str, families: Iterable[int], states: int) -> list[Bound]:
     return found
 
 
+def local(address: str) -> bool:
+    """Whether ports can be held on that address: of the calling thread's namespace, or of nobody where it may be bound nevertheless."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
 def ports_at(namespace: str, protocol: str, address: str) -> list[int]:
     """Which ports of that very address are waited at in the namespace at that path.
 

@@ -1,9 +1,10 @@
-"""Published ports: the same one twice in overlapping forms, or taken by a program or a container."""
+"""Published ports: the same one twice in overlapping forms, taken by a program or a container, or what this host cannot hold."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
+from typing import NamedTuple
 
 from netplug.kernel.sockets import Bound, Process, meet
 from netplug.model import PortBinding
@@ -12,20 +13,24 @@ from netplug.observe.situation import Finding, Situation, error, ok, warning
 CHECK = "ports"
 
 
-def check(situation: Situation, bound: Sequence[Bound], owners: Mapping[int, Process]) -> Iterator[Finding]:
+class Lacks(NamedTuple):
+    """What ports are wanted on and this host does not have."""
+
+    addresses: frozenset[str] = frozenset()
+    sctp: bool = False
+
+
+NOTHING = Lacks()
+
+
+def check(situation: Situation, bound: Sequence[Bound], owners: Mapping[int, Process], lacks: Lacks = NOTHING) -> Iterator[Finding]:
     wanted = list(situation.wanted.bindings())
     for one, other in combinations(wanted, 2):
         if both := clash(one, other):
             yield error(
                 CHECK, f"{form(one)} and {form(other)} are the same port {both}/{one.protocol}", "publish one of them on another port"
             )
-    for binding in wanted:
-        taken = holder(binding, situation, bound, owners)
-        yield (
-            error(CHECK, f"{form(binding)} is taken by {taken}", f"choose another host port, or end {taken}")
-            if taken
-            else ok(CHECK, f"{form(binding)} is free")
-        )
+    yield from (_wanted(binding, holder(binding, situation, bound, owners), lacks) for binding in wanted)
     for name, binding in situation.waiting:
         if taken := holder(binding, situation, bound, owners):
             yield warning(
@@ -33,6 +38,18 @@ def check(situation: Situation, bound: Sequence[Bound], owners: Mapping[int, Pro
             )
     count = len(situation.published)
     yield ok(CHECK, f"{count} published by netplug" if count else "none published by netplug")
+
+
+def _wanted(binding: PortBinding, taken: str, lacks: Lacks) -> Finding:
+    if binding.protocol == "sctp" and lacks.sctp:
+        remedy = "use a kernel that has it (CONFIG_IP_SCTP), or load its module"
+        return error(CHECK, f"{form(binding)} cannot be held: this host's kernel has no SCTP", remedy)
+    if binding.host_ip in lacks.addresses:
+        remedy = f"give an address that this host has, or none for all of them; or add {binding.host_ip} to a link first"
+        return error(CHECK, f"{form(binding)} cannot be held: {binding.host_ip} is not an address of this host", remedy)
+    if taken:
+        return error(CHECK, f"{form(binding)} is taken by {taken}", f"choose another host port, or end {taken}")
+    return ok(CHECK, f"{form(binding)} is free")
 
 
 def holder(binding: PortBinding, situation: Situation, bound: Sequence[Bound], owners: Mapping[int, Process]) -> str:

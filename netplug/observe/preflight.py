@@ -68,27 +68,29 @@ def _findings(situation: Situation) -> Iterator[Finding]:
     settings = situation.settings
     routes = facts.host_routes()
     node = nodes.look(settings)
+    there = parts.parts()
     usage = _usage(situation)
     run_place, state_place = places.place(Path(settings.run_dir)), places.place(Path(settings.state_dir))
     yield from directories.check(situation, usage, run_place, state_place, places.private_mounts())
     yield from pools.check(situation, routes, Ipams(settings.address_pools()), facts.name_servers(settings.resolv_conf))
-    yield from _ports(situation)
+    yield from _ports(situation, sctp=there["sctp"] is not False)
     yield from forwarding.check(situation, routes, facts.value)
     yield from filters.check(situation, chains.foreign_chains())
     yield from mtu.check(situation, facts.host_links(), _uplinks(), node.room if node is not None else 0)
     yield from nodes.check(situation, node)
-    yield from kernel_parts.check(situation, parts.parts())
+    yield from kernel_parts.check(situation, there)
     needed = programs.needs(situation)
     yield from programs.check(needed, programs.look(needed))
     yield from limits.check(situation, limits.hard_limit(), facts.value)
 
 
-def _ports(situation: Situation) -> Iterator[Finding]:
+def _ports(situation: Situation, *, sctp: bool) -> Iterator[Finding]:
     asked = [*situation.wanted.bindings(), *(binding for _, binding in situation.waiting)]
     taken = [one for protocol in sorted({binding.protocol for binding in asked}) for one in sockets.bound(protocol)]
     numbers = {number for binding in asked for number in ports.numbers(binding)}
     matter = [one for one in taken if one.port in numbers]
-    return ports.check(situation, matter, sockets.owners(one.inode for one in matter))
+    foreign = frozenset(address for address in {binding.host_ip for binding in asked} if address and not sockets.local(address))
+    return ports.check(situation, matter, sockets.owners(one.inode for one in matter), ports.Lacks(foreign, sctp=not sctp))
 
 
 def _uplinks() -> list[facts.HostLink]:

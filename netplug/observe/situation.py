@@ -72,8 +72,10 @@ class Wanted(msgspec.Struct, frozen=True, rename="pascal"):
                 values = {"protocol": protocol or "tcp", "port": port, "host_ip": binding.host_ip}
                 values |= {"host_port": first or "0", "host_port_end": last or "0"}
                 try:
+                    if binding.host_ip:
+                        ipaddress.ip_address(binding.host_ip)  # a name would be looked up where it is bound
                     yield msgspec.convert(values, PortBinding, strict=False)
-                except msgspec.ValidationError:
+                except (msgspec.ValidationError, ValueError):
                     raise InvalidArgument(f"invalid port {binding.host_ip}:{binding.host_port}:{key}") from None
 
 

@@ -192,6 +192,24 @@ def test_a_port_that_a_container_has(host: Host):
         assert "container web does not run, and 8080:80/tcp is taken by" in said(look(host), "ports", "warning")
 
 
+def test_an_address_that_is_not_this_hosts(idle: Host):
+    wanted = ("-p", "192.0.2.9:8080:80", "-p", "[2001:db8::9]:8080:80", "-p", "127.0.0.1:8080:80")
+    found = look_without(idle, *wanted)
+    assert "192.0.2.9:8080:80/tcp cannot be held: 192.0.2.9 is not an address of this host | give an" in said(found, "ports", "error")
+    assert "2001:db8::9 is not an address of this host" in said(found, "ports", "error")
+    assert "127.0.0.1:8080:80/tcp is free" in said(found, "ports", "ok")
+    idle.namespace.ip("address", "add", "192.0.2.9/32", "dev", "lo")
+    idle.namespace.ip("address", "add", "2001:db8::9/128", "dev", "lo", "nodad")
+    assert results(look_without(idle, *wanted), "ports") == {"ok"}
+
+
+def test_a_port_of_sctp(idle: Host):
+    """Free only where the kernel has the protocol."""
+    found = look_without(idle, "-p", "8080:80/sctp")
+    words = "8080:80/sctp is free" if parts()["sctp"] else "8080:80/sctp cannot be held: this host's kernel has no SCTP"
+    assert words in said(found, "ports", "ok" if parts()["sctp"] else "error")
+
+
 # A second daemon
 
 

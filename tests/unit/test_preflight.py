@@ -230,7 +230,22 @@ def test_ports_that_containers_have_or_want():
     ]
 
 
-@pytest.mark.parametrize("wrong", [{"80/nope": [{"HostPort": "1"}]}, {"80/tcp": [{"HostPort": "x"}]}, {"x": [{}]}])
+def test_ports_that_this_host_cannot_hold():
+    """Nobody has them, and they are refused all the same."""
+    wanted = Wanted(port_bindings={"80/tcp": (WantedBinding(host_ip="192.0.2.9", host_port="8080"),), "80/sctp": (WantedBinding(),)})
+    asked = msgspec.structs.replace(situation(), wanted=wanted)
+    found = list(ports.check(asked, [], {}, ports.Lacks(frozenset({"192.0.2.9"}), sctp=True)))
+    assert brief(found)[:2] == [
+        ("error", "192.0.2.9:8080:80/tcp cannot be held: 192.0.2.9 is not an address of this host"),
+        ("error", "80/sctp cannot be held: this host's kernel has no SCTP"),
+    ]
+    assert len(remedies(found)) == 2
+    assert {result for result, _ in brief(ports.check(asked, [], {}))} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"80/nope": [{"HostPort": "1"}]}, {"80/tcp": [{"HostPort": "x"}]}, {"80/tcp": [{"HostIp": "x"}]}, {"x": [{}]}]
+)
 def test_ports_that_are_none(wrong: object):
     with pytest.raises(InvalidArgument, match="invalid port"):
         list(msgspec.convert({"PortBindings": wrong}, Wanted).bindings())
