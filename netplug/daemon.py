@@ -15,7 +15,6 @@ import os
 import secrets
 import signal
 import socket
-import struct
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -34,7 +33,7 @@ from netplug.engines.engine_api import EngineApi
 from netplug.engines.reception import Reception
 from netplug.engines.server import PluginServer
 from netplug.errors import Conflict, InvalidArgument, NetplugError
-from netplug.kernel import descriptors, firewall
+from netplug.kernel import company, descriptors, firewall
 from netplug.kernel.executor import Executor
 from netplug.kernel.journal import Journal
 from netplug.kernel.watch import Watch
@@ -53,8 +52,6 @@ PATIENCE = 2.0
 """Seconds that a start waits for the cluster before it goes on without it."""
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_PLACE = "\0netplug-daemon"
-"""An abstract address, where a daemon listens and answers nothing."""
 
 
 def run(values: dict[str, Any], reception: Reception | None = None) -> int:
@@ -253,32 +250,33 @@ def _locked(path: Path) -> Iterator[None]:
 def _alone() -> Iterator[None]:
     """One daemon per network namespace: another one's links carry the same mark, and would be taken away as nobody's.
 
-    Abstract addresses belong to a network namespace (unix(7)). Anybody there can take ours, so only a process of root's counts.
+    Anybody there can take the address, so only a process of root's counts. The loop that runs lets go of those who look.
     """
-    with socket.socket(socket.AF_UNIX) as place:
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as place:
         try:
-            place.bind(_PLACE)
-            place.listen(1)
+            place.bind(company.PLACE)
+            place.listen()
         except OSError:
-            pid, uid = _holder()
-            if uid == 0:
-                raise Conflict(
-                    f"another netplug daemon (pid {pid}) runs in this network namespace, where it has its links and rules:"
-                    " end it first, or give this one a network namespace of its own"
-                ) from None
-            log.warning("pid %d of user %d has taken the address @%s, by which daemons know of one another", pid, uid, _PLACE[1:])
-        yield
+            _tolerate(company.listener(company.PLACE))
+            yield
+            return
+        loop.add_reader(place, company.greet, place)
+        try:
+            yield
+        finally:
+            loop.remove_reader(place)
 
 
-def _holder() -> tuple[int, int]:
-    """Process and user of whoever listens at our place; -1 where he is gone by now."""
-    with socket.socket(socket.AF_UNIX) as client:
-        try:
-            client.connect(_PLACE)
-        except OSError:
-            return -1, -1
-        pid, uid, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return pid, uid
+def _tolerate(holder: company.Peer | None) -> None:
+    """Refuse to start beside another daemon; whoever else has our address is only told of."""
+    if holder is not None and holder.uid == 0:
+        raise Conflict(
+            f"another netplug daemon (pid {holder.pid}) runs in this network namespace, where it has its links and rules:"
+            " end it first, or give this one a network namespace of its own"
+        )
+    who = f"pid {holder.pid} of user {holder.uid}" if holder is not None else "a process that cannot be told"
+    log.warning("%s has taken the address @%s, by which daemons know of one another", who, company.PLACE[1:])
 
 
 def _incarnation(path: Path) -> str:

@@ -24,6 +24,8 @@ class Usage(NamedTuple):
     run: int | None = None
     state: int | None = None
     socket: int | None = None
+    namespace: int | None = None
+    """The daemon of this network namespace, with whatever directories."""
 
 
 def check(situation: Situation, usage: Usage, run: Place, state: Place, private: bool) -> Iterator[Finding]:
@@ -45,7 +47,12 @@ def _alone(situation: Situation, usage: Usage) -> Iterator[Finding]:
     for what, pid in others.items():
         who = f"pid {pid}" if pid else "a process that cannot be seen from here"
         yield error("daemon", f"another daemon uses {what}: {who}", "end that one, or give this one directories and a socket of its own")
-    if not others:
+    beside = usage.namespace not in (None, situation.pid or None, *others.values())
+    if beside:
+        who = f"pid {usage.namespace}" if usage.namespace else "its pid cannot be seen from here"
+        found = f"another daemon has its links and rules in this network namespace: {who}"
+        yield error("daemon", found, "end that one, or give this one a network namespace of its own")
+    if not others and not beside:
         yield ok("daemon", f"pid {situation.pid}, alone on its directories" if situation.running else "no other on these directories")
 
 

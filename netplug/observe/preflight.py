@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import logging
 import socket
-import struct
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from netplug import settings as settings_file
 from netplug.addressing import Ipams
 from netplug.errors import NetplugError
-from netplug.kernel import chains, facts, parts, places, sockets
+from netplug.kernel import chains, company, facts, parts, places, sockets
 from netplug.model import Network
 from netplug.observe import directories, filters, forwarding, limits, mtu, nodes, pools, ports, programs
 from netplug.observe import parts as kernel_parts
 from netplug.observe.situation import MTU, Finding, Situation, Wanted
 
 log = logging.getLogger(__name__)
-
-_CREDENTIALS = struct.Struct("3i")
 
 
 def run(situation: Situation) -> list[Finding]:
@@ -102,16 +98,10 @@ def _uplinks() -> list[facts.HostLink]:
 def _usage(situation: Situation) -> directories.Usage:
     run_lock, state_lock = directories.LOCKS
     settings = situation.settings
+    listener = company.listener(settings.socket)
     return directories.Usage(
         facts.lock_holder(Path(settings.run_dir) / run_lock),
         facts.lock_holder(Path(settings.state_dir) / state_lock),
-        _listener(settings.socket),
+        listener.pid if listener is not None else None,
+        company.daemon(),
     )
-
-
-def _listener(path: str) -> int | None:
-    """The pid that listens on a unix socket."""
-    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.connect(path)
-        return int(_CREDENTIALS.unpack(probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[0])
-    return None

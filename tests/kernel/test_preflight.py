@@ -226,6 +226,21 @@ def test_a_second_daemon(idle: Host):
     assert results(look_without(idle), "daemon") == {"ok"}
 
 
+def test_a_second_daemon_with_directories_of_its_own(idle: Host, tmp_path: Path):
+    """Its start is refused in this network namespace, so preflight says so; as often as it is asked."""
+    own = ("--state-dir", str(tmp_path / "state"), "--run-dir", str(tmp_path / "run"), "--config", str(tmp_path / "own.toml"))
+    (tmp_path / "own.toml").write_text(f'socket = "{tmp_path}/own.sock"\n')
+    assert results(look(idle, *own), "daemon") == {"ok"}
+    idle.start()
+    assert idle.daemon is not None
+    for _ in range(4):
+        text = said(look(idle, *own), "daemon", "error")
+        assert f"another daemon has its links and rules in this network namespace: pid {idle.daemon.pid} | end that one" in text
+    assert results(look(idle), "daemon") == {"ok"}, "the daemon itself is no other"
+    idle.stop()
+    assert results(look(idle, *own), "daemon") == {"ok"}
+
+
 # Forwarding
 
 

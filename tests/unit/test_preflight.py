@@ -298,6 +298,20 @@ def test_who_else_is_there():
     assert brief(directories.check(situation(running=True), directories.Usage(42, 42, 42), DISK, DISK, False))[0][0] == "ok"
 
 
+@pytest.mark.parametrize(("running", "pid", "result"), [(False, 7, "error"), (False, 0, "error"), (True, 42, "ok"), (False, None, "ok")])
+def test_who_else_is_in_the_namespace(running: bool, pid: int | None, result: str):
+    """Whatever directories it has: a start beside it is refused."""
+    found = list(directories.check(situation(running=running), directories.Usage(namespace=pid), DISK, DISK, False))
+    assert found[0].result == result
+    assert ("in this network namespace" in found[0].found) == (result == "error")
+    assert result != "error" or "a network namespace of its own" in found[0].remedy
+
+
+def test_who_is_there_is_said_once():
+    found = brief(directories.check(situation(), directories.Usage(run=7, namespace=7), DISK, DISK, False))
+    assert [text for result, text in found if result == "error"] == ["another daemon uses --run-dir /run/netplug: pid 7"]
+
+
 # Forwarding
 
 
