@@ -185,4 +185,9 @@ def _host_address(text: str) -> str:
         return str(address)
     if address.scope_id is not None:
         raise InvalidArgument(f"invalid IP address: {text}: an address with an interface cannot be published on")
+    if address.ipv4_mapped is None and address.is_link_local:
+        raise InvalidArgument(
+            f"invalid IP address: {text}: a link-local address belongs to one link only and cannot be published on:"
+            " give another address of this host, or [::] for all of them"
+        )
     return str(address.ipv4_mapped or address)

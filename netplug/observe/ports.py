@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from netplug.model import PortBinding
 from netplug.observe.situation import Finding, Situation, error, ok, warning
 
 CHECK = "ports"
+_LINK_LOCAL = ipaddress.IPv6Network("fe80::/10")
 
 
 class Lacks(NamedTuple):
@@ -44,12 +46,20 @@ def _wanted(binding: PortBinding, taken: str, lacks: Lacks) -> Finding:
     if binding.protocol == "sctp" and lacks.sctp:
         remedy = "use a kernel that has it (CONFIG_IP_SCTP), or load its module"
         return error(CHECK, f"{form(binding)} cannot be held: this host's kernel has no SCTP", remedy)
+    if _of_one_link(binding.host_ip):
+        found = f"{form(binding)} cannot be held: a link-local address belongs to one link only"
+        return error(CHECK, found, "give another address of this host, or [::] for all of them")
     if binding.host_ip in lacks.addresses:
         remedy = f"give an address that this host has, or none for all of them; or add {binding.host_ip} to a link first"
         return error(CHECK, f"{form(binding)} cannot be held: {binding.host_ip} is not an address of this host", remedy)
     if taken:
         return error(CHECK, f"{form(binding)} is taken by {taken}", f"choose another host port, or end {taken}")
     return ok(CHECK, f"{form(binding)} is free")
+
+
+def _of_one_link(address: str) -> bool:
+    """Whether a bind would need the link beside the address; IPv4's link-local addresses do without."""
+    return ":" in address and ipaddress.IPv6Address(address) in _LINK_LOCAL
 
 
 def holder(binding: PortBinding, situation: Situation, bound: Sequence[Bound], owners: Mapping[int, Process]) -> str:

@@ -186,6 +186,7 @@ RUNS = [
     ("-p 8089:80 host true", 125, "Bind for 0.0.0.0:8089 failed: address already in use on the host (by "),
     ("--name twice -p 8081:80 -p 8081:81 host true", 125, "port is already allocated (by 0.0.0.0:8081->80/tcp of the same container)"),
     ("-p 192.0.2.9:8081:80 host true", 125, "is 192.0.2.9 an address of this host?"),
+    ("-p [fe80::11]:8081:80 host true", 125, "a link-local address belongs to one link only and cannot be published on: give another"),
     ("-p 8082-8081:80 host true", 125, "invalid hostPort: 8082-8081"),
     ("-p 8081-8083:80-81 host true", 125, "invalid ranges specified for container and host Ports: 80-81 and 8081-8083"),
     ("-p 70000:80 host true", 125, "invalid hostPort: 70000"),

@@ -181,6 +181,11 @@ async def test_the_network_of_another_container(api: Api) -> None:
         ({"HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": "20-10"}]}}}, "invalid hostPort: 20-10"),
         ({"HostConfig": {"PortBindings": {"80/icmp": [{"HostPort": "1"}]}}}, "invalid proto: icmp"),
         ({"HostConfig": {"PortBindings": {"80": [{"HostIp": "here"}]}}}, "invalid IP address: here"),
+        (
+            {"HostConfig": {"PortBindings": {"80": [{"HostIp": "fe80::11"}]}}},
+            "invalid IP address: fe80::11: a link-local address belongs to one link only and cannot be published on:"
+            " give another address of this host, or [::] for all of them",
+        ),
         ({"ExposedPorts": {"http": {}}}, "Invalid port: http"),
         ({"HostConfig": {"Binds": ["/a"]}}, "invalid volume specification: '/a'"),
         ({"HostConfig": {"Binds": ["/a:b"]}}, "invalid mount path: 'b' mount path must be absolute"),

@@ -233,6 +233,7 @@ def test_ports_that_containers_have_or_want():
 def test_ports_that_this_host_cannot_hold():
     """Nobody has them, and they are refused all the same."""
     wanted = Wanted(port_bindings={"80/tcp": (WantedBinding(host_ip="192.0.2.9", host_port="8080"),), "80/sctp": (WantedBinding(),)})
+    local = Wanted(port_bindings={"80/tcp": (WantedBinding(host_ip="fe80::9"),)})
     asked = msgspec.structs.replace(situation(), wanted=wanted)
     found = list(ports.check(asked, [], {}, ports.Lacks(frozenset({"192.0.2.9"}), sctp=True)))
     assert brief(found)[:2] == [
@@ -241,6 +242,10 @@ def test_ports_that_this_host_cannot_hold():
     ]
     assert len(remedies(found)) == 2
     assert {result for result, _ in brief(ports.check(asked, [], {}))} == {"ok"}
+    assert brief(ports.check(msgspec.structs.replace(asked, wanted=local), [], {}))[0] == (
+        "error",
+        "[fe80::9]:80/tcp cannot be held: a link-local address belongs to one link only",
+    )
 
 
 @pytest.mark.parametrize(
