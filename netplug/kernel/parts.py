@@ -29,6 +29,7 @@ LINK_KINDS = {
     "ipvlan": "ipvlan",
     "vlan": "8021q",
     "dummy": "dummy",
+    "ifb": "ifb",
 }
 """By kind: the module that has it."""
 _NFT = {

@@ -23,11 +23,13 @@ _USEFUL = {
     "macvlan": "macvlan networks cannot be made (CONFIG_MACVLAN)",
     "ipvlan": "ipvlan networks cannot be made (CONFIG_IPVLAN)",
     "vlan": "parents such as eth0.100 cannot be made for macvlan and ipvlan (CONFIG_VLAN_8021Q)",
-    "dummy": "macvlan and ipvlan networks without a parent cannot be made (CONFIG_DUMMY)",
+    "dummy": "macvlan and ipvlan networks without a parent cannot be made (CONFIG_DUMMY, or CONFIG_IFB in its place)",
     "sctp": "ports of SCTP cannot be held (CONFIG_IP_SCTP)",
     "iptables legacy": "of use only where iptables is iptables-legacy",
 }
 _SILENT = frozenset({"iptables legacy"})
+_INSTEAD = {"dummy": "ifb"}
+"""What is used where the other is missing."""
 
 
 def check(situation: Situation, there: Mapping[str, bool | None]) -> Iterator[Finding]:
@@ -39,7 +41,7 @@ def check(situation: Situation, there: Mapping[str, bool | None]) -> Iterator[Fi
             case None:
                 if name not in _SILENT:
                     yield warning(CHECK, f"{name}: could not be tried, for want of a program", "install nftables")
-            case False if name in _SILENT:
+            case False if name in _SILENT or there.get(_INSTEAD.get(name, "")):
                 continue
             case False if name in _NEEDED and (nftables or not name.startswith("nftables")):
                 yield error(CHECK, f"{name} is missing: {meaning}", "use a kernel that has it, or load its module")

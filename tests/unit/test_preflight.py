@@ -465,6 +465,13 @@ def test_parts_that_are_missing():
     assert [result for result, _ in brief(parts.check(situation(), {**there, "iptables legacy": False}))] == ["ok"]
 
 
+@pytest.mark.parametrize(("dummy", "ifb", "missing"), [(True, False, False), (False, True, False), (False, False, True)])
+def test_a_link_that_leads_nowhere_may_be_of_either_kind(dummy: bool, ifb: bool, missing: bool):
+    found = brief(parts.check(situation(), {"veth": True, "bridge": True, "dummy": dummy, "ifb": ifb}))
+    assert any("dummy is missing" in text for _, text in found) == missing
+    assert not any("ifb is missing" in text for _, text in found)
+
+
 def test_programs_that_are_missing_or_old():
     needed = programs.needs(situation())
     good = {name: programs.Program(f"/usr/bin/{name}", (9, 9)) for name in needed}
