@@ -45,7 +45,8 @@ def parent(network: Network, prefix: str) -> str:
 
 def create(network: Network, kind: Kind, prefix: str) -> Plan:
     made = _made(network, prefix)
-    return (*([made] if made else []), Parent(name=parent(network, prefix), carries=kind))
+    needed = mtu(network) if kind == "macvlan" else 0  # the kernel gives an ipvlan any
+    return (*([made] if made else []), Parent(name=parent(network, prefix), carries=kind, mtu=needed))
 
 
 def delete(network: Network, prefix: str) -> Plan:

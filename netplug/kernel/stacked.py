@@ -63,8 +63,8 @@ def known(netlink: Socket, kind: str) -> bool:
     return True
 
 
-def check_parent(netlink: Socket, parent: Link | None, kind: str) -> None:
-    """Refused, with the reason, where links of that kind cannot be put on the parent."""
+def check_parent(netlink: Socket, parent: Link | None, kind: str, mtu: int) -> None:
+    """Refused, with the reason, where links of that kind and MTU (0: the parent's) cannot be put on the parent."""
     if parent is None:
         raise Refused(errno.ENODEV, _missing(netlink))
     if parent.loopback:
@@ -73,6 +73,8 @@ def check_parent(netlink: Socket, parent: Link | None, kind: str) -> None:
         raise Refused(errno.EBUSY, _enslaved(parent))
     if not known(netlink, kind):
         raise Refused(errno.EOPNOTSUPP, _ABSENT[kind])
+    if mtu > parent.mtu:
+        raise Refused(errno.EINVAL, _too_large(mtu, parent))
 
 
 def reason(netlink: Socket, op: Macvlan | Ipvlan | Vlan | Dummy, error: OSError) -> OSError:
@@ -91,10 +93,15 @@ def reason(netlink: Socket, op: Macvlan | Ipvlan | Vlan | Dummy, error: OSError)
         other = "ipvlan" if isinstance(op, Macvlan) else "macvlan"
         return Refused(error.errno, f"something else takes all packets of {op.parent} already, {other} links perhaps")
     if error.errno == errno.EINVAL and isinstance(op, StackedOp) and op.mtu > parent.mtu:
-        return Refused(error.errno, f"its MTU of {op.mtu} is more than the {parent.mtu} of {op.parent}")
+        return Refused(error.errno, _too_large(op.mtu, parent))
     if error.errno == errno.EINVAL and isinstance(op, Macvlan):
         return Refused(error.errno, _not_alone(op))
     return error
+
+
+def _too_large(mtu: int, parent: Link) -> str:
+    remedy = f"make its network with -o com.docker.network.driver.mtu={parent.mtu}, or first: ip link set {parent.name} mtu {mtu}"
+    return f"its MTU of {mtu} is more than the {parent.mtu} of {parent.name}: {remedy}"
 
 
 def _enslaved(parent: Link) -> str:

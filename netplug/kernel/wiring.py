@@ -173,7 +173,9 @@ class _Bench:
             case Veth():
                 return self._draft_veth(step, again=again)
             case Parent():
-                stacked.check_parent(self._netlink, self._find(step.name, again=again), step.carries)
+                # A restored network keeps its parent, whose MTU somebody may have changed meanwhile.
+                mtu = 0 if self._wiring.restoring else step.mtu
+                stacked.check_parent(self._netlink, self._find(step.name, again=again), step.carries, mtu)
                 return Draft()
             case Dummy() | Vlan():
                 return self._draft_carrier(step, again=again)

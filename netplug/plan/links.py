@@ -83,6 +83,8 @@ class Parent(Op, frozen=True, kw_only=True):
 
     name: str
     carries: Literal["macvlan", "ipvlan"]
+    mtu: int = 0
+    """What they are to have, and the parent must take; 0: as it has itself."""
 
     def explain(self) -> tuple[str, ...]:
         return self._shell(f"ip link show {self.name} >/dev/null")

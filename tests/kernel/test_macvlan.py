@@ -276,8 +276,14 @@ def test_parents_that_cannot_be_are_refused(host: Host):
     host.run("ip", "link", "set", "port1", "master", "lab0")
     wrong = refused(host, "run", "-d", "--network", "flat", *IDLE)
     assert "create macvlan eth0 on parent interface port1: port1 is a port of a bridge" in wrong
+    wide = "its MTU of 9000 is more than the 1500 of uplink: make its network with -o com.docker.network.driver.mtu=1500, or first: ip link"
+    assert wide in said("parent=uplink", "com.docker.network.driver.mtu=9000")
+    host.run("ip", "link", "set", "uplink", "mtu", "9000")
     network(host, "-d", "macvlan", "-o", "parent=uplink", "-o", "com.docker.network.driver.mtu=9000", "wide")
-    assert "its MTU of 9000 is more than the 1500 of uplink" in refused(host, "run", "-d", "--network", "wide", *IDLE)
+    host.run("ip", "link", "set", "uplink", "mtu", "1500")
+    assert wide in refused(host, "run", "-d", "--network", "wide", *IDLE)
+    host.restart()
+    assert "wide" in host.netplug("network", "ls").stdout, "what has been made stays, whatever its parent takes now"
     network(host, "-d", "macvlan", "-o", "parent=uplink", "-o", "com.docker.network.driver.mtu=1400", "narrow")
     run(host, "client", "--network", "narrow", *IDLE)
     assert link(host, "client")["mtu"] == 1400

@@ -57,6 +57,8 @@ def test_a_network_on_a_parent_only_looks_at_it():
     network = on("macvlan", parent="eth1")
     assert Macvlan().create_network(network) == (Parent(name="eth1", carries="macvlan"),)
     assert Macvlan().delete_network(network) == ()
+    wide = on("macvlan", parent="eth1", **{MTU: "9000"})
+    assert Macvlan().create_network(wide) == (Parent(name="eth1", carries="macvlan", mtu=9000),)
 
 
 def test_a_network_without_a_parent_has_a_link_of_its_own():
