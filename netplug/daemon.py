@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,12 @@ from netplug.controller.cluster import Cluster
 from netplug.engines.engine_api import EngineApi
 from netplug.engines.reception import Reception
 from netplug.engines.server import PluginServer
-from netplug.errors import Conflict, InvalidArgument, NetplugError
+from netplug.errors import Conflict, InvalidArgument, NetplugError, NotFound
 from netplug.kernel import company, descriptors, firewall
 from netplug.kernel.executor import Executor
 from netplug.kernel.journal import Journal
 from netplug.kernel.watch import Watch
+from netplug.model import Network
 from netplug.observe import preflight
 from netplug.registry import Drivers
 from netplug.resolver.client import Resolver
@@ -226,9 +227,36 @@ def _check(chosen: Settings) -> None:
     """Find out now what would end the daemon only after it has made networks."""
     oci.find(chosen.runtime)
     cluster_settings.check(chosen)
+    for driver, options in chosen.default_network_options.items():
+        _check_defaults(driver, options)
     folder = Path(chosen.socket).parent
     if not folder.is_dir():
         raise InvalidArgument(f"cannot listen on {chosen.socket}: there is no directory {folder}")
+
+
+def _check_defaults(driver: str, options: dict[str, str]) -> None:
+    """Refuse a `--default-network-opt` that no network could have. A driver that is not there may come later, and is not asked."""
+    if Drivers().finder(driver):
+        return  # a plugin, which may not be up yet
+    try:
+        validate = Drivers().get(driver).validate
+    except NotFound:
+        return
+    for name, value in options.items():
+        reasons = [_refusal(validate, driver, {name: value}, internal=internal) for internal in (False, True)]
+        if all(reasons) and not _refusal(validate, driver, {}, internal=False):
+            raise InvalidArgument(f"invalid --default-network-opt {driver}={name}={value}: {reasons[0]}")
+
+
+def _refusal(validate: Callable[[Network], None], driver: str, options: dict[str, str], *, internal: bool) -> str:
+    """Why the driver would not have a network with these options; `""`: it would."""
+    try:
+        validate(Network(id="0" * 64, name="default", driver=driver, created="", internal=internal, options=options))
+    except InvalidArgument as error:
+        return str(error)
+    except NetplugError:
+        return ""  # not for what it was given
+    return ""
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from netplug.addressing import Ipams
 from netplug.errors import NetplugError
 from netplug.kernel import chains, company, facts, parts, places, sockets
 from netplug.model import Network
-from netplug.observe import directories, filters, forwarding, limits, mtu, nodes, pools, ports, programs
+from netplug.observe import directories, filters, forwarding, limits, mtu, nodes, pools, ports, programs, sources
 from netplug.observe import parts as kernel_parts
 from netplug.observe.situation import MTU, Finding, Situation, Wanted
 
@@ -55,6 +55,7 @@ def _sentences(network: Network, chosen: bool, resolv_conf: str, room: int) -> l
     findings += [found for subnet in pools.subnets(network) for found in pools.hiding(str(subnet), subnet, servers)]
     bridge = facts.host_link(mtu.bridge_name(network)) if network.found or MTU in network.options else None
     findings += mtu.of_network(network, [bridge] if bridge else [], _uplinks() if mtu.concerned(network) else [], room)
+    findings += sources.of_network(network, sockets.local)
     if network.ipv6:
         findings += forwarding.advertised(routes, facts.value)
     return [f"{found.found}; {found.remedy}" for found in findings if found.result != "ok"]

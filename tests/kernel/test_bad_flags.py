@@ -37,6 +37,11 @@ FLAGS = [
     ("--ipv6 --bip6 nope", 1, "invalid --bip6 nope: an address with its prefix is needed"),
     ("--ipv6 --fixed-cidr-v6 nope", 1, "invalid --fixed-cidr-v6 nope: a subnet is needed"),
     ("--bridge-accept-fwmark nope", 1, 'invalid --bridge-accept-fwmark "nope": MARK or MARK/MASK is needed'),
+    (
+        "--default-network-opt bridge=com.docker.network.bridge.gateway_mode_ipv4=wrong",
+        1,
+        "invalid --default-network-opt bridge=com.docker.network.bridge.gateway_mode_ipv4=wrong: invalid value for",
+    ),
     ("--default-network-opt nope", 1, "invalid --default-network-opt nope: DRIVER=KEY=VALUE is needed"),
     ("--iptables=false --firewall-backend iptables", 1, "--iptables=false means no firewall of ours"),
     ("--bridge a/b", 1, 'invalid bridge name "a/b"'),

@@ -353,6 +353,17 @@ def test_a_bridge_that_takes_less_than_its_network(host: Host):
     assert "the bridge mine" not in said(look(host), "mtu", "warning")
 
 
+# Source addresses
+
+
+def test_a_source_address_that_is_not_this_hosts(host: Host):
+    option = "com.docker.network.host_ipv4"
+    warned = host.netplug("network", "create", "--opt", f"{option}=203.0.113.99", "foreign")
+    assert warned.returncode == 0
+    assert "WARNING: 203.0.113.99 is not an address of this host" in warned.stderr
+    assert host.netplug("network", "create", "--opt", f"{option}={host.address}", "own").stderr == ""
+
+
 # What the kernel and the machine have
 
 

@@ -17,7 +17,7 @@ from netplug.kernel.facts import ROUTER_ADVERTISEMENT, HostLink, HostRoute
 from netplug.kernel.places import Place
 from netplug.kernel.sockets import Bound, Process
 from netplug.model import Network, PoolConfig, PortBinding
-from netplug.observe import directories, filters, forwarding, limits, mtu, nodes, parts, pools, ports, programs
+from netplug.observe import directories, filters, forwarding, limits, mtu, nodes, parts, pools, ports, programs, sources
 from netplug.observe.situation import MTU, Finding, Situation, Wanted, WantedBinding
 from netplug.settings import Settings
 
@@ -449,6 +449,17 @@ def test_mtu_of_the_default_bridge_and_of_a_wish():
     wish = msgspec.structs.replace(situation(mtu=1420), wanted=Wanted(mtu=1450))
     assert remedies(mtu.check(wish, [], [link("tun0", 1420)])) == [f"use --opt {MTU}=1420"]
     assert brief(mtu.check(situation(), [], [])) == [("ok", "this host has no way out")]
+
+
+# Source addresses
+
+
+def test_a_source_address_that_the_host_does_not_have():
+    one = network(options={"com.docker.network.host_ipv4": "192.0.2.9", "com.docker.network.host_ipv6": "2001:db8::9"})
+    (found,) = sources.of_network(one, lambda address: ":" in address)
+    words = "192.0.2.9 is not an address of this host: what leaves network demo with it may get no answer"
+    assert (found.result, found.found) == ("warning", words)
+    assert list(sources.of_network(network(), lambda _: False)) == []
 
 
 # What there is
