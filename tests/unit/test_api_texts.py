@@ -15,13 +15,12 @@ from netplug.errors import InvalidArgument
 from netplug.model import PortBinding
 
 numbers = st.integers(1, 65535)
+publishable = st.ip_addresses(v=6).filter(lambda address: not (address.ipv4_mapped or address.is_link_local))
 bindings = st.builds(
     PortBinding,
     protocol=st.sampled_from(["tcp", "udp", "sctp"]),
     port=numbers,
-    host_ip=st.one_of(
-        st.just(""), st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).filter(lambda address: not address.ipv4_mapped).map(str)
-    ),
+    host_ip=st.one_of(st.just(""), st.ip_addresses(v=4).map(str), publishable.map(str)),
     host_port=st.one_of(st.just(0), numbers),
 )
 

@@ -17,7 +17,7 @@ from netplug.kernel.facts import ROUTER_ADVERTISEMENT, HostLink, HostRoute
 from netplug.kernel.places import Place
 from netplug.kernel.sockets import Bound, Process
 from netplug.model import Network, PoolConfig, PortBinding
-from netplug.observe import directories, filters, forwarding, limits, mtu, nodes, parts, pools, ports, programs, sources
+from netplug.observe import directories, filters, forwarding, limits, mtu, nodes, parts, pools, ports, programs
 from netplug.observe.situation import MTU, Finding, Situation, Wanted, WantedBinding
 from netplug.settings import Settings
 
@@ -312,11 +312,6 @@ def test_who_else_is_in_the_namespace(running: bool, pid: int | None, result: st
     assert result != "error" or "a network namespace of its own" in found[0].remedy
 
 
-def test_who_is_there_is_said_once():
-    found = brief(directories.check(situation(), directories.Usage(run=7, namespace=7), DISK, DISK, False))
-    assert [text for result, text in found if result == "error"] == ["another daemon uses --run-dir /run/netplug: pid 7"]
-
-
 # Forwarding
 
 
@@ -451,17 +446,6 @@ def test_mtu_of_the_default_bridge_and_of_a_wish():
     assert brief(mtu.check(situation(), [], [])) == [("ok", "this host has no way out")]
 
 
-# Source addresses
-
-
-def test_a_source_address_that_the_host_does_not_have():
-    one = network(options={"com.docker.network.host_ipv4": "192.0.2.9", "com.docker.network.host_ipv6": "2001:db8::9"})
-    (found,) = sources.of_network(one, lambda address: ":" in address)
-    words = "192.0.2.9 is not an address of this host: what leaves network demo with it may get no answer"
-    assert (found.result, found.found) == ("warning", words)
-    assert list(sources.of_network(network(), lambda _: False)) == []
-
-
 # What there is
 
 
@@ -474,13 +458,6 @@ def test_parts_that_are_missing():
     (found, _) = parts.check(situation(firewall_backend="iptables"), {**there, "nftables nat": False})
     assert found.result == "warning"
     assert [result for result, _ in brief(parts.check(situation(), {**there, "iptables legacy": False}))] == ["ok"]
-
-
-@pytest.mark.parametrize(("dummy", "ifb", "missing"), [(True, False, False), (False, True, False), (False, False, True)])
-def test_a_link_that_leads_nowhere_may_be_of_either_kind(dummy: bool, ifb: bool, missing: bool):
-    found = brief(parts.check(situation(), {"veth": True, "bridge": True, "dummy": dummy, "ifb": ifb}))
-    assert any("dummy is missing" in text for _, text in found) == missing
-    assert not any("ifb is missing" in text for _, text in found)
 
 
 def test_programs_that_are_missing_or_old():
