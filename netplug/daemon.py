@@ -127,7 +127,7 @@ async def _start(
     journal = Journal(state_dir / "journal.jsonl")
     stack.callback(journal.close)
     backend = firewall.backend(chosen.backend, accept_mark=chosen.bridge_accept_fwmark)
-    stack.enter_context(_alone())
+    stack.enter_context(_alone(_is_guest(chosen)))
     backend.start()
     executor = Executor(backend)
     await executor.start()
@@ -275,11 +275,17 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
+def _alone(guest: bool) -> Iterator[None]:
     """One daemon per network namespace: another one's links carry the same mark, and would be taken away as nobody's.
 
-    Anybody there can take the address, so only a process of root's counts. The loop that runs lets go of those who look.
+    A `guest` may come before another one. Anybody there can take the address, so only a process of root's counts. The loop that runs
+    lets go of those who look.
     """
+    if guest:
+        if company.daemon() is not None:
+            _tolerate(company.listener(company.PLACE))
+        yield
+        return
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as place:
         try:
@@ -294,6 +300,11 @@ def _alone() -> Iterator[None]:
             yield
         finally:
             loop.remove_reader(place)
+
+
+def _is_guest(chosen: Settings) -> bool:
+    """One that has nothing of its own in the kernel at first, and puts nothing back: its networks are another daemon's, its plugin."""
+    return chosen.backend == "none" and chosen.bridge == "none" and not chosen.heal
 
 
 def _tolerate(holder: company.Peer | None) -> None:
