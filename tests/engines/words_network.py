@@ -121,7 +121,6 @@ CREATING: tuple[Story, ...] = (
         ),
     ),
     ("network create --subnet 10.20.0.0/24 --aux-address a=10.20.0.1 fresh",),
-    ("network create --subnet 10.20.0.0/24 --aux-address a=10.20.0.5 --aux-address b=10.20.0.5 fresh",),
     ("network create --subnet 10.20.0.0/24 --gateway 10.20.0.5 --aux-address a=10.20.0.5 fresh",),
     ("network create --subnet 10.20.0.0/24 --gateway 10.20.0.1 --gateway 10.20.0.2 fresh",),
     ("network create --subnet 10.20.0.0/24 --subnet 10.20.0.0/25 fresh",),
