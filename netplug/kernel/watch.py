@@ -136,7 +136,7 @@ class Watch:
         if pid == self._pid or os.path.exists(f"/proc/self/task/{pid}"):  # the kernel tells threads apart
             if namespace == HOST:  # in a sandbox each change has a socket of its own
                 self._learn(port)
-        elif pid not in processes.pids:
+        elif not processes.is_ours(pid):
             for loss in losses.table_losses(namespace, transaction, f"{name} (pid {pid})"):
                 self.lost(loss)
 
