@@ -282,8 +282,8 @@ def _alone(guest: bool) -> Iterator[None]:
     lets go of those who look.
     """
     if guest:
-        if company.daemon() is not None:
-            _tolerate(company.listener(company.PLACE))
+        if (holder := company.listener(company.PLACE)) is not None:
+            _tolerate(holder)
         yield
         return
     loop = asyncio.get_running_loop()

@@ -18,7 +18,7 @@ from netplug.words import check_files
 
 BRIDGE = "com.docker.network.bridge."
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
-_NODE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+NODE_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -185,7 +185,7 @@ def decode(values: dict[str, Any]) -> Settings:
         ipaddress.IPv4Address(settings.ip or "0.0.0.0")
     except ValueError:
         raise InvalidArgument(f"invalid --ip {settings.ip}: an IPv4 address of this host is needed, as in 192.0.2.1") from None
-    if settings.node and not _NODE.fullmatch(settings.node):
+    if settings.node and not NODE_NAME.fullmatch(settings.node):
         raise InvalidArgument(f'invalid --node "{settings.node}": only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed')
     _check_together(settings)
     settings.address_pools()

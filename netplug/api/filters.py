@@ -23,8 +23,24 @@ Filters: TypeAlias = Mapping[str, tuple[str, ...]]
 
 NETWORK_KEYS = frozenset({"name", "id", "label", "driver", "scope", "type", "dangling"})
 NETWORK_PRUNE_KEYS = frozenset({"label", "label!", "until"})
-CONTAINER_KEYS = frozenset({"name", "id", "label", "status", "network", "ancestor", "exited", "publish", "expose"})
-CONTAINER_KEYS |= {"since", "before", "volume", "health", "is-task"}
+CONTAINER_KEYS = frozenset(
+    {
+        "name",
+        "id",
+        "label",
+        "status",
+        "network",
+        "ancestor",
+        "exited",
+        "publish",
+        "expose",
+        "since",
+        "before",
+        "volume",
+        "health",
+        "is-task",
+    }
+)
 STATUSES = frozenset({"created", "restarting", "running", "removing", "paused", "exited", "dead"})
 HEALTHS = frozenset({"starting", "healthy", "unhealthy", "none"})
 

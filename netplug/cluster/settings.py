@@ -11,10 +11,8 @@ from netplug.capability import Underlay
 from netplug.cluster import certificates, location
 from netplug.errors import InvalidArgument
 from netplug.kernel import vxlan
-from netplug.settings import Settings
+from netplug.settings import NODE_NAME, Settings
 from netplug.store import Store
-
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 
 def store(chosen: Settings) -> Store:
@@ -44,7 +42,7 @@ def check(chosen: Settings) -> None:
         raise InvalidArgument("--store-cert, --store-key and --store-ca go together: certificate, key, and who signed the members'")
     if chosen.store.startswith("etcds:") and not chosen.store_ca:
         raise InvalidArgument("--store etcds://… needs --store-ca FILE: who signed the members' certificates; without TLS, write etcd://…")
-    if not _NAME.fullmatch(node(chosen)):
+    if not NODE_NAME.fullmatch(node(chosen)):
         raise InvalidArgument(f'invalid node name "{node(chosen)}": only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed; give --node NAME')
     if chosen.store_ca:
         certificates.check(chosen.store_ca, chosen.store_cert, chosen.store_key)

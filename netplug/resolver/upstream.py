@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 MOST = 3
-"""Servers asked at most, as resolv.conf(5) has it."""
+"""Servers of a file that are asked at most, as resolv.conf(5) has it."""
 
 PUBLIC = ("8.8.8.8", "8.8.4.4")
 PUBLIC6 = ("2001:4860:4860::8888", "2001:4860:4860::8844")

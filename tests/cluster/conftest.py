@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from tests.cluster.inprocess import Node, nodes
 from tests.cluster.lab import LENIENT, TTL, Lab, cluster, populate, recover, settled
 from tests.cluster.stores import store, stores
+from tests.etcd_members import Cluster
 
 __all__ = ["store", "stores"]
+
+
+@pytest.fixture
+async def two(etcd: Cluster) -> AsyncIterator[list[Node]]:
+    """Nodes of one etcd, in this process and without kernels."""
+    async with nodes(etcd) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -26,6 +26,7 @@ from netplug.kernel.journal import Journal
 from netplug.model import Endpoint, Network, PoolConfig, new_id
 from netplug.plan import Fdb, Neighbour, Netns, Plan, Remove, Veth
 from netplug.registry import Drivers
+from netplug.store import PREFIX
 from netplug.store.etcd import EtcdStore
 from tests.unit.doubles import MemoryExecutor, MemoryFirewall, MemoryResolver, MemoryStore, Restored
 
@@ -281,6 +282,20 @@ async def nodes(etcd: Any, count: int = 2) -> AsyncIterator[list[Node]]:
         finally:
             for node in made:
                 await node.stop()
+
+
+async def network(known: Sequence[Node], **request: str) -> Network:
+    """One that all of them know."""
+    made = await known[0].network(**request)
+    for node in known:
+        await within(True, lambda node=node: made.id in node.core.records.networks)
+    return made
+
+
+def keys(etcd: Any, part: str = "") -> list[str]:
+    """That the cluster has, without what all begin with."""
+    told = etcd.ctl("get", "--prefix", "--keys-only", f"{PREFIX}{part}")
+    return [line.removeprefix(PREFIX) for line in told.split()]
 
 
 async def within(expected: Any, look: Callable[[], Any], seconds: float = PATIENCE) -> None:

@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from netplug.errors import Conflict
-from netplug.model import Network
 from netplug.store import PREFIX
-from tests.cluster.inprocess import Node, nodes, within
+from tests.cluster.inprocess import Node, keys, network, within
 from tests.etcd_members import Cluster
-
-
-@pytest.fixture
-async def two(etcd: Cluster) -> AsyncIterator[list[Node]]:
-    async with nodes(etcd) as made:
-        yield made
-
-
-async def network(two: list[Node], **request: str) -> Network:
-    """One that both know."""
-    made = await two[0].network(**request)
-    for node in two:
-        await within(True, lambda node=node: made.id in node.core.records.networks)
-    return made
-
-
-def keys(etcd: Cluster) -> list[str]:
-    told = etcd.ctl("get", "--prefix", "--keys-only", PREFIX)
-    return [line.removeprefix(PREFIX) for line in told.split()]
 
 
 async def test_who_takes_another_node_s_name_changes_nothing(two: list[Node], etcd: Cluster, tmp_path: Path):
@@ -48,7 +26,7 @@ async def test_who_takes_another_node_s_name_changes_nothing(two: list[Node], et
         late.name = "n1"
         await late.start()
         before = [key for key in keys(etcd) if not key.startswith("alive/n3")]
-        revision = (await two[0].shared.range(f"{PREFIX}endpoints/"))[1]
+        kept = (await two[0].shared.range(f"{PREFIX}endpoints/"))[1]
         sentence = r"another node at 192\.0\.2\.1 calls itself n1: give this one another --node NAME"
         with pytest.raises(Conflict, match=sentence):
             await late.container("c")
@@ -58,9 +36,12 @@ async def test_who_takes_another_node_s_name_changes_nothing(two: list[Node], et
             await late.controller.remove_network("empty")
         with pytest.raises(Conflict, match=sentence):
             await late.nodes.remove("n2", force=True)
-        await asyncio.sleep(0.5)
+        other = await two[1].container("d")  # once it has heard of that one, it has read all that was there
+        await within(True, lambda: other.id in late.core.peers[made.id])
+        await two[1].remove("d")
+        await within(False, lambda: other.id in late.core.peers[made.id])
         assert [key for key in keys(etcd) if not key.startswith("alive/n3")] == before
-        assert (await two[0].shared.range(f"{PREFIX}endpoints/"))[1] == revision
+        assert (await two[0].shared.range(f"{PREFIX}endpoints/"))[1] == kept
         assert [late.nodes.is_me(node) for node, _ in late.nodes.all() if node.name == "n1"] == [False]
         await two[0].remove("a")
         await two[0].stop()

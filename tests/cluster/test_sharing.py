@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -15,30 +14,9 @@ from netplug.controller.cluster import Cluster as ClusterStore
 from netplug.controller.records import delete_endpoint
 from netplug.errors import AddressesExhausted, AddressInUse, Conflict, NetworkInUse, NotFound, Unavailable, Undecided
 from netplug.model import Endpoint, Network, encode, new_id
-from netplug.store import Delete, Put
-from tests.cluster.inprocess import Node, nodes, within
+from netplug.store import PREFIX, Delete, Put
+from tests.cluster.inprocess import Node, keys, network, nodes, within
 from tests.etcd_members import Cluster
-
-PREFIX = "/netplug/v1/"
-
-
-@pytest.fixture
-async def two(etcd: Cluster) -> AsyncIterator[list[Node]]:
-    async with nodes(etcd) as made:
-        yield made
-
-
-async def network(two: list[Node], **request: Any) -> Network:
-    """One that both know."""
-    made = await two[0].network(**request)
-    for node in two:
-        await within(True, lambda node=node: made.id in node.core.records.networks)
-    return made
-
-
-def keys(etcd: Cluster, part: str) -> list[str]:
-    told = etcd.ctl("get", "--prefix", "--keys-only", f"{PREFIX}{part}")
-    return [line.removeprefix(PREFIX) for line in told.split()]
 
 
 def stranger(network: Network, node: str, number: int, **changes: Any) -> Endpoint:

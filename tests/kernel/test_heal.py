@@ -310,7 +310,7 @@ def test_no_heal_says_it_again_once_it_is_right_by_itself(hosts: Callable[..., H
         time.sleep(0.2)
         host.run("ip", "address", "add", gateway, "dev", bridge)
         time.sleep(1)
-        return host.said().count(thing) == 2
+        return host.said().count(thing) >= 2  # what is told late of one turn may be told with the next
 
     until(told_twice)
 
