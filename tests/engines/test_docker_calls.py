@@ -161,6 +161,9 @@ def test_an_engine_that_dies_between_two_calls_leaves_nothing(pair: Pair, relay:
     """Networks that it knows stay all the time; what it does not know any more goes."""
     for name in ("demo", "other"):
         make(pair, name)
+    # The engine is asked for a network's name a moment after it has been made.
+    names = {f"/netplug/v1/network-names/{name}" for name in ("demo", "other")}
+    pair.until(lambda: names.issubset(everything(pair)["store"]))
     before = everything(pair)
     pair.run_container("web", "--network", "demo")
     for command, call, answered in deaths():
